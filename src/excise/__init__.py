@@ -1,0 +1,3 @@
+"""excise: take a behaviour out of an open language model, and prove that it is gone."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,171 @@
+"""Read and write the files that stages pass to each other.
+
+Every artefact is JSON, JSONL or safetensors, is written to a temporary name and renamed, and carries its
+provenance: under ``"meta"`` in JSON, as the first line ``{"meta": ...}`` of JSONL, and as the ``meta`` entry
+of a safetensors header. Provenance holds nothing that differs between two runs of the same command on one
+machine (no times, no paths), so that the same seed gives the same bytes; Snakemake's ``benchmark`` files
+hold wall time and peak memory.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from excise.errors import ExciseError
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEMA = 1
+"""Version of the artefact formats; raised when a reader of the old one would misread the new one."""
+
+Json = dict[str, Any]
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path`` that takes its name only when the block ends without an error.
+
+    Raises:
+        ExciseError: the folder cannot be written to, or the disk is full; the old file is untouched.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise ExciseError(
+            f"{path}: cannot be written ({error.strerror or error}). Nothing already there was changed; "
+            "make room or choose another folder, then run the same command again."
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _dump(value: object, *, indent: int | None = None) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    except ValueError as error:
+        raise ExciseError(f"a result is not a finite number ({error}); it is not written") from error
+
+
+def write_json(path: str | Path, meta: Json, body: Mapping[str, Any]) -> None:
+    """Write ``{"meta": meta, **body}``; NaN and infinity are refused."""
+    text = _dump({"meta": meta, **body}, indent=1)
+    with replacing(path) as file:
+        file.write(text.encode() + b"\n")
+
+
+def read_json(path: str | Path) -> Json:
+    """Read a JSON object.
+
+    Raises:
+        ExciseError: there is no such file, or it is not a JSON object.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ExciseError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ExciseError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ExciseError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def write_jsonl(path: str | Path, meta: Json, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line after a first line ``{"meta": ...}``."""
+    with replacing(path) as file:
+        file.write(_dump({"meta": meta}).encode() + b"\n")
+        for row in rows:
+            file.write(_dump(row).encode() + b"\n")
+
+
+def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> tuple[Json, list[Json]]:
+    """Read the provenance and the rows of a JSONL file; a file from elsewhere has no first ``meta`` line.
+
+    Args:
+        path: the file.
+        required: keys that every row must have.
+
+    Raises:
+        ExciseError: a line is broken or lacks a key; the message names the line.
+    """
+    meta: Json = {}
+    rows: list[Json] = []
+    required = set(required)
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ExciseError(f"{path}: line {number}: expected a JSON object, found {type(row).__name__}")
+                if number == 1 and row.keys() == {"meta"}:
+                    meta = row["meta"]
+                    continue
+                if missing := required - row.keys():
+                    raise ExciseError(
+                        f"{path}: line {number} lacks {', '.join(sorted(missing))}; it has {', '.join(row)}"
+                    )
+                rows.append(row)
+    except OSError as error:
+        raise ExciseError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ExciseError(f"{path}: not UTF-8 text ({error})") from error
+    except json.JSONDecodeError as error:
+        raise ExciseError(f"{path}: line {number} is not valid JSON ({error.msg}): {line[:80]!r}") from error
+    return meta, rows
+
+
+def write_tensors(path: str | Path, meta: Json, tensors: Mapping[str, "torch.Tensor"]) -> None:
+    """Write tensors and their provenance to one safetensors file."""
+    from safetensors.torch import save
+
+    data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={"meta": _dump(meta)})
+    with replacing(path) as file:
+        file.write(data)
+
+
+def read_tensors(path: str | Path) -> tuple[Json, dict[str, "torch.Tensor"]]:
+    """Read the provenance and the tensors of a safetensors file of ours.
+
+    Raises:
+        ExciseError: the file cannot be read, is cut short, or was not written by excise.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise ExciseError(f"{path}: no such file")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise ExciseError(f"{path}: not a readable safetensors file ({error})") from error
+    if "meta" not in header:
+        raise ExciseError(f"{path}: carries no provenance; it was not written by excise")
+    return json.loads(header["meta"]), tensors
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,78 @@
+"""The command ``excise``: one subcommand a stage. What a rule runs, a person can type."""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from excise import __version__
+from excise.errors import ExciseError
+
+STAGES = (
+    "fetch-model",
+    "fetch-text",
+    "fetch-prompts",
+    "inspect",
+    "split-prompts",
+    "generate",
+    "score",
+    "reference",
+    "attribute",
+    "merge",
+    "average",
+    "differential",
+    "select",
+    "perplexity",
+    "fluency",
+    "evaluate",
+    "export",
+    "apply",
+    "summary",
+    "report",
+)
+"""In the order of the workflow. Each is a module ``excise.stages.NAME`` with ``add_arguments`` and ``run``."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; importing the stages loads nothing heavy."""
+    top = argparse.ArgumentParser(prog="excise", description=importlib.import_module("excise").__doc__)
+    top.add_argument("--version", action="version", version=f"excise {__version__}")
+    stages = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
+    for name in STAGES:
+        module = importlib.import_module(f"excise.stages.{name.replace('-', '_')}")
+        summary, _, rest = (module.__doc__ or "").partition("\n")
+        stage = stages.add_parser(
+            name, help=summary, description=f"{summary}\n{rest}", formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(stage)
+        stage.add_argument("--log", type=Path, help="also write messages and sparse progress to this file")
+        stage.set_defaults(run=module.run)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one stage.
+
+    Returns:
+        0 on success, 1 when the input or the result is unusable (argparse exits with 2 on a wrong command line).
+    """
+    arguments = parser().parse_args(argv)
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if arguments.log:
+        arguments.log.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(arguments.log, mode="w", encoding="utf-8"))
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s excise {arguments.stage}: %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=handlers,
+        force=True,
+    )
+    try:
+        arguments.run(arguments)
+    except ExciseError as error:
+        logging.getLogger("excise").error("error: %s", error)
+        return 1
+    return 0
