@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from importlib.metadata import version
-from typing import Any
 
 from excise import __version__
 from excise.artefacts import SCHEMA, Json
@@ -10,7 +9,7 @@ from excise.digest import digest
 
 
 def provenance(
-    stage: str, settings: Json, *, packages: Iterable[str] = (), modules: Iterable[str] = (), **facts: Any
+    stage: str, settings: Json, *, packages: Iterable[str] = (), modules: Iterable[str] = (), **facts: object
 ) -> Json:
     """The ``meta`` block of an artefact.
 

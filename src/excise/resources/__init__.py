@@ -1,1 +1,1 @@
-"""TODO"""
+"""Models, texts and prompts: where they come from, and how they are opened."""
