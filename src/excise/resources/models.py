@@ -1,0 +1,127 @@
+"""Open a model folder, and say exactly which model it is."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from excise.architectures import architecture
+from excise.artefacts import Json, read_json
+from excise.errors import ExciseError, unknown
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+SOURCE_FILE = "excise.json"
+"""In a fetched model folder: id, source, revision, fingerprint."""
+
+DTYPES = ("float32", "bfloat16", "float64")
+"""float16 is left out: LRP gradients overflow in it."""
+
+
+def fingerprint(folder: str | Path) -> str:
+    """SHA-256 over all tensors of a model folder (name, dtype, shape, bytes), in order of name.
+
+    Does not depend on how the tensors are split over files.
+
+    Raises:
+        ExciseError: the folder holds no safetensors.
+    """
+    from safetensors import safe_open
+
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise ExciseError(
+            f"{folder}: no *.safetensors in it. Pickled weights are not read: save the model again with "
+            "save_pretrained, or choose a revision that has safetensors."
+        )
+    digests = {}
+    for path in files:
+        with safe_open(str(path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                digests[name] = _tensor_digest(name, file.get_tensor(name))
+    return hashlib.sha256("".join(digests[name] for name in sorted(digests)).encode()).hexdigest()
+
+
+def _tensor_digest(name: str, tensor: "torch.Tensor") -> str:
+    import torch
+
+    sha = hashlib.sha256(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+    sha.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def identity(folder: str | Path, dtype: str) -> Json:
+    """The ``model`` block of an artefact: id, revision, fingerprint and the dtype it was run in.
+
+    A folder that ``excise fetch-model`` made says so itself; any other one is named after the folder.
+    """
+    source = Path(folder) / SOURCE_FILE
+    known = read_json(source) if source.is_file() else {"id": Path(folder).name, "fingerprint": fingerprint(folder)}
+    return {"id": known["id"], "revision": known.get("revision"), "fingerprint": known["fingerprint"], "dtype": dtype}
+
+
+def resolve_device(name: str) -> "torch.device":
+    """``auto`` means the first accelerator, or the CPU where there is none.
+
+    Raises:
+        ExciseError: the device asked for is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ExciseError(f"device {name!r} was asked for, but torch sees no CUDA device. Allowed here: auto, cpu.")
+    return device
+
+
+def load_model(folder: str | Path, *, dtype: str = "float32", device: str = "auto") -> Any:  # noqa: ANN401
+    """A causal language model in eval mode with frozen parameters; runs no code from the folder.
+
+    Args:
+        folder: a Hugging Face folder with config.json and safetensors.
+        dtype: one of ``DTYPES``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Raises:
+        ExciseError: no such model, an unsupported family, or an unknown dtype.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    config = load_config(folder)
+    architecture(config)
+    model = AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
+    )
+    return model.eval().requires_grad_(False).to(resolve_device(device))
+
+
+def load_config(folder: str | Path) -> Any:  # noqa: ANN401
+    """The model's configuration.
+
+    Raises:
+        ExciseError: there is no such folder, or its config.json cannot be read.
+    """
+    from transformers import AutoConfig
+
+    if not (Path(folder) / "config.json").is_file():
+        raise ExciseError(f"{folder}: no model here (no config.json)")
+    try:
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    except (ValueError, OSError, json.JSONDecodeError) as error:
+        raise ExciseError(f"{folder}/config.json: {error}") from error
+
+
+def load_tokenizer(folder: str | Path) -> Any:  # noqa: ANN401
+    """The tokenizer of a model folder."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
