@@ -1,0 +1,115 @@
+"""Save a pruned model as a Hugging Face folder that anyone can load."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from excise.artefacts import Json
+from excise.errors import ExciseError
+from excise.pruning import prune
+from excise.resources.models import SOURCE_FILE, fingerprint, load_model, load_tokenizer
+
+NEURONS_FILE = "neurons.json"
+"""In an exported folder: the neuron list it was made with."""
+
+
+def export(folder: Path, selection: Json, output: Path, *, base: Json, evaluations: list[Json]) -> None:
+    """Write the pruned model: safetensors in the dtype on disk, tokenizer, model card, neuron list.
+
+    The folder takes its name only when it is complete and its weights, read back, equal the pruned ones bit for bit.
+
+    Args:
+        folder: the unpruned model.
+        selection: a neuron list made for it.
+        output: folder to make; an existing one is replaced.
+        base: identity of the unpruned model (``models.identity``).
+        evaluations: evaluations to show in the model card, the baseline first; may be empty.
+
+    Raises:
+        ExciseError: the folder cannot be written, or does not read back as written.
+    """
+    model = load_model(folder, dtype=_dtype_on_disk(folder), device="cpu")
+    prune(model, selection)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name[:80]}.", suffix=".tmp"))
+    try:
+        model.save_pretrained(str(temporary))
+        load_tokenizer(folder).save_pretrained(str(temporary))
+        _check(temporary, model)
+        weights = fingerprint(temporary)
+        (temporary / NEURONS_FILE).write_text(json.dumps(selection, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        source = {"id": f"{base['id']} pruned", "source": "excise apply", "base": base, "fingerprint": weights}
+        (temporary / SOURCE_FILE).write_text(json.dumps(source, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        (temporary / "README.md").write_text(model_card(selection, base, evaluations), "utf-8")
+        temporary.chmod(0o755)
+        if output.exists():
+            shutil.rmtree(output)
+        temporary.replace(output)
+    except OSError as error:
+        raise ExciseError(f"{output}: cannot be written ({error.strerror or error}); nothing is left behind") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _dtype_on_disk(folder: Path) -> str:
+    from excise.resources.models import load_config
+
+    dtype = load_config(folder).dtype
+    return str(dtype).removeprefix("torch.") if dtype is not None else "float32"
+
+
+def _check(folder: Path, model: Any) -> None:  # noqa: ANN401 (any causal language model)
+    import torch
+
+    again = load_model(folder, dtype=str(model.dtype).removeprefix("torch."), device="cpu").state_dict()
+    for name, tensor in model.state_dict().items():
+        if not torch.equal(tensor, again[name]):
+            raise ExciseError(f"{folder.name}: tensor {name} does not read back as it was written; is the disk sound?")
+
+
+def model_card(selection: Json, base: Json, evaluations: list[Json]) -> str:
+    """README.md of an exported model: what was pruned, how, what it did, what it does not do."""
+    count, total = len(selection["neurons"]), selection["layers"] * selection["neurons_per_layer"]
+    what = "set to zero" if selection["factor"] == 0 else f"scaled by {selection['factor']:g}"
+    lines = [
+        "---",
+        f"base_model: {json.dumps(base['id'])}",
+        "library_name: transformers",
+        "tags: [excise, pruned]",
+        "---",
+        f"# {base['id']}, {count} neurons pruned",
+        "",
+        f"{count} of {total} MLP neurons ({count / total:.2%}) were {what}, chosen by `{selection['method']}` "
+        f"(selection `{selection['name']}`). `{NEURONS_FILE}` lists them with their scores and every setting; "
+        "`excise apply neurons.json MODEL` makes this model again from the original.",
+        "",
+        f"Base weights: `{base['fingerprint']}`, revision `{base['revision']}`.",
+        "",
+    ]
+    if evaluations:
+        scorers = list(evaluations[0]["toxicity"])
+        lines += [
+            "| variant | perplexity | " + " | ".join(f"{s}: toxic share, mean" for s in scorers) + " |",
+            "|---|---|" + "---|" * len(scorers),
+        ]
+        for evaluation in evaluations:
+            cells = [
+                f"{evaluation['toxicity'][s]['toxic_share']:.1%}, {evaluation['toxicity'][s]['mean']:.3f}"
+                for s in scorers
+            ]
+            perplexity = f"{evaluation['perplexity']['perplexity']:.2f}"
+            lines.append(f"| {evaluation['variant']} | {perplexity} | " + " | ".join(cells) + " |")
+        protocol = evaluations[0]["perplexity"]
+        lines += ["", f"Perplexity: {protocol['text']}, protocol {protocol['protocol']}.", ""]
+    lines += [
+        "## Limits",
+        "",
+        "- The model is not smaller or faster: the pruned neurons are zeros in weights of the same shape.",
+        "- The behaviour is reduced as far as the scorers above can see, on prompts like the ones used. It is not "
+        "proof of safety.",
+        "- Layer-wise relevance propagation is patented and free for personal and scientific use.",
+        "",
+    ]
+    return "\n".join(lines)

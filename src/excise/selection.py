@@ -1,0 +1,106 @@
+"""Choose neurons: the differential, the guard, the global top-N, and how stable the choice is.
+
+All scores are signed neuron scores ``[layers, neurons]`` in float64. The differential is general minus behaviour
+(SparC3, eq. 7); the most negative neurons serve the behaviour more than everything else and are selected first.
+Ties are broken by (layer, neuron), so that equal scores give equal selections.
+"""
+
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from excise.errors import ExciseError, unknown
+
+DIFFERENTIALS = ("plain", "scaled", "standardised")
+
+
+def differential(
+    general: Tensor, behaviour: Tensor, *, kind: str = "plain", standard_error: Tensor | None = None
+) -> Tensor:
+    """General minus behaviour, ascending order = order of removal.
+
+    Args:
+        general: mean score over the general reference, ``[layers, neurons]``.
+        behaviour: mean score over the reference that shows the behaviour, same shape.
+        kind: ``plain`` (SparC3, eq. 7); ``scaled``: both divided by their sum of absolute values first, since that sum
+            differs between corpora of different form; ``standardised``: plain over its standard error.
+        standard_error: standard error of the plain difference, for ``standardised``.
+
+    Raises:
+        ExciseError: unknown kind, no standard error, or nothing but zeros.
+    """
+    if kind not in DIFFERENTIALS:
+        raise unknown("differential", kind, DIFFERENTIALS)
+    if kind == "plain":
+        return general - behaviour
+    if kind == "scaled":
+        totals = general.abs().sum(), behaviour.abs().sum()
+        if not all(totals):
+            raise ExciseError("scaled differential: one of the two references has no relevance at all")
+        return general / totals[0] - behaviour / totals[1]
+    if standard_error is None:
+        raise ExciseError(
+            "standardised differential: these scores carry no standard error (the method keeps no sums of squares); "
+            "choose plain or scaled"
+        )
+    # A neuron that never fired has difference 0 and standard error 0: its standardised difference is 0.
+    return torch.where(standard_error > 0, (general - behaviour) / standard_error, torch.zeros_like(general))
+
+
+def guarded(general: Tensor, share: float) -> Tensor:
+    """Which neurons may never be selected: the top ``share`` of absolute general score, over all layers.
+
+    Args:
+        general: ``[layers, neurons]``.
+        share: between 0 (nobody) and 1; ``round(share * size)`` neurons are protected.
+
+    Returns:
+        Boolean ``[layers, neurons]``, true = protected.
+    """
+    count = round(share * general.numel())
+    protected = torch.zeros(general.numel(), dtype=torch.bool)
+    protected[general.abs().flatten().sort(descending=True, stable=True).indices[:count]] = True
+    return protected.view_as(general)
+
+
+def lowest(score: Tensor, count: int, *, protected: Tensor | None = None, negative_only: bool = False) -> Tensor:
+    """Flat indices of the ``count`` lowest scores over all layers, lowest first.
+
+    Args:
+        score: ``[layers, neurons]``.
+        count: how many.
+        protected: true where a neuron must not be taken.
+        negative_only: refuse neurons whose score is not below zero: they do not serve the behaviour.
+
+    Raises:
+        ExciseError: fewer neurons than ``count`` can be taken.
+    """
+    allowed = torch.ones_like(score, dtype=torch.bool) if protected is None else ~protected
+    if negative_only:
+        allowed = allowed & (score < 0)
+    available = int(allowed.sum())
+    if count > available:
+        condition = " with a negative differential" if negative_only else ""
+        raise ExciseError(
+            f"{count} neurons were asked for, but only {available} of {score.numel()} may be selected{condition} "
+            "(after the guard). Ask for fewer, or lower the guard."
+        )
+    order = score.masked_fill(~allowed, torch.inf).flatten().sort(stable=True).indices
+    return order[:count]
+
+
+def lowest_by_layer(score: Tensor, profile: list[int]) -> Tensor:
+    """Flat indices of the ``profile[l]`` lowest scores of each layer ``l``, layer by layer."""
+    width = score.shape[1]
+    return torch.cat([layer * width + score[layer].sort(stable=True).indices[:n] for layer, n in enumerate(profile)])
+
+
+def jaccard(a: set[int], b: set[int]) -> float:
+    """Intersection over union; 1 for two empty sets."""
+    return len(a & b) / len(a | b) if a | b else 1.0
+
+
+def pairwise_jaccard(selections: list[set[int]]) -> list[float]:
+    """Jaccard overlap of every pair, in the order of ``itertools.combinations``."""
+    return [jaccard(a, b) for a, b in combinations(selections, 2)]
