@@ -1,0 +1,29 @@
+# excise: find the neurons that carry a behaviour, prune them, and measure what that did.
+#
+#   snakemake --profile local -n                                     what would run
+#   snakemake --profile local                                        run config.yaml (the demo)
+#   snakemake --profile local --configfile experiments/mine.yaml     run your own experiment
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+# An experiment file is complete in itself: it replaces the demo's, it does not patch it.
+if not workflow.overwrite_configfiles:
+
+    configfile: workflow.source_path("config.yaml")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/resources.smk"
+include: "workflow/rules/references.smk"
+include: "workflow/rules/attribution.smk"
+include: "workflow/rules/selection.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        targets(),

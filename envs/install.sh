@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Make the environment: bash envs/install.sh [FOLDER]
+# torch comes first and for the machine at hand; everything else is pinned, with hashes, in envs/lock.txt.
+set -euo pipefail
+
+venv=${1:-.venv}
+torch=2.13.0
+python=${PYTHON:-python3}
+
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "excise needs Python 3.11 or newer; $python is $("$python" --version 2>&1). Name another: make PYTHON=python3.12" >&2
+    exit 1
+fi
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
+
+echo "installing torch $torch ..." >&2
+if "$venv/bin/python" -c "import sys, torch; sys.exit(torch.__version__.split('+')[0] != '$torch')" 2>/dev/null; then
+    :
+elif [ "$(uname -s)" != Linux ] || command -v nvidia-smi >/dev/null; then
+    "${pip[@]}" "torch==$torch"
+elif "${pip[@]}" "torch==$torch+cpu" 2>/dev/null; then
+    :
+else
+    # No CUDA here, and the CPU build is not where pip looks. uv knows where it is published.
+    "${pip[@]}" uv
+    "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --torch-backend cpu "torch==$torch"
+fi
+echo "installing the locked packages ..." >&2
+"${pip[@]}" --no-deps --require-hashes -r envs/lock.txt
+"${pip[@]}" --no-deps --no-build-isolation --editable .
+touch "$venv/.installed"

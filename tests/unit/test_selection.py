@@ -1,0 +1,129 @@
+"""Selection against naive loops, and its edges."""
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from excise.artefacts import write_tensors
+from excise.errors import ExciseError
+from excise.selection import differential, guarded, jaccard, lowest, lowest_by_layer, pairwise_jaccard
+
+
+def scores(seed, layers=3, width=7):
+    return torch.randn(layers, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def naive_lowest(score, count, protected):
+    neurons = [
+        (float(score[layer, neuron]), layer, neuron)
+        for layer in range(score.shape[0])
+        for neuron in range(score.shape[1])
+        if not protected[layer, neuron]
+    ]
+    return [layer * score.shape[1] + neuron for _, layer, neuron in sorted(neurons)[:count]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_guarded_selection_equals_a_naive_loop(seed, share):
+    general, behaviour = scores(seed), scores(seed + 100)
+    difference = differential(general, behaviour)
+    for layer, neuron in itertools.product(range(3), range(7)):
+        assert difference[layer, neuron] == general[layer, neuron] - behaviour[layer, neuron]
+    ranked = sorted((-abs(float(general.flatten()[i])), i) for i in range(21))
+    naive = torch.zeros(21, dtype=torch.bool)
+    for _, i in ranked[: round(share * 21)]:
+        naive[i] = True
+    protected = guarded(general, share)
+    assert torch.equal(protected.flatten(), naive)
+    assert lowest(difference, 6, protected=protected).tolist() == naive_lowest(difference, 6, naive.view(3, 7))
+
+
+def test_ties_go_to_the_first_layer_and_neuron():
+    assert lowest(torch.zeros(2, 3), 4).tolist() == [0, 1, 2, 3]
+
+
+def test_scaled_differential_ignores_the_scale_of_either_corpus():
+    general, behaviour = scores(1), scores(2)
+    expected = general / general.abs().sum() - behaviour / behaviour.abs().sum()
+    torch.testing.assert_close(differential(10 * general, 0.1 * behaviour, kind="scaled"), expected)
+
+
+def test_standardised_differential_divides_by_the_standard_error_and_leaves_silent_neurons_at_zero():
+    general, behaviour, error = scores(1), scores(2), scores(3).abs()
+    general[0, 0] = behaviour[0, 0] = error[0, 0] = 0
+    result = differential(general, behaviour, kind="standardised", standard_error=error)
+    assert result[0, 0] == 0
+    assert result[1, 2] == (general[1, 2] - behaviour[1, 2]) / error[1, 2]
+
+
+def test_a_selection_is_nested_in_the_next_larger_one():
+    score = scores(4)
+    assert lowest(score, 5).tolist() == lowest(score, 9).tolist()[:5]
+
+
+def test_neurons_that_do_not_serve_the_behaviour_are_refused():
+    score = torch.tensor([[-1.0, 2.0, 3.0]])
+    assert lowest(score, 1, negative_only=True).tolist() == [0]
+    with pytest.raises(ExciseError, match="only 1 of 3 may be selected with a negative differential"):
+        lowest(score, 2, negative_only=True)
+
+
+def test_a_layer_profile_is_kept():
+    chosen = lowest_by_layer(scores(5), [2, 0, 3]).tolist()
+    assert [index // 7 for index in chosen] == [0, 0, 2, 2, 2]
+    assert chosen[:2] == scores(5)[0].argsort()[:2].tolist()
+
+
+def test_jaccard_counts():
+    assert jaccard({1, 2, 3}, {2, 3, 4}) == 0.5
+    assert jaccard(set(), set()) == 1
+    assert pairwise_jaccard([{1}, {1}, {2}]) == [1, 0, 0]
+
+
+def test_unknown_differential_names_the_nearest():
+    with pytest.raises(ExciseError, match="Did you mean 'standardised'"):
+        differential(scores(0), scores(1), kind="standardized")
+
+
+@pytest.fixture
+def differential_file(tmp_path):
+    general, toxic = scores(1), scores(2)
+    by_seed = torch.stack([general, general + 0.1 * scores(7)])
+    path = tmp_path / "differential.safetensors"
+    write_tensors(
+        path,
+        {"method": "lrp", "model": {"id": "m", "fingerprint": "f"}, "settings": {}},
+        {
+            "general": general,
+            "toxic": toxic,
+            "difference": general - toxic,
+            "general_by_seed": by_seed,
+            "toxic_by_seed": torch.stack([toxic, toxic]),
+        },
+    )
+    return path
+
+
+def test_select_writes_ranked_neurons_and_the_overlap_between_seeds(excise, tmp_path, differential_file):
+    output = tmp_path / "v.json"
+    excise("select", "--scores", differential_file, "--neurons", 4, "--guard", 0.1, "--name", "lrp", "--output", output)
+    written = json.loads(output.read_text())
+    general, toxic = scores(1), scores(2)
+    expected = naive_lowest(general - toxic, 4, guarded(general, 0.1))
+    assert [row["layer"] * 7 + row["neuron"] for row in written["neurons"]] == expected
+    assert [row["rank"] for row in written["neurons"]] == [1, 2, 3, 4]
+    first = written["neurons"][0]
+    assert first["score"] == pytest.approx(first["general"] - first["toxic"])
+    second_seed = naive_lowest(general + 0.1 * scores(7) - toxic, 4, guarded(general + 0.1 * scores(7), 0.1))
+    assert written["stability"]["jaccard_between_seeds"] == [jaccard(set(expected), set(second_seed))]
+
+
+def test_select_refuses_more_neurons_than_serve_the_behaviour(excise, tmp_path, differential_file):
+    message = excise(
+        "select", "--scores", differential_file, "--neurons", 21, "--output", tmp_path / "v.json", fails=True
+    )
+    assert "21 neurons were asked for, but only" in message
+    assert not (tmp_path / "v.json").exists()

@@ -1,0 +1,109 @@
+# In:  reference sets
+# Out: statistics/METHOD/CORPUS/seed-S.safetensors (sums that add up), scores/METHOD/CORPUS.safetensors (their means over
+#      the seeds), scores/METHOD/GENERAL-BEHAVIOUR (the differential), scores/METHOD/draw-K (controls)
+
+SHARDS = config["attribution"]["shards"]
+
+
+localrules:
+    merge,
+    differential,
+
+
+rule attribute:
+    input:
+        model=f"{RESOURCES}/models/{{model}}",
+        facts=f"{MODEL}/model.json",
+        reference=f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
+    output:
+        f"{MODEL}/statistics/{{method}}/{{corpus}}/seed-{{seed}}/shard-{{shard}}.safetensors",
+    params:
+        model=model_flags,
+        settings=flags(target=config["attribution"]["target"], batch_size=config["attribution"]["batch_size"]),
+        shards=SHARDS,
+        code=lambda w: digest("stages.attribute", method_module(w.method)),
+    log:
+        f"{MODEL}/logs/attribute/{{method}}/{{corpus}}/seed-{{seed}}-shard-{{shard}}.log",
+    benchmark:
+        f"{MODEL}/benchmarks/attribute/{{method}}/{{corpus}}/seed-{{seed}}-shard-{{shard}}.tsv"
+    threads: config["threads"]
+    resources:
+        mem_mb=model_mb(3),
+    shell:
+        "excise attribute --method {wildcards.method} --model {input.model:q} {params.model} "
+        "--reference {input.reference:q} --corpus {wildcards.corpus:q} --seed {wildcards.seed} {params.settings} "
+        "--shard {wildcards.shard}/{params.shards} --output {output:q} --log {log:q}"
+
+
+rule merge:
+    input:
+        expand(
+            "{path}/shard-{shard}.safetensors",
+            path=f"{MODEL}/statistics/{{method}}/{{corpus}}/seed-{{seed}}",
+            shard=range(SHARDS),
+        ),
+    output:
+        f"{MODEL}/statistics/{{method}}/{{corpus}}/seed-{{seed}}.safetensors",
+    params:
+        code=digest("stages.merge"),
+    log:
+        f"{MODEL}/logs/merge/{{method}}/{{corpus}}/seed-{{seed}}.log",
+    shell:
+        "excise merge {input:q} --output {output:q} --log {log:q}"
+
+
+rule average:
+    input:
+        model=f"{RESOURCES}/models/{{model}}",
+        facts=f"{MODEL}/model.json",
+        statistics=expand(
+            "{path}/seed-{seed}.safetensors", path=f"{MODEL}/statistics/{{method}}/{{corpus}}", seed=config["seeds"]
+        ),
+    output:
+        f"{MODEL}/scores/{{method}}/{{corpus}}.safetensors",
+    params:
+        code=lambda w: digest("stages.average", method_module(w.method)),
+    log:
+        f"{MODEL}/logs/average/{{method}}/{{corpus}}.log",
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+    shell:
+        "excise average --statistics {input.statistics:q} --model {input.model:q} --output {output:q} --log {log:q}"
+
+
+rule differential:
+    input:
+        general=f"{MODEL}/scores/{{method}}/{{general}}.safetensors",
+        behaviour=f"{MODEL}/scores/{{method}}/{{behaviour}}.safetensors",
+    output:
+        f"{MODEL}/scores/{{method}}/differential/{{general}}/{{behaviour}}.safetensors",
+    params:
+        code=lambda w: digest("stages.differential", method_module(w.method)),
+    log:
+        f"{MODEL}/logs/differential/{{method}}/{{general}}/{{behaviour}}.log",
+    wildcard_constraints:
+        general=alternatives(config["references"]),
+        behaviour=alternatives(config["references"]),
+    shell:
+        "excise differential --general {input.general:q} --toxic {input.behaviour:q} --output {output:q} --log {log:q}"
+
+
+rule control:
+    input:
+        model=f"{RESOURCES}/models/{{model}}",
+        facts=f"{MODEL}/model.json",
+    output:
+        f"{MODEL}/scores/{{method}}/draw-{{draw}}.safetensors",
+    params:
+        seed=lambda w: config["seed"] + int(w.draw),
+        code=lambda w: digest("stages.control", method_module(w.method)),
+    log:
+        f"{MODEL}/logs/control/{{method}}/draw-{{draw}}.log",
+    wildcard_constraints:
+        method=alternatives(CONTROLS),
+        draw="[0-9]+",
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+    shell:
+        "excise control --method {wildcards.method} --model {input.model:q} --seed {params.seed} "
+        "--output {output:q} --log {log:q}"

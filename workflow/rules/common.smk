@@ -1,0 +1,129 @@
+# Checks the configuration, names every path once, and holds the functions that the rules share.
+
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import yaml
+
+from excise.config import BASELINE, CONTROLS, validated, variants
+from excise.digest import digest
+from excise.errors import ExciseError
+
+# Jobs find the command beside the Python that runs Snakemake, also where no environment is activated.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+with open(workflow.source_path("../schemas/config.schema.yaml"), encoding="utf-8") as schema:
+    try:
+        config = validated(config, yaml.safe_load(schema))
+        VARIANTS = variants(config)
+    except ExciseError as error:
+        raise WorkflowError(str(error)) from None
+
+RESOURCES = config["resources"]
+RUN = f"{config['results']}/{config['experiment']}"
+MODEL = f"{RUN}/{{model}}"
+VARIANT = f"{MODEL}/variants/{{variant}}"
+
+
+def alternatives(names):
+    """A wildcard constraint: one of these names and nothing else."""
+    return "|".join(re.escape(str(name)) for name in names) or "(?!)"
+
+
+wildcard_constraints:
+    model=alternatives(config["models"]),
+    corpus=alternatives(config["references"]),
+    seed=alternatives(config["seeds"]),
+    shard="[0-9]+",
+    variant=alternatives([BASELINE, *VARIANTS]),
+
+
+def flags(**options):
+    """Command-line options, quoted for the shell; None is left out."""
+    return " ".join(
+        f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in options.items() if value is not None
+    )
+
+
+def of_kind(kind):
+    """Names of the reference sets of one kind."""
+    return [name for name, reference in config["references"].items() if reference["kind"] == kind]
+
+
+def model_flags(wildcards):
+    """How a job opens its model."""
+    return flags(dtype=config["models"][wildcards.model]["dtype"], device=config["device"], threads=config["threads"])
+
+
+def sampling_flags(section):
+    """How a section of the configuration wants text to be generated."""
+    keys = ("draws", "max_new_tokens", "temperature", "top_p", "batch_size")
+    return flags(**{key: config[section][key] for key in keys})
+
+
+def model_mb(copies):
+    """Memory of a job that holds the model's weights `copies` times: 1,000 MB for Python and torch, and the weights.
+
+    More with every attempt, since activations depend on batch and sequence length.
+    """
+
+    def mem_mb(wildcards, input, attempt):
+        with open(input.facts, encoding="utf-8") as file:
+            facts = yaml.safe_load(file)
+        width = {"float32": 4, "bfloat16": 2, "float64": 8}[config["models"][wildcards.model]["dtype"]]
+        return attempt * (1000 + int(copies * facts["parameters"] * width / 1e6))
+
+    return mem_mb
+
+
+def targets():
+    """What `rule all` asks for."""
+    wanted = []
+    for model in config["models"]:
+        wanted.append(f"{RUN}/{model}/report.html")
+        if config["export"] is not None:
+            wanted.append(f"{RUN}/{model}/export/{config['export']}")
+    return wanted
+
+
+def method_module(method):
+    """The module that holds an attribution method."""
+    return f"attribution.{method.replace('-', '_')}"
+
+
+def scorer_modules(scorer):
+    """The modules that hold a scorer."""
+    return [f"evaluation.scorers.{re.split('[-:]', scorer)[0]}"]
+
+
+def scores_of(wildcards):
+    """The differential or control that a variant is selected from."""
+    variant = VARIANTS[wildcards.variant]
+    selection = config["selections"][variant.selection]
+    folder = f"{RUN}/{wildcards.model}/scores/{selection['method']}"
+    if selection["method"] in CONTROLS:
+        return f"{folder}/draw-{variant.draw}.safetensors"
+    return f"{folder}/differential/{selection['general']}/{selection['behaviour']}.safetensors"
+
+
+def likeness_of(wildcards):
+    """The neuron list whose layers a control copies, if any."""
+    variant = VARIANTS[wildcards.variant]
+    like = config["selections"][variant.selection]["like"]
+    return [] if like is None else f"{RUN}/{wildcards.model}/selections/{like}-{variant.neurons}.json"
+
+
+def selection_flags(wildcards):
+    """How a variant is selected."""
+    variant = VARIANTS[wildcards.variant]
+    selection = config["selections"][variant.selection]
+    keys = ("differential", "guard", "factor")
+    return flags(neurons=variant.neurons, name=variant.selection, **{key: selection[key] for key in keys})
+
+
+def selection_of(wildcards):
+    """The neuron list of a variant; none for the baseline."""
+    return [] if wildcards.variant == BASELINE else f"{RUN}/{wildcards.model}/selections/{wildcards.variant}.json"

@@ -1,0 +1,119 @@
+# In:  evaluation prompts, perplexity text, neuron lists
+# Out: variants/VARIANT/: generations and their scores, perplexity, fluency, and evaluation.json, which sums them up
+# A variant is the model and a neuron list, applied in memory; no copy of the model is written.
+
+
+localrules:
+    evaluate,
+
+
+rule generate:
+    input:
+        model=f"{RESOURCES}/models/{{model}}",
+        facts=f"{MODEL}/model.json",
+        selection=selection_of,
+        prompts=f"{RUN}/prompts/evaluation.jsonl",
+    output:
+        f"{VARIANT}/generations.jsonl",
+    params:
+        model=model_flags,
+        selection=lambda wildcards, input: flags(selection=input.get("selection") or None),
+        sampling=sampling_flags("evaluation"),
+        seed=config["seed"],
+        code=digest("stages.generate"),
+    log:
+        f"{MODEL}/logs/generate/{{variant}}.log",
+    benchmark:
+        f"{MODEL}/benchmarks/generate/{{variant}}.tsv"
+    threads: config["threads"]
+    resources:
+        mem_mb=model_mb(2),
+    shell:
+        "excise generate --model {input.model:q} {params.selection} {params.model} --prompts {input.prompts:q} "
+        "{params.sampling} --seed {params.seed} --output {output:q} --log {log:q}"
+
+
+rule score:
+    input:
+        f"{VARIANT}/generations.jsonl",
+    output:
+        f"{VARIANT}/scores-{{number}}.jsonl",
+    params:
+        scorer=lambda w: config["evaluation"]["scorers"][int(w.number)],
+        code=lambda w: digest("stages.score", *scorer_modules(config["evaluation"]["scorers"][int(w.number)])),
+    log:
+        f"{MODEL}/logs/score/{{variant}}-{{number}}.log",
+    benchmark:
+        f"{MODEL}/benchmarks/score/{{variant}}-{{number}}.tsv"
+    wildcard_constraints:
+        number="[0-9]+",
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+    shell:
+        "excise score --scorer {params.scorer:q} --generations {input:q} --output {output:q} --log {log:q}"
+
+
+rule perplexity:
+    input:
+        model=f"{RESOURCES}/models/{{model}}",
+        facts=f"{MODEL}/model.json",
+        selection=selection_of,
+        text=f"{RESOURCES}/texts/{config['evaluation']['perplexity']['text']}.jsonl",
+    output:
+        f"{VARIANT}/perplexity.json",
+    params:
+        model=model_flags,
+        selection=lambda wildcards, input: flags(selection=input.get("selection") or None),
+        protocol=flags(**{k: v for k, v in config["evaluation"]["perplexity"].items() if k != "text"}),
+        code=digest("stages.perplexity"),
+    log:
+        f"{MODEL}/logs/perplexity/{{variant}}.log",
+    benchmark:
+        f"{MODEL}/benchmarks/perplexity/{{variant}}.tsv"
+    threads: config["threads"]
+    resources:
+        mem_mb=model_mb(2),
+    shell:
+        "excise perplexity --model {input.model:q} {params.selection} {params.model} --text {input.text:q} "
+        "{params.protocol} --output {output:q} --log {log:q}"
+
+
+rule fluency:
+    input:
+        model=f"{RESOURCES}/models/{{model}}",
+        facts=f"{MODEL}/model.json",
+        generations=f"{VARIANT}/generations.jsonl",
+    output:
+        f"{VARIANT}/fluency.jsonl",
+    params:
+        model=model_flags,
+        code=digest("stages.fluency"),
+    log:
+        f"{MODEL}/logs/fluency/{{variant}}.log",
+    benchmark:
+        f"{MODEL}/benchmarks/fluency/{{variant}}.tsv"
+    threads: config["threads"]
+    resources:
+        mem_mb=model_mb(2),
+    shell:
+        "excise fluency --model {input.model:q} {params.model} --generations {input.generations:q} "
+        "--output {output:q} --log {log:q}"
+
+
+rule evaluate:
+    input:
+        generations=f"{VARIANT}/generations.jsonl",
+        scores=expand("{path}/scores-{n}.jsonl", path=VARIANT, n=range(len(config["evaluation"]["scorers"]))),
+        perplexity=f"{VARIANT}/perplexity.json",
+        fluency=f"{VARIANT}/fluency.jsonl",
+    output:
+        f"{VARIANT}/evaluation.json",
+    params:
+        threshold=config["evaluation"]["threshold"],
+        code=digest("stages.evaluate"),
+    log:
+        f"{MODEL}/logs/evaluate/{{variant}}.log",
+    shell:
+        "excise evaluate --variant {wildcards.variant:q} --generations {input.generations:q} "
+        "--scores {input.scores:q} --perplexity {input.perplexity:q} --fluency {input.fluency:q} "
+        "--threshold {params.threshold} --output {output:q} --log {log:q}"

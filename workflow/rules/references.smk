@@ -1,0 +1,107 @@
+# In:  attribution prompts, texts, ready-made files
+# Out: references/CORPUS/seed-S.jsonl: token ids of each sample and where its continuation starts
+
+
+localrules:
+    reference_responses,
+    reference_windows,
+    reference_file,
+
+
+rule respond:
+    input:
+        model=f"{RESOURCES}/models/{{model}}",
+        facts=f"{MODEL}/model.json",
+        prompts=f"{RUN}/prompts/attribution.jsonl",
+    output:
+        f"{MODEL}/responses/seed-{{seed}}/generations.jsonl",
+    params:
+        model=model_flags,
+        sampling=sampling_flags("responses"),
+        code=digest("stages.generate"),
+    log:
+        f"{MODEL}/logs/respond/seed-{{seed}}.log",
+    benchmark:
+        f"{MODEL}/benchmarks/respond/seed-{{seed}}.tsv"
+    threads: config["threads"]
+    resources:
+        mem_mb=model_mb(2),
+    shell:
+        "excise generate --model {input.model:q} {params.model} --prompts {input.prompts:q} {params.sampling} "
+        "--seed {wildcards.seed} --output {output:q} --log {log:q}"
+
+
+rule score_responses:
+    input:
+        f"{MODEL}/responses/seed-{{seed}}/generations.jsonl",
+    output:
+        f"{MODEL}/responses/seed-{{seed}}/scores.jsonl",
+    params:
+        scorer=config["responses"]["scorer"],
+        code=digest("stages.score", *scorer_modules(config["responses"]["scorer"])),
+    log:
+        f"{MODEL}/logs/score_responses/seed-{{seed}}.log",
+    benchmark:
+        f"{MODEL}/benchmarks/score_responses/seed-{{seed}}.tsv"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+    shell:
+        "excise score --scorer {params.scorer:q} --generations {input:q} --output {output:q} --log {log:q}"
+
+
+rule reference_responses:
+    input:
+        generations=f"{MODEL}/responses/seed-{{seed}}/generations.jsonl",
+        scores=f"{MODEL}/responses/seed-{{seed}}/scores.jsonl",
+    output:
+        f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
+    params:
+        choice=lambda w: flags(
+            **{key: config["references"][w.corpus][key] for key in ("at_least", "below", "count", "minimum")}
+        ),
+        code=digest("stages.reference"),
+    log:
+        f"{MODEL}/logs/reference/{{corpus}}/seed-{{seed}}.log",
+    wildcard_constraints:
+        corpus=alternatives(of_kind("responses")),
+    shell:
+        "excise reference --kind responses --generations {input.generations:q} --scores {input.scores:q} "
+        "{params.choice} --seed {wildcards.seed} --output {output:q} --log {log:q}"
+
+
+rule reference_windows:
+    input:
+        model=f"{RESOURCES}/models/{{model}}",
+        facts=f"{MODEL}/model.json",
+        text=lambda w: f"{RESOURCES}/texts/{config['references'][w.corpus]['text']}.jsonl",
+    output:
+        f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
+    params:
+        choice=lambda w: flags(**{key: config["references"][w.corpus][key] for key in ("windows", "seqlen")}),
+        code=digest("stages.reference"),
+    log:
+        f"{MODEL}/logs/reference/{{corpus}}/seed-{{seed}}.log",
+    wildcard_constraints:
+        corpus=alternatives(of_kind("windows")),
+    shell:
+        "excise reference --kind windows --text {input.text:q} --model {input.model:q} {params.choice} "
+        "--seed {wildcards.seed} --output {output:q} --log {log:q}"
+
+
+rule reference_file:
+    input:
+        model=f"{RESOURCES}/models/{{model}}",
+        facts=f"{MODEL}/model.json",
+        source=lambda w: config["references"][w.corpus]["source"],
+    output:
+        f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
+    params:
+        count=lambda w: config["references"][w.corpus]["count"],
+        code=digest("stages.reference"),
+    log:
+        f"{MODEL}/logs/reference/{{corpus}}/seed-{{seed}}.log",
+    wildcard_constraints:
+        corpus=alternatives(of_kind("file")),
+    shell:
+        "excise reference --kind file --source {input.source:q} --model {input.model:q} --count {params.count} "
+        "--seed {wildcards.seed} --output {output:q} --log {log:q}"

