@@ -23,24 +23,25 @@ STAGES = (
     "merge",
     "average",
     "differential",
+    "control",
     "select",
     "perplexity",
     "fluency",
     "evaluate",
-    "export",
     "apply",
     "summary",
     "report",
+    "show",
 )
 """In the order of the workflow. Each is a module ``excise.stages.NAME`` with ``add_arguments`` and ``run``."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line; importing the stages loads nothing heavy."""
+def parser(stages_to_load: Sequence[str] = STAGES) -> argparse.ArgumentParser:
+    """The command line, whole or of some stages only; importing the stages loads nothing heavy."""
     top = argparse.ArgumentParser(prog="excise", description=importlib.import_module("excise").__doc__)
     top.add_argument("--version", action="version", version=f"excise {__version__}")
     stages = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
-    for name in STAGES:
+    for name in stages_to_load:
         module = importlib.import_module(f"excise.stages.{name.replace('-', '_')}")
         summary, _, rest = (module.__doc__ or "").partition("\n")
         stage = stages.add_parser(
@@ -56,9 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one stage.
 
     Returns:
-        0 on success, 1 when the input or the result is unusable (argparse exits with 2 on a wrong command line).
+        0 on success, 1 when the input or the result is unusable, 70 on an error in excise itself (argparse exits
+        with 2 on a wrong command line).
     """
-    arguments = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parser(argv[:1] if argv and argv[0] in STAGES else STAGES).parse_args(argv)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if arguments.log:
         arguments.log.parent.mkdir(parents=True, exist_ok=True)
@@ -75,4 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ExciseError as error:
         logging.getLogger("excise").error("error: %s", error)
         return 1
+    except Exception:  # the log file, too, must hold what went wrong
+        logging.getLogger("excise").exception("unexpected error; please report it with this traceback")
+        return 70
     return 0

@@ -81,7 +81,7 @@ def _resolve(node: Json, schema: Json) -> Json:
     return {**target, **{key: value for key, value in node.items() if key != "$ref"}}
 
 
-def _filled(value: Any, node: Json, schema: Json) -> Any:  # noqa: ANN401 (any JSON value)
+def _filled(value: Any, node: Json, schema: Json) -> Any:
     """``value`` with the defaults of ``node`` filled in, recursively; invalid values pass unchanged."""
     if not isinstance(value, dict):
         return value

@@ -60,7 +60,7 @@ def _dtype_on_disk(folder: Path) -> str:
     return str(dtype).removeprefix("torch.") if dtype is not None else "float32"
 
 
-def _check(folder: Path, model: Any) -> None:  # noqa: ANN401 (any causal language model)
+def _check(folder: Path, model: Any) -> None:
     import torch
 
     again = load_model(folder, dtype=str(model.dtype).removeprefix("torch."), device="cpu").state_dict()

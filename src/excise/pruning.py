@@ -108,11 +108,7 @@ def pruned(model: "nn.Module", selection: Json) -> Iterator["nn.Module"]:
         restore(undo)
 
 
-def load_variant(
-    folder: str | Path,
-    selection_path: str | Path | None,
-    **options: Any,  # noqa: ANN401
-) -> tuple[Any, Json | None]:
+def load_variant(folder: str | Path, selection_path: str | Path | None, **options: Any) -> tuple[Any, Json | None]:
     """A model with a selection applied, or the model itself: what evaluation stages open.
 
     Args:

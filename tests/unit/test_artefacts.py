@@ -1,0 +1,145 @@
+"""Files: whole or not at all, readable errors, and provenance that repeats."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from excise import digest as digests
+from excise.artefacts import (
+    read_json,
+    read_jsonl,
+    read_tensors,
+    replacing,
+    write_json,
+    write_jsonl,
+    write_tensors,
+)
+from excise.errors import ExciseError
+from excise.progress import Progress
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {}, {"value": 1})
+    with pytest.raises(RuntimeError), replacing(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert read_json(path)["value"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_an_error_that_names_the_file_and_keeps_the_old_one():
+    message = "cannot be written"
+    with pytest.raises(ExciseError, match=message), replacing("/dev/full/x") as file:
+        file.write(b"x")
+    with pytest.raises(ExciseError, match=message), replacing("/proc/none/x") as file:
+        file.write(b"x")
+
+
+def test_nan_is_not_written(tmp_path):
+    with pytest.raises(ExciseError, match="not a finite number"):
+        write_json(tmp_path / "a.json", {}, {"value": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_jsonl_round_trip_and_files_from_elsewhere(tmp_path):
+    path = tmp_path / "ü 'x.jsonl"
+    rows = [{"id": "é", "text": "line\u2028separator"}, {"id": "b", "text": "x"}]
+    write_jsonl(path, {"stage": "t"}, rows)
+    assert read_jsonl(path, ["id"]) == ({"stage": "t"}, rows)
+    path.write_text('{"id": 1}\n\n{"id": 2}\n')
+    assert read_jsonl(path) == ({}, [{"id": 1}, {"id": 2}])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"id": 1}\n{"id": \n', "line 2 is not valid JSON"),
+        ('{"id": 1}\n[1]\n', "line 2: expected a JSON object, found list"),
+        ('{"id": 1}\n{"key": 1}\n', "line 2 lacks id; it has key"),
+    ],
+)
+def test_a_broken_jsonl_line_is_named(tmp_path, content, message):
+    path = tmp_path / "a.jsonl"
+    path.write_text(content)
+    with pytest.raises(ExciseError, match=message):
+        read_jsonl(path, ["id"])
+
+
+def test_tensors_round_trip_and_foreign_or_cut_files_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "a.safetensors"
+    tensors = {"x": torch.arange(6, dtype=torch.float64).view(2, 3).T}
+    write_tensors(path, {"a": 1}, tensors)
+    meta, read = read_tensors(path)
+    assert meta == {"a": 1}
+    assert torch.equal(read["x"], tensors["x"])
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ExciseError, match="not a readable safetensors"):
+        read_tensors(path)
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(ExciseError, match="not written by excise"):
+        read_tensors(path)
+    with pytest.raises(ExciseError, match="no such file"):
+        read_tensors(tmp_path / "none")
+
+
+def test_the_digest_follows_imports_and_notices_edits(tmp_path, monkeypatch):
+    (tmp_path / "stages").mkdir()
+    files = {
+        "stages/one.py": "def run():\n    from excise.used import f\n",
+        "used.py": "from excise import deep\n",
+        "deep.py": "",
+        "other.py": "",
+        "plugin.py": "import excise.other\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(digests, "ROOT", tmp_path)
+
+    def fresh(*modules):
+        for function in (digests._imports, digests.sources, digests.digest):
+            function.cache_clear()
+        return digests.digest(*modules)
+
+    plain, with_plugin = fresh("stages.one"), fresh("stages.one", "plugin")
+    assert [path.name for path in digests.sources("stages.one")] == ["deep.py", "one.py", "used.py"]
+    (tmp_path / "other.py").write_text("changed = 1\n")
+    assert fresh("stages.one") == plain
+    assert fresh("stages.one", "plugin") != with_plugin
+    (tmp_path / "deep.py").write_text("changed = 1\n")
+    assert fresh("stages.one") != plain
+    for function in (digests._imports, digests.sources, digests.digest):
+        function.cache_clear()
+
+
+def test_sparse_progress_lines_say_how_far_and_how_long(caplog):
+    caplog.set_level("INFO")
+    now = [0.0]
+    with Progress(10, "prompts", "generating", clock=lambda: now[0]) as progress:
+        for _ in range(10):
+            now[0] += 4
+            progress.advance()
+    lines = [record.message for record in caplog.records]
+    assert lines == [
+        "generating: 4 of 10 prompts, about 24 s left",
+        "generating: 8 of 10 prompts, about 8 s left",
+        "generating: 10 prompts in 40.0 s",
+    ]
+
+
+def test_help_is_quick_and_loads_no_numerics():
+    start = time.perf_counter()
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "excise", "--help"], capture_output=True, text=True, check=True
+    )
+    seconds = time.perf_counter() - start
+    loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert not loaded & {"torch", "transformers", "numpy", "scipy", "matplotlib", "sklearn"}
+    assert seconds < 2  # half a second on an idle machine; this one may be busy
+    assert json.dumps("fetch-model")[1:-1] in result.stdout

@@ -1,0 +1,112 @@
+"""The configuration: defaults, names, and errors that say how to mend them."""
+
+import copy
+
+import pytest
+import yaml
+
+from excise.config import validated, variants
+from excise.errors import ExciseError
+from tests.conftest import REPOSITORY
+
+SCHEMA = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text())
+DEMO = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+
+
+def changed(*path, value=None, drop=False):
+    config = copy.deepcopy(DEMO)
+    node = config
+    for key in path[:-1]:
+        node = node[key]
+    if drop:
+        del node[path[-1]]
+    else:
+        node[path[-1]] = value
+    return config
+
+
+def test_defaults_are_filled_in_at_every_depth():
+    config = validated({**DEMO, "evaluation": {"perplexity": {"text": "wikipedia"}}}, SCHEMA)
+    assert config["evaluation"]["draws"] == 25
+    assert config["evaluation"]["perplexity"]["seqlen"] == 2048
+    assert config["references"]["c4"]["windows"] == 32
+    assert config["selections"]["random"]["guard"] == 0
+    assert config["models"]["SmolLM2-135M-Instruct"]["dtype"] == "float32"
+    assert list(config["selections"]) == list(DEMO["selections"])
+
+
+def test_validation_repeats_itself_and_leaves_its_input_alone():
+    before = copy.deepcopy(DEMO)
+    once = validated(DEMO, SCHEMA)
+    assert before == DEMO
+    assert validated(once, SCHEMA) == once
+
+
+def test_every_schema_property_is_described():
+    def walk(node, where):
+        if isinstance(node, dict):
+            for name, child in node.get("properties", {}).items():
+                if isinstance(child, dict):
+                    target = child
+                    if "$ref" in child:
+                        target = SCHEMA["$defs"][child["$ref"].rpartition("/")[2]] | child
+                    assert "description" in target or name == "kind" or "$ref" in child, f"{where}.{name}"
+                    walk(child, f"{where}.{name}")
+            walk(node.get("additionalProperties"), f"{where}.*")
+
+    walk(SCHEMA, "config")
+    for name, node in SCHEMA["$defs"].items():
+        walk(node, name)
+
+
+def test_variants_are_named_after_selection_draw_and_number():
+    config = validated(
+        changed(
+            "selections",
+            value={
+                "a": {"method": "lrp", "neurons": [3, 5]},
+                "r": {"method": "random", "neurons": [5], "draws": 2},
+            },
+        )
+        | {"export": "a-5"},
+        SCHEMA,
+    )
+    assert list(variants(config)) == ["a-3", "a-5", "r-draw0-5", "r-draw1-5"]
+    assert variants(config)["r-draw1-5"].draw == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (changed("selectoins", value={}), "unknown key 'selectoins'. Did you mean 'selections'"),
+        (changed("references", "toxic", "cuont", value=3), "references.toxic: unknown key 'cuont'. Did you mean 'count'"),
+        (changed("references", "c4", "kind", value="window"), "references.c4.kind: 'window' is not one of"),
+        (changed("references", "c4", "text", value="c5"), "references.c4.text: unknown text 'c5'"),
+        (changed("references", "toxic", "below", value=0.1), "give at_least or below"),
+        (changed("selections", "lrp", "neurons", value=["x"]), "selections.lrp.neurons.0: 'x' is not of type 'integer'"),
+        (changed("selections", "lrp", "neurons", value=[0]), "0 is less than the minimum of 1"),
+        (changed("selections", "lrp", "general", value="nuetral"), "Did you mean 'neutral'"),
+        (changed("selections", "lrp", "draws", value=2), "draws and like belong to method random"),
+        (changed("selections", "random", "like", value="lrp-plain2"), "unknown selection 'lrp-plain2'"),
+        (changed("selections", "lrp", "factor", value=1), "greater than or equal to the exclusive maximum"),
+        (changed("export", value="lrp-99"), "unknown variant 'lrp-99'"),
+        (changed("evaluation", "perplexity", "text", value="wikitext2"), "unknown text 'wikitext2'"),
+        (changed("models", "a/b", value={"source": "x"}), "models: 'a/b' does not match"),
+        (changed("models", drop=True), "'models' is a required property"),
+        (changed("models", value={}), "models: "),
+        (changed("texts", "c4", "sha256", value="12"), "texts.c4.sha256"),
+        (changed("seeds", value=[1, 1]), "seeds: "),
+        (changed("responses", "scorer", value="detoxify"), "responses.scorer"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_with_their_place(config, message):
+    with pytest.raises(ExciseError) as error:
+        validated(config, SCHEMA)
+    assert message in str(error.value)
+
+
+def test_all_mistakes_are_told_at_once():
+    config = changed("selectoins", value={}) | {"seed": "one"}
+    with pytest.raises(ExciseError) as error:
+        validated(config, SCHEMA)
+    assert len(str(error.value).splitlines()) == 2
