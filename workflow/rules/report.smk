@@ -33,8 +33,8 @@ rule summary:
             scorer=config["evaluation"]["scorers"][0],
             seed=config["seed"],
             resamples=config["evaluation"]["resamples"],
-            budget=config["evaluation"]["max_perplexity_increase"],
-            max_perplexity_increase=config["evaluation"]["broken_perplexity_increase"],
+            max_perplexity_increase=config["evaluation"]["max_perplexity_increase"],
+            broken_perplexity_increase=config["evaluation"]["broken_perplexity_increase"],
         ),
         code=digest("stages.summary"),
     log:

@@ -1,0 +1,45 @@
+"""Print the short table of finished runs, and where their reports are."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    parser.add_argument("summaries", type=Path, nargs="+", help="summary.json of one or more runs")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write one table a summary to standard output."""
+    import sys
+
+    from excise.artefacts import read_json
+
+    for path in arguments.summaries:
+        sys.stdout.write(table(read_json(path)) + f"\nreport: {path.with_name('report.html')}\n")
+
+
+def table(body: dict[str, Any]) -> str:
+    """A summary as a table in plain text."""
+    from excise.reporting.tables import percent, points
+
+    scorer = body["primary"]
+    rule = body["scorers"][scorer]
+    lines = [
+        f"{body['meta']['model']['id']}: {body['prompts']} prompts; {scorer}, toxic = {rule['strictness']} "
+        f"{rule['threshold']}; perplexity on {body['perplexity']['text']} ({body['perplexity']['protocol']})",
+        "",
+        f"{'variant':<24}{'N':>6}{'perplexity':>12}{'':>9}{'toxic':>9}{'change in points [95 %]':>29}",
+    ]
+    for row in body["variants"]:
+        cost = change = ""
+        if row["kind"] != "baseline":
+            cost = percent(row["perplexity_change"], signed=True)
+            paired = row["change"][scorer]
+            change = f"{points(paired['difference'])} [{', '.join(map(points, paired['interval']))}]"
+        share = percent(row["toxicity"][scorer]["toxic_share"])
+        mark = "  broken" if row["flag"] else "  <- best" if row["variant"] == body["verdict"]["winner"] else ""
+        figures = f"{row['neurons']:>6}{row['perplexity']:>12.2f}{cost:>9}{share:>9}{change:>29}"
+        lines.append(f"{row['variant']:<24}{figures}{mark}")
+    return "\n".join(lines)

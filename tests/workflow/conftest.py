@@ -1,0 +1,151 @@
+"""A whole experiment on a tiny model, in a folder whose name is as awkward as names get."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY, WORDS
+
+AWKWARD = 'it\'s a "tëst"'
+
+PLANNED = {
+    "all": 1,
+    "attribute": 8,
+    "average": 2,
+    "control": 1,
+    "differential": 1,
+    "evaluate": 4,
+    "export": 1,
+    "fetch_model": 1,
+    "fetch_prompts": 1,
+    "fetch_text": 1,
+    "fluency": 4,
+    "generate": 4,
+    "inspect_model": 1,
+    "merge": 4,
+    "perplexity": 4,
+    "reference_responses": 2,
+    "reference_windows": 2,
+    "report": 1,
+    "respond": 2,
+    "score": 4,
+    "score_responses": 2,
+    "select": 3,
+    "settings": 1,
+    "split_prompts": 1,
+    "summary": 1,
+}
+"""Jobs by rule of the tiny experiment: 2 seeds x 2 shards, three variants and the baseline."""
+
+
+@dataclass
+class Experiment:
+    """A working directory with a configuration, and a way to run Snakemake in it."""
+
+    folder: Path
+    config: dict[str, Any]
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the results of its model lie."""
+        return self.folder / "results" / self.config["experiment"] / "tiny"
+
+    def environment(self) -> dict[str, str]:
+        """Offline, and with the experiment's own scorer importable."""
+        return os.environ | {
+            "PYTHONPATH": str(Path(__file__).parent),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def command(self, *arguments: str, program: str = "snakemake") -> list[str]:
+        """The command line that a user would type."""
+        (self.folder / "experiment.yaml").write_text(yaml.safe_dump(self.config, allow_unicode=True))
+        start = [str(Path(sys.executable).parent / "snakemake")]
+        if program == "start":
+            start = [sys.executable, str(REPOSITORY / "workflow/scripts/start.py")]
+        options = ["--snakefile", str(REPOSITORY / "Snakefile"), "--configfile", "experiment.yaml"]
+        return [*start, *options, "--profile", str(REPOSITORY / "profiles/local"), "--cores", "2", *arguments]
+
+    def snakemake(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake to its end."""
+        return subprocess.run(
+            self.command(*arguments, **options),
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=580,
+        )
+
+    def artefacts(self) -> dict[str, bytes]:
+        """Every result that must not differ between two runs: all but logs, timings and the page that shows them."""
+        root = self.folder / "results"
+        skip = {"logs", "benchmarks", "report.html", "report-data"}
+        return {
+            str(path.relative_to(root)): path.read_bytes()
+            for path in sorted(root.rglob("*"))
+            if path.is_file() and not skip & set(path.relative_to(root).parts)
+        }
+
+
+@pytest.fixture(scope="session")
+def make_experiment(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Experiment]:
+    """Make a fresh experiment; all of them have the same inputs."""
+
+    def make() -> Experiment:
+        folder = tmp_path_factory.mktemp("run") / AWKWARD
+        folder.mkdir()
+        generator = random.Random(0)
+        sentences = [" ".join(generator.choices(WORDS, k=6)) for _ in range(24)]
+        prompts = [{"id": f"p{i}", "text": text} for i, text in enumerate(sentences)]
+        (folder / "prömpts 'x.jsonl").write_text("\n".join(json.dumps(prompt) for prompt in prompts))
+        (folder / "a text.txt").write_text(" ".join(generator.choices(WORDS, k=1500)))
+        config = {
+            "experiment": AWKWARD,
+            "device": "cpu",
+            "seeds": [0, 1],
+            "models": {"tiny": {"source": str(tiny_model)}},
+            "texts": {"words": {"source": "a text.txt", "label": "Random wörds"}},
+            "prompts": {"source": "prömpts 'x.jsonl", "label": "random prompts"},
+            "responses": {"draws": 2, "max_new_tokens": 5, "scorer": "python:tiny_scorer:scores"},
+            "references": {
+                "toxic": {"kind": "responses", "at_least": 0.6, "count": 6, "minimum": 2},
+                "words": {"kind": "windows", "text": "words", "windows": 6, "seqlen": 12},
+            },
+            "attribution": {"batch_size": 2, "shards": 2},
+            "selections": {
+                "lrp": {"method": "lrp", "general": "words", "guard": 0.1, "neurons": [2, 4]},
+                "random": {"method": "random", "neurons": [4]},
+            },
+            "evaluation": {
+                "draws": 2,
+                "max_new_tokens": 5,
+                "scorers": ["python:tiny_scorer:scores"],
+                "perplexity": {"text": "words", "seqlen": 16, "windows": 4},
+                "resamples": 200,
+            },
+            "export": "lrp-2",
+        }
+        return Experiment(folder, config)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(make_experiment: Callable[[], Experiment]) -> Experiment:
+    """An experiment that ran to its end undisturbed; do not change it."""
+    experiment = make_experiment()
+    result = experiment.snakemake()
+    assert result.returncode == 0, result.stderr[-6000:]
+    return experiment

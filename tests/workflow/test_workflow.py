@@ -1,0 +1,230 @@
+"""The whole chain through the real Snakemake."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import yaml
+
+from tests.conftest import REPOSITORY
+from tests.workflow.conftest import PLANNED
+
+pytestmark = pytest.mark.slow
+
+
+def planned(output):
+    """Jobs by rule from the table that Snakemake prints."""
+    table = output[output.index("Job stats:") :]
+    rows = re.findall(r"^(\w+) +(\d+)$", table.split("\n\n")[0], re.MULTILINE)
+    return {rule: int(count) for rule, count in rows if rule != "total"}
+
+
+def test_a_dry_run_plans_every_job_and_touches_nothing(make_experiment):
+    experiment = make_experiment()
+    before = sorted(experiment.folder.rglob("*"))
+    start = time.perf_counter()
+    result = experiment.snakemake("--dry-run")
+    seconds = time.perf_counter() - start
+    assert result.returncode == 0, result.stderr
+    assert planned(result.stdout) == PLANNED
+    assert seconds < 15  # under 5 s on an idle machine
+    after = {path for path in experiment.folder.rglob("*") if ".snakemake" not in path.parts}
+    assert after == {*before, experiment.folder / "experiment.yaml"}
+
+
+def test_the_demo_and_every_experiment_can_be_planned(tmp_path):
+    for path in (REPOSITORY / "config.yaml", *sorted((REPOSITORY / "experiments").glob("*.yaml"))):
+        result = subprocess.run(
+            [Path(sys.executable).parent / "snakemake", "--snakefile", REPOSITORY / "Snakefile", "--directory", tmp_path]
+            + ([] if path.name == "config.yaml" else ["--configfile", path])
+            + ["--dry-run"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, (path, result.stderr[-3000:])
+        jobs = planned(result.stdout)
+        config = yaml.safe_load(path.read_text())
+        variants = 1 + sum(len(s["neurons"]) * s.get("draws", 1) for s in config["selections"].values())
+        assert jobs["evaluate"] == variants * len(config["models"]), path
+
+
+def test_the_chain_ends_with_a_summary_a_report_and_an_exported_model(finished):
+    from transformers import AutoModelForCausalLM
+
+    with open(finished.run_folder / "summary.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["variant"] for row in rows] == ["baseline", "lrp-2", "lrp-4", "random-4"]
+    summary = json.loads((finished.run_folder / "summary.json").read_text())
+    assert [row["variant"] for row in summary["rows"]] == [row["variant"] for row in rows]
+    page = (finished.run_folder / "report.html").read_text()
+    assert "lrp-4" in page
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page), "the page must not fetch anything"
+    model = AutoModelForCausalLM.from_pretrained(finished.run_folder / "export/lrp-2").eval()
+    neurons = json.loads((finished.run_folder / "selections/lrp-2.json").read_text())["neurons"]
+    for row in neurons:
+        assert not model.model.layers[row["layer"]].mlp.down_proj.weight[:, row["neuron"]].any()
+
+
+def test_no_prompt_serves_both_attribution_and_evaluation(finished):
+    folder = finished.run_folder.parent / "prompts"
+    parts = [{row["text"] for row in rows(folder / f"{part}.jsonl")} for part in ("attribution", "evaluation")]
+    assert all(parts)
+    assert not parts[0] & parts[1]
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()[1:]]
+
+
+def test_running_again_does_nothing(finished):
+    result = finished.snakemake()
+    assert result.returncode == 0
+    assert "Nothing to be done" in result.stderr + result.stdout
+
+
+def test_a_rule_is_a_command_that_can_be_typed(finished, tmp_path):
+    """Every printed command, typed by hand with another output, writes the same bytes."""
+    result = finished.snakemake("--dry-run", "--forceall", "--printshellcmds")
+    commands = [line.strip() for line in result.stdout.splitlines() if line.strip().startswith("excise ")]
+    assert len(commands) == sum(PLANNED.values()) - 2  # all and settings run no command
+    typed = [c for c in commands if c.split()[1] in {"select", "merge", "differential", "reference", "attribute"}]
+    by_stage = {command.split()[1]: command for command in typed}
+    assert len(by_stage) == 5
+    for stage, command in by_stage.items():
+        words = shlex.split(command)
+        output = finished.folder / words[words.index("--output") + 1]
+        words[words.index("--output") + 1] = str(tmp_path / stage)
+        words[words.index("--log") + 1] = str(tmp_path / "log")
+        words[0] = str(Path(sys.executable).parent / "excise")
+        subprocess.run(words, cwd=finished.folder, env=finished.environment(), check=True, capture_output=True)
+        assert (tmp_path / stage).read_bytes() == output.read_bytes(), command
+
+
+def test_a_second_clone_gives_the_same_bytes_whatever_the_number_of_shards(finished, make_experiment):
+    experiment = make_experiment()
+    experiment.config["attribution"]["shards"] = 1
+    result = experiment.snakemake("--until", "select", "evaluate")
+    assert result.returncode == 0, result.stderr[-4000:]
+    ours, theirs = experiment.artefacts(), finished.artefacts()
+    compared = {name for name in ours if "shard-" not in name and not name.endswith("settings.json")}
+    assert len(compared) > 40
+    different = [name for name in sorted(compared) if ours[name] != theirs[name]]
+    assert not different
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished, make_experiment):
+    experiment = make_experiment()
+    for moment in ("statistics/lrp", "variants"):
+        process = subprocess.Popen(
+            experiment.command(program="start"),
+            cwd=experiment.folder, env=experiment.environment(),
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 300
+        while not any((experiment.run_folder / moment).rglob("*.*")) and time.monotonic() < deadline:
+            assert process.poll() is None, process.stderr.read()[-4000:]
+            time.sleep(0.1)
+        time.sleep(3)  # into the middle of a job
+        victims = [process, *psutil.Process(process.pid).children(recursive=True)]
+        for victim in victims:
+            os.kill(victim.pid, signal.SIGKILL)
+        process.wait()
+    result = experiment.snakemake(program="start")
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert "removing the lock" in result.stderr
+    assert experiment.artefacts() == finished.artefacts()
+    assert not list(experiment.folder.rglob("*.tmp"))
+
+
+def test_a_failed_rule_is_repaired_and_reruns_alone(finished, tmp_path, make_experiment):
+    """Too few toxic answers stop the run before any attribution; with a lower bar only what depends on it runs."""
+    experiment = make_experiment()
+    experiment.config["references"]["toxic"] |= {"at_least": 0.999, "minimum": 6}
+    result = experiment.snakemake("--until", "attribute")
+    assert result.returncode != 0
+    assert re.search(r"only \d+ of \d+|found", result.stderr), result.stderr[-3000:]
+    assert not (experiment.run_folder / "statistics").exists() or not list(
+        (experiment.run_folder / "statistics/lrp/toxic").rglob("*.safetensors")
+    )
+    experiment.config["references"]["toxic"] |= {"at_least": 0.6, "minimum": 2}
+    result = experiment.snakemake("--dry-run")
+    assert "respond" not in planned(result.stdout)
+    assert "fetch_model" not in planned(result.stdout)
+
+
+def test_editing_a_module_reruns_the_rules_that_use_it_and_only_those(finished):
+    """The rules carry digests of their modules: a comment in the LRP file concerns attribution by LRP alone."""
+    path = REPOSITORY / "src/excise/attribution/lrp.py"
+    before = path.read_text()
+    try:
+        path.write_text(before + "\n# a comment\n")
+        result = finished.snakemake("--dry-run")
+    finally:
+        path.write_text(before)
+    jobs = planned(result.stdout)
+    assert jobs["attribute"] == PLANNED["attribute"]
+    assert not {"respond", "reference_responses", "control", "fetch_model"} & jobs.keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"selectoins": {}}, "Did you mean 'selections'"),
+        ({"seeds": "zero"}, "'zero' is not of type 'array'"),
+    ],
+)
+def test_a_wrong_configuration_stops_the_dry_run(make_experiment, change, message):
+    experiment = make_experiment()
+    experiment.config |= change
+    result = experiment.snakemake("--dry-run")
+    assert result.returncode != 0
+    assert message in result.stderr + result.stdout
+
+
+def test_too_many_neurons_stop_before_anything_is_generated(make_experiment):
+    experiment = make_experiment()
+    experiment.config["selections"]["lrp"]["neurons"] = [2, 49]
+    experiment.config["export"] = None
+    result = experiment.snakemake()
+    assert result.returncode != 0
+    assert "49" in result.stderr
+    assert "48" in result.stderr
+    assert not (experiment.run_folder / "responses").exists()
+
+
+def test_a_second_start_beside_a_running_one_is_refused(make_experiment):
+    experiment = make_experiment()
+    process = subprocess.Popen(
+        experiment.command(), cwd=experiment.folder, env=experiment.environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        time.sleep(1)
+        result = experiment.snakemake("--dry-run", program="start")
+        assert result.returncode != 0
+        assert "another Snakemake is running in this folder" in result.stderr
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_torch_is_not_needed_to_plan(make_experiment, tmp_path):
+    """A dry run succeeds where importing torch is an error."""
+    experiment = make_experiment()
+    (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
+    environment = experiment.environment() | {"PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(
+        experiment.command("--dry-run"), cwd=experiment.folder, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert torch.__name__ == "torch"
