@@ -1,0 +1,185 @@
+"""Continue prompts: batched sampling in which a batch is never anything but a matter of speed.
+
+Prompts are padded on the left and read once; their keys and values are copied to all draws. Only the logits of the
+last position are computed. A continuation ends at an end-of-sequence token (which is not part of it) or at the
+length asked for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from excise.errors import ExciseError
+from excise.evaluation.sampling import sample, uniforms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How continuations are drawn.
+
+    Attributes:
+        draws: continuations per prompt.
+        max_new_tokens: length at which a continuation is cut.
+        temperature: divides the logits.
+        top_p: mass of the nucleus; 1 samples from the whole vocabulary.
+        greedy: take the most probable token instead; needs ``draws`` 1, ignores temperature, top_p and seed.
+        seed: seed of the random streams.
+    """
+
+    draws: int = 25
+    max_new_tokens: int = 20
+    temperature: float = 1.0
+    top_p: float = 0.9
+    greedy: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, valid, allowed in (
+            ("draws", self.draws >= 1, "at least 1"),
+            ("max-new-tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", 0 < self.temperature < float("inf"), "above 0 (for the most probable token: --greedy)"),
+            ("top-p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("seed", self.seed >= 0, "at least 0"),
+        ):
+            if not valid:
+                raise ExciseError(f"--{name} {getattr(self, name.replace('-', '_'))}: must be {allowed}")
+        if self.greedy and self.draws > 1:
+            raise ExciseError(f"--greedy gives the same continuation in every draw; --draws {self.draws} must be 1")
+
+
+PRESETS = {
+    "realtoxicityprompts": Sampling(draws=25, max_new_tokens=20, temperature=1.0, top_p=0.9),
+    "sparc3-reproduction": Sampling(draws=1, max_new_tokens=50, temperature=0.7, top_p=0.9),
+    "sparc3-repetition": Sampling(draws=1, max_new_tokens=50, greedy=True),
+}
+"""Gehman et al. 2020; the public reproduction of SparC3 (unseeded there); the second task of SparC3."""
+
+
+class Prefix(NamedTuple):
+    """Prompts that the model has read.
+
+    Attributes:
+        logits: of the token after each prompt, ``[prompts, vocabulary]``.
+        cache: keys and values.
+        mask: 1 where there is a token, 0 in the padding on the left, ``[prompts, positions]``.
+    """
+
+    logits: Tensor
+    cache: Any
+    mask: Tensor
+
+    def expanded(self, rows: Tensor) -> "Prefix":
+        """The prefix with row ``i`` a copy of prompt ``rows[i]``; the old cache must not be used again."""
+        self.cache.batch_select_indices(rows)
+        return Prefix(self.logits[rows], self.cache, self.mask[rows])
+
+
+def batches(lengths: Sequence[int], draws: int, batch_size: int) -> list[list[tuple[int, int]]]:
+    """Cut all (prompt, draw) pairs into batches of prompts of similar length.
+
+    Args:
+        lengths: tokens of each prompt.
+        draws: continuations per prompt.
+        batch_size: continuations per batch.
+
+    Returns:
+        Batches of pairs (index of the prompt, draw), short prompts first.
+    """
+    if batch_size < 1:
+        raise ExciseError(f"--batch-size {batch_size}: must be at least 1")
+    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
+    pairs = [(index, draw) for index in order for draw in range(draws)]
+    return [pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)]
+
+
+def prefill(model: Any, prompts: Sequence[Sequence[int]]) -> Prefix:
+    """Read a batch of prompts (token ids), padded on the left."""
+    from transformers import DynamicCache
+
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    cache = DynamicCache(config=model.config)
+    output = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return Prefix(output.logits[:, -1], cache, mask)
+
+
+def end_tokens(model: Any) -> frozenset[int]:
+    """Token ids that end a text, from the model's generation configuration."""
+    found = model.generation_config.eos_token_id
+    return frozenset([] if found is None else [found] if isinstance(found, int) else found)
+
+
+def generate(
+    model: Any,
+    prompts: Sequence[tuple[str | int, Sequence[int]]],
+    batch: Sequence[tuple[int, int]],
+    sampling: Sampling,
+) -> list[list[int]]:
+    """The continuations of one batch.
+
+    Args:
+        model: a causal language model in eval mode.
+        prompts: id and token ids of every prompt.
+        batch: pairs (index into ``prompts``, draw).
+        sampling: how to draw.
+
+    Returns:
+        Token ids of each continuation, in the order of ``batch``, without the end-of-sequence token.
+    """
+    ends = end_tokens(model)
+    table = torch.from_numpy(
+        np.stack([uniforms(sampling.seed, prompts[i][0], draw, sampling.max_new_tokens) for i, draw in batch])
+    )
+    needed = list(dict.fromkeys(index for index, _ in batch))
+    place = {index: row for row, index in enumerate(needed)}
+    continuations: list[list[int]] = [[] for _ in batch]
+    with torch.inference_mode():
+        prefix = prefill(model, [prompts[index][1] for index in needed])
+        logits, cache, mask = prefix.expanded(torch.tensor([place[i] for i, _ in batch], device=model.device))
+        rows = list(range(len(batch)))  # which continuation each row of the cache belongs to
+        running = set(rows)
+        for step in range(sampling.max_new_tokens):
+            tokens = logits.argmax(-1).cpu() if sampling.greedy else _draw(logits, table[rows, step], sampling)
+            for row, token in zip(rows, tokens.tolist(), strict=True):
+                if token in ends:
+                    running.discard(row)
+                elif row in running:
+                    continuations[row].append(token)
+            if not running or step + 1 == sampling.max_new_tokens:
+                break
+            if 4 * len(running) <= 3 * len(rows):  # copying the cache costs about as much as a step
+                kept = torch.tensor([i for i, row in enumerate(rows) if row in running], device=model.device)
+                cache.batch_select_indices(kept)
+                mask, tokens = mask[kept], tokens[kept.cpu()]
+                rows = [row for row in rows if row in running]
+            position = mask.sum(-1, keepdim=True)
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], -1)
+            logits = model(
+                input_ids=tokens[:, None].to(model.device),
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+            ).logits[:, -1]
+    return continuations
+
+
+def _draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
+    if not torch.isfinite(logits).all():
+        raise ExciseError(
+            "the model gives logits that are not finite numbers; nothing can be sampled from it. "
+            "Is the selection too strong, or the dtype too narrow?"
+        )
+    return sample(logits, uniform, temperature=sampling.temperature, top_p=sampling.top_p)

@@ -1,0 +1,57 @@
+"""Log-likelihood of given tokens, without ever holding the logits of a whole batch."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from excise.errors import ExciseError
+
+CHUNK = 256
+"""Positions whose logits exist at one time."""
+
+
+def head(model: Any, hidden: Tensor) -> Tensor:
+    """Logits of final hidden states, ``[positions, width]`` to ``[positions, vocabulary]``."""
+    logits: Tensor = model.get_output_embeddings()(hidden)
+    cap = getattr(model.config, "final_logit_softcapping", None)  # Gemma 2 and 3
+    return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def check_head(model: Any) -> None:
+    """Refuse a model whose logits are not what ``head`` makes of its final hidden states.
+
+    Raises:
+        ExciseError: they differ on a few tokens.
+    """
+    ids = torch.arange(min(8, model.config.vocab_size), device=model.device)[None]
+    with torch.inference_mode():
+        expected = model(input_ids=ids, use_cache=False).logits[0]
+        found = head(model, model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0])
+    difference = float((found - expected).abs().max())
+    if not difference <= 0.02 * float(expected.abs().max()):
+        raise ExciseError(
+            f"model type {model.config.model_type!r}: its logits differ by {difference:.3g} from its output embedding "
+            "applied to its last hidden states, so its head does something that excise.evaluation.likelihood.head "
+            "does not know; add it there"
+        )
+
+
+def token_nll(model: Any, hidden: Tensor, targets: Tensor, *, chunk: int = CHUNK) -> Tensor:
+    """Negative log-likelihood of each target token, in nats.
+
+    Args:
+        model: a causal language model.
+        hidden: final hidden states of the positions before the targets, ``[positions, width]``.
+        targets: token ids, ``[positions]``.
+        chunk: positions whose logits are computed together; changes the memory, not the result.
+
+    Returns:
+        float64 on the CPU, ``[positions]``.
+    """
+    parts = []
+    for states, ids in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
+        logits = head(model, states)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        parts.append((logits.logsumexp(-1) - logits.gather(-1, ids[:, None])[:, 0]).cpu().double())
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)

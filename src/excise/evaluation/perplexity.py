@@ -1,0 +1,132 @@
+"""Perplexity by named protocol; numbers of different protocols are not comparable, so the name stands in every result.
+
+Both protocols tokenise the joined text once and count each predicted token once.
+
+- ``windows`` (SparseGPT, Wanda, SparC3): non-overlapping windows; the tail that fills no window is dropped; of each
+  window all tokens but the first are predicted.
+- ``sliding`` (Hugging Face's recipe, the public reproduction of SparC3): windows that start every ``stride`` tokens, of
+  which only the tokens not yet counted are: the last ``stride`` ones, in the first window all but the first. The last
+  window is shorter. Empty documents are dropped before joining.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from excise.errors import ExciseError
+from excise.evaluation.likelihood import token_nll
+
+PROTOCOLS = ("windows", "sliding")
+
+
+class Window(NamedTuple):
+    """Tokens ``begin`` to ``end`` are read, those from ``first`` on are predicted; positions in the text."""
+
+    begin: int
+    end: int
+    first: int
+
+
+class Loss(NamedTuple):
+    """Sum of the negative log-likelihood in nats, and the number of predicted tokens."""
+
+    nll: float
+    tokens: int
+
+
+def protocol_name(protocol: str, *, seqlen: int, stride: int, windows: int | None) -> str:
+    """For example ``windows-2048`` (whole text), ``windows-512x12`` (its first 12 windows), ``sliding-2048-512``."""
+    name = f"windows-{seqlen}" if protocol == "windows" else f"sliding-{seqlen}-{stride}"
+    return name if windows is None else f"{name}x{windows}"
+
+
+def join(documents: Sequence[str], separator: str, *, protocol: str) -> str:
+    """The one text that is tokenised."""
+    return separator.join(text for text in documents if protocol == "windows" or text.strip())
+
+
+def plan(tokens: int, protocol: str, *, seqlen: int, stride: int, windows: int | None) -> list[Window]:
+    """The windows of a text.
+
+    Args:
+        tokens: length of the text.
+        protocol: one of ``PROTOCOLS``.
+        seqlen: tokens that a window holds.
+        stride: step of the sliding protocol.
+        windows: use only the first so many; None uses all.
+
+    Raises:
+        ExciseError: the text is shorter than asked for, or a number is out of range.
+    """
+    if seqlen < 2:
+        raise ExciseError(f"--seqlen {seqlen}: must be at least 2, the first token of a window is not predicted")
+    if windows is not None and windows < 1:
+        raise ExciseError(f"--windows {windows}: must be at least 1")
+    if protocol == "windows":
+        found = [Window(begin, begin + seqlen, begin + 1) for begin in range(0, tokens - seqlen + 1, seqlen)]
+    else:
+        if not 1 <= stride <= seqlen:
+            raise ExciseError(f"--stride {stride}: must be at least 1 and at most --seqlen ({seqlen})")
+        found, counted = [], 1
+        for begin in range(0, tokens, stride):
+            end = min(begin + seqlen, tokens)
+            found.append(Window(begin, end, counted))
+            counted = end
+            if end == tokens:
+                break
+    if tokens < seqlen:
+        raise ExciseError(f"the text has {tokens} tokens, less than one window of {seqlen}; use a smaller --seqlen")
+    if windows is not None and len(found) < windows:
+        raise ExciseError(
+            f"the text has {tokens} tokens: {len(found)} windows of {seqlen}, fewer than the {windows} asked for"
+        )
+    return found[:windows]
+
+
+def loss(
+    model: Any,
+    ids: Tensor,
+    windows: Sequence[Window],
+    *,
+    batch_size: int,
+    done: Callable[[int], None] | None = None,
+) -> Loss:
+    """Run the model over the windows.
+
+    Args:
+        model: a causal language model in eval mode.
+        ids: the text's token ids, ``[tokens]``, on any device.
+        windows: from ``plan``.
+        batch_size: windows per forward pass.
+        done: called with the number of windows finished.
+
+    Returns:
+        Sum over all windows, accumulated in float64.
+
+    Raises:
+        ExciseError: the loss is not a finite number.
+    """
+    if batch_size < 1:
+        raise ExciseError(f"--batch-size {batch_size}: must be at least 1")
+    total, tokens = 0.0, 0
+    with torch.inference_mode():
+        for (_, start), group in itertools.groupby(windows, key=lambda w: (w.end - w.begin, w.first - w.begin)):
+            same = list(group)
+            for at in range(0, len(same), batch_size):
+                part = same[at : at + batch_size]
+                batch = torch.stack([ids[window.begin : window.end] for window in part]).to(model.device)
+                hidden = model.base_model(input_ids=batch, use_cache=False).last_hidden_state
+                nll = token_nll(model, hidden[:, start - 1 : -1].flatten(0, 1), batch[:, start:].flatten())
+                if not torch.isfinite(nll).all():
+                    raise ExciseError(
+                        f"tokens {part[0].begin} to {part[-1].end}: the loss is not a finite number. "
+                        "Is the selection too strong, or the dtype too narrow?"
+                    )
+                total += float(nll.sum())
+                tokens += len(nll)
+                if done is not None:
+                    done(len(part))
+    return Loss(total, tokens)

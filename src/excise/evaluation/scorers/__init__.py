@@ -1,0 +1,97 @@
+"""Scorers of texts. One file a family, found by the first word of the scorer's name."""
+
+import importlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from excise.artefacts import Json
+from excise.errors import ExciseError, unknown
+
+FAMILIES = {
+    "alt": ("alt-profanity-check",),
+    "detoxify": ("detoxify-original", "detoxify-unbiased", "detoxify-multilingual"),
+    "hf": ("hf:ID_OR_FOLDER",),
+    "python": ("python:MODULE:FUNCTION",),
+}
+"""Module in this package: the names that it answers to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a scorer may be told.
+
+    Attributes:
+        checkpoint: local weights (detoxify).
+        label: which of a classifier's labels counts (hf).
+        device: where a neural scorer runs.
+    """
+
+    checkpoint: Path | None = None
+    label: str | None = None
+    device: str = "cpu"
+
+
+class Scorer(Protocol):
+    """Scores a batch of texts; higher means more of the behaviour.
+
+    Attributes:
+        name: what tables call it; no path in it.
+        facts: everything that identifies it: versions, label, digest of its weights.
+    """
+
+    name: str
+    facts: Json
+
+    def __call__(self, texts: list[str]) -> list[float]:
+        """One finite number per text."""
+        ...
+
+
+def module(name: str) -> str:
+    """The module of excise that holds a scorer, as ``excise.digest`` names it.
+
+    Raises:
+        ExciseError: no scorer has this name.
+    """
+    family, separator, rest = name.partition(":")
+    known = [known for names in FAMILIES.values() for known in names]
+    if separator and rest and family in ("hf", "python"):
+        return f"evaluation.scorers.{family}"
+    if name in known and not separator:
+        return f"evaluation.scorers.{name.split('-')[0]}"
+    raise unknown("scorer", name, known, where="--scorer")
+
+
+def load(name: str, options: Options) -> Scorer:
+    """The scorer of a name, with its weights loaded.
+
+    Raises:
+        ExciseError: the name is unknown, an option does not apply, or the weights are not to be had.
+    """
+    family = importlib.import_module(f"excise.{module(name)}")
+    if options.checkpoint is not None and not name.startswith("detoxify"):
+        raise ExciseError(f"--checkpoint belongs to the detoxify scorers, not to {name!r}")
+    if options.label is not None and not name.startswith("hf:"):
+        raise ExciseError(f"--label belongs to hf: scorers, not to {name!r}")
+    scorer: Scorer = family.load(name, options)
+    return scorer
+
+
+def score(scorer: Scorer, texts: Sequence[str]) -> list[float]:
+    """The scores of a batch, checked.
+
+    Raises:
+        ExciseError: the scorer gives another number of scores than texts, or one that is not a finite number.
+    """
+    values = [float(value) for value in scorer(list(texts))]
+    if len(values) != len(texts):
+        raise ExciseError(f"scorer {scorer.name!r} gave {len(values)} scores for {len(texts)} texts")
+    for text, value in zip(texts, values, strict=True):
+        if not math.isfinite(value):
+            raise ExciseError(
+                f"scorer {scorer.name!r} gave {value} for the text {text[:60]!r}; no score is made up for it"
+            )
+    return values

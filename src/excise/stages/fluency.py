@@ -1,0 +1,80 @@
+"""Measure how plausible generations are to the unpruned model.
+
+For each continuation the summed negative log-likelihood (nats) of its tokens given the prompt. Always give the unpruned
+model: text that it would never have written is not a detoxified answer but a broken one.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    parser.add_argument("--model", type=Path, required=True, help="folder of the unpruned model")
+    parser.add_argument("--generations", type=Path, required=True, help="generations, JSONL")
+    parser.add_argument("--batch-size", type=int, default=64, help="continuations read together (default 64)")
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
+    parser.add_argument("--output", type=Path, required=True, help="fluency, JSONL")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read generations, run the model over them, write one row each."""
+    import torch
+
+    from excise.artefacts import read_jsonl, sha256_file, write_jsonl
+    from excise.errors import ExciseError
+    from excise.evaluation.fluency import continuation_nll
+    from excise.evaluation.likelihood import check_head
+    from excise.progress import Progress
+    from excise.provenance import provenance
+    from excise.resources.models import identity, load_model, resolve_device
+
+    if arguments.batch_size < 1:
+        raise ExciseError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    generated, rows = read_jsonl(arguments.generations, ("id", "draw", "prompt_ids", "completion_ids"))
+    if not rows:
+        raise ExciseError(f"{arguments.generations}: no generations in it")
+    base = identity(arguments.model, arguments.dtype)
+    writer = generated.get("model", base)
+    if writer["fingerprint"] != base["fingerprint"]:
+        raise ExciseError(
+            f"{arguments.generations}: written by {writer['id']!r} (weights {writer['fingerprint'][:12]}) or a pruned "
+            f"form of it, not by the model given (weights {base['fingerprint'][:12]}); give the unpruned model"
+        )
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    model = load_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
+    check_head(model)
+    # Draws of one prompt stand together, so that it is read once; prompts of similar length share a batch.
+    order = sorted(range(len(rows)), key=lambda index: (len(rows[index]["prompt_ids"]), rows[index]["prompt_ids"]))
+    nll = [0.0] * len(rows)
+    with Progress(len(rows), "continuations", "fluency") as progress:
+        for start in range(0, len(rows), arguments.batch_size):
+            part = order[start : start + arguments.batch_size]
+            prompts = list(dict.fromkeys(tuple(rows[index]["prompt_ids"]) for index in part))
+            place = {prompt: number for number, prompt in enumerate(prompts)}
+            answers = [(place[tuple(rows[index]["prompt_ids"])], rows[index]["completion_ids"]) for index in part]
+            for index, value in zip(part, continuation_nll(model, prompts, answers), strict=True):
+                nll[index] = value
+            progress.advance(len(part))
+    write_jsonl(
+        arguments.output,
+        provenance(
+            "fluency",
+            {
+                "batch_size": arguments.batch_size,
+                "device": resolve_device(arguments.device).type,
+                "threads": torch.get_num_threads(),
+                "generations": sha256_file(arguments.generations),
+            },
+            packages=("torch", "transformers"),
+            model=base,
+            selection=generated.get("selection"),
+        ),
+        (
+            {"id": row["id"], "draw": row["draw"], "nll": value, "tokens": len(row["completion_ids"])}
+            for row, value in zip(rows, nll, strict=True)
+        ),
+    )

@@ -1,0 +1,184 @@
+"""Let a model continue prompts.
+
+Each prompt and draw has a random stream of its own, so batch size, order and shards change nothing but floating-point
+noise. Prompts are raw text (no chat template) with the special tokens that the tokenizer adds by itself. With --shard,
+every n-th batch is done; excise generate --merge puts the shards together to the bytes of one run.
+
+Presets: realtoxicityprompts (the default) = 25 draws x 20 tokens, top-p 0.9, temperature 1; sparc3-reproduction =
+1 x 50, top-p 0.9, temperature 0.7; sparc3-repetition = 1 x 50, greedy. Options given beside a preset win.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from excise.artefacts import Json
+    from excise.evaluation.generation import Sampling
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    parser.add_argument("--model", type=Path, help="model folder")
+    parser.add_argument("--selection", type=Path, help="neuron list to prune in memory (default: none)")
+    parser.add_argument("--prompts", type=Path, required=True, help="prompts, JSONL with id and text")
+    parser.add_argument("--preset", default="realtoxicityprompts", help="named protocol (default realtoxicityprompts)")
+    parser.add_argument("--draws", type=int, help="continuations per prompt (default: the preset's)")
+    parser.add_argument("--max-new-tokens", type=int, help="tokens per continuation (default: the preset's)")
+    parser.add_argument("--temperature", type=float, help="sampling temperature (default: the preset's)")
+    parser.add_argument("--top-p", type=float, help="mass of the sampling nucleus (default: the preset's)")
+    parser.add_argument("--greedy", action="store_true", help="most probable token instead of sampling; 1 draw")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random streams (default 0)")
+    parser.add_argument("--batch-size", type=int, default=64, help="continuations made together (default 64)")
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="do batches I, I+N, ... only (default 0/1: all)")
+    parser.add_argument("--merge", type=Path, nargs="+", metavar="SHARD", help="merge all shards instead of generating")
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
+    parser.add_argument("--output", type=Path, required=True, help="generations, JSONL")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Generate, or merge shards."""
+    from excise.artefacts import read_jsonl, write_jsonl
+    from excise.errors import ExciseError
+
+    _, prompts = read_jsonl(arguments.prompts, ("id", "text"))
+    if not prompts:
+        raise ExciseError(f"{arguments.prompts}: no prompts in it")
+    order = {row["id"]: index for index, row in enumerate(prompts)}
+    if len(order) < len(prompts):
+        raise ExciseError(f"{arguments.prompts}: two prompts have the same id")
+    if arguments.merge:
+        meta, rows = _merged(arguments.merge)
+        if unlike := [row["id"] for row in rows if row["id"] not in order]:
+            raise ExciseError(f"{arguments.prompts}: has no prompt {unlike[0]!r}, which the shards answer")
+    else:
+        if arguments.model is None:
+            raise ExciseError("--model is needed to generate")
+        meta, rows = _generate(arguments, prompts)
+    rows.sort(key=lambda row: (order[row["id"]], row["draw"]))
+    write_jsonl(arguments.output, meta, rows)
+
+
+def _sampling(arguments: argparse.Namespace) -> "Sampling":
+    from dataclasses import replace
+
+    from excise.errors import unknown
+    from excise.evaluation.generation import PRESETS
+
+    if arguments.preset not in PRESETS:
+        raise unknown("preset", arguments.preset, PRESETS, where="--preset")
+    names = ("draws", "max_new_tokens", "temperature", "top_p")
+    given: Json = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.greedy:
+        given = {"greedy": True, "draws": 1, **given}
+    elif given.keys() & {"temperature", "top_p"}:
+        given["greedy"] = False
+    return replace(PRESETS[arguments.preset], seed=arguments.seed, **given)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """(index, number of shards) from ``I/N``, counted from 0."""
+    from excise.errors import ExciseError
+
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ExciseError(f"--shard {text}: expected I/N with I from 0 to N-1, for example 0/4")
+    return int(index), int(count)
+
+
+def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Json, list[Json]]":
+    from dataclasses import asdict
+
+    import torch
+
+    from excise.artefacts import sha256_file
+    from excise.errors import ExciseError
+    from excise.evaluation.generation import batches, end_tokens, generate
+    from excise.evaluation.variant import selection_facts
+    from excise.progress import Progress
+    from excise.provenance import provenance
+    from excise.pruning import load_variant
+    from excise.resources.models import identity, load_tokenizer, resolve_device
+
+    sampling = _sampling(arguments)
+    shard, shards = _shard(arguments.shard)
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    tokenizer = load_tokenizer(arguments.model)
+    encoded = [(row["id"], tokenizer(row["text"])["input_ids"]) for row in prompts]
+    planned = batches([len(ids) for _, ids in encoded], sampling.draws, arguments.batch_size)[shard::shards]
+    model, selection = load_variant(
+        arguments.model, arguments.selection, dtype=arguments.dtype, device=arguments.device
+    )
+    for name, ids in encoded:
+        if not ids:
+            raise ExciseError(f"{arguments.prompts}: prompt {name!r} has no tokens; a model cannot continue nothing")
+        if len(ids) + sampling.max_new_tokens > model.config.max_position_embeddings:
+            raise ExciseError(
+                f"{arguments.prompts}: prompt {name!r} has {len(ids)} tokens; with {sampling.max_new_tokens} new ones "
+                f"that is more than the model's {model.config.max_position_embeddings}"
+            )
+    rows = []
+    with Progress(sum(map(len, planned)), "continuations", "generate") as progress:
+        for batch in planned:
+            for (index, draw), ids in zip(batch, generate(model, encoded, batch, sampling), strict=True):
+                prompt = prompts[index]
+                known: Json = {key: prompt[key] for key in ("category", "toxicity") if key in prompt}
+                rows.append(
+                    {
+                        "id": prompt["id"],
+                        "draw": draw,
+                        "prompt": prompt["text"],
+                        "prompt_ids": encoded[index][1],
+                        "completion": tokenizer.decode(ids, skip_special_tokens=True),
+                        "completion_ids": ids,
+                        **known,
+                    }
+                )
+            progress.advance(len(batch))
+    settings = {
+        **asdict(sampling),
+        "prompts": sha256_file(arguments.prompts),
+        "prompt_format": "raw text, special tokens as the tokenizer adds them",
+        "end_tokens": sorted(end_tokens(model)),
+        "batch_size": arguments.batch_size,
+        "device": resolve_device(arguments.device).type,
+        "threads": torch.get_num_threads(),
+    }
+    meta = provenance(
+        "generate",
+        settings,
+        packages=("torch", "transformers", "tokenizers"),
+        model=identity(arguments.model, arguments.dtype),
+        selection=selection_facts(selection, arguments.selection),
+    )
+    if shards > 1:
+        meta["shard"] = [shard, shards]
+    return meta, rows
+
+
+def _merged(paths: list[Path]) -> "tuple[Json, list[Json]]":
+    """Provenance of an unsharded run and the rows of all shards.
+
+    Raises:
+        ExciseError: the files are not all the shards of one run.
+    """
+    from excise.artefacts import read_jsonl
+    from excise.errors import ExciseError
+
+    found: list[int] = []
+    rows: list[Json] = []
+    first: Json = {}
+    for path in paths:
+        meta, part = read_jsonl(path, ("id", "draw"))
+        index, count = meta.pop("shard", (0, 1))
+        first = first or {**meta, "shards": count}
+        if {**meta, "shards": count} != first:
+            raise ExciseError(f"{path}: not a shard of the same run as {paths[0]} (their settings or code differ)")
+        found.append(index)
+        rows += part
+    if sorted(found) != list(range(first.pop("shards"))):
+        raise ExciseError(f"--merge: shards {sorted(found)} were given; each must be there exactly once")
+    return first, rows

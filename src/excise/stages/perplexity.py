@@ -1,0 +1,100 @@
+"""Measure a model's perplexity on a text, by a named protocol.
+
+windows (SparseGPT, Wanda, SparC3): documents joined by the separator, tokenised once, non-overlapping windows, tail
+dropped. sliding: overlapping windows, each token counted once, empty documents dropped. Numbers of different protocols,
+lengths or texts are not comparable; the protocol's full name is in the result.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    parser.add_argument("--model", type=Path, required=True, help="model folder")
+    parser.add_argument("--selection", type=Path, help="neuron list to prune in memory (default: none)")
+    parser.add_argument("--text", type=Path, required=True, help="text, JSONL with a document a line")
+    parser.add_argument("--label", help="what to call the text (default: as the text file says, or its name)")
+    parser.add_argument("--protocol", default="windows", help="windows or sliding (default windows)")
+    parser.add_argument("--seqlen", type=int, default=2048, help="tokens per window (default 2048)")
+    parser.add_argument("--windows", type=int, help="use the first so many windows (default: all)")
+    parser.add_argument("--stride", type=int, default=512, help="step of the sliding protocol (default 512)")
+    parser.add_argument(
+        "--separator", default=r"\n\n", help=r"between documents; \n is a line break (default \n\n; C4 and PTB use ' ')"
+    )
+    parser.add_argument("--batch-size", type=int, default=1, help="windows per forward pass (default 1)")
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
+    parser.add_argument("--output", type=Path, required=True, help="perplexity, JSON")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Tokenise, plan the windows, run the model, write the result."""
+    import math
+
+    import torch
+
+    from excise.artefacts import read_jsonl, sha256_file, write_json
+    from excise.errors import ExciseError, unknown
+    from excise.evaluation import perplexity
+    from excise.evaluation.likelihood import check_head
+    from excise.evaluation.variant import selection_facts
+    from excise.progress import Progress
+    from excise.provenance import provenance
+    from excise.pruning import load_variant
+    from excise.resources.models import identity, load_config, load_tokenizer, resolve_device
+
+    if arguments.protocol not in perplexity.PROTOCOLS:
+        raise unknown("protocol", arguments.protocol, perplexity.PROTOCOLS, where="--protocol")
+    if arguments.batch_size < 1:
+        raise ExciseError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    limit = load_config(arguments.model).max_position_embeddings
+    if arguments.seqlen > limit:
+        raise ExciseError(f"--seqlen {arguments.seqlen}: more than the model's {limit} positions")
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    written, documents = read_jsonl(arguments.text, ("text",))
+    if not documents:
+        raise ExciseError(f"{arguments.text}: no documents in it")
+    separator = arguments.separator.replace("\\n", "\n").replace("\\t", "\t")
+    text = perplexity.join([row["text"] for row in documents], separator, protocol=arguments.protocol)
+    ids = torch.tensor(load_tokenizer(arguments.model)(text, verbose=False)["input_ids"])
+    size = {"seqlen": arguments.seqlen, "stride": arguments.stride, "windows": arguments.windows}
+    windows = perplexity.plan(len(ids), arguments.protocol, **size)
+
+    model, selection = load_variant(
+        arguments.model, arguments.selection, dtype=arguments.dtype, device=arguments.device
+    )
+    check_head(model)
+    with Progress(len(windows), "windows", "perplexity") as progress:
+        loss = perplexity.loss(model, ids, windows, batch_size=arguments.batch_size, done=progress.advance)
+    nll = loss.nll / loss.tokens
+    if nll > 700:
+        raise ExciseError(f"mean loss of {nll:.4g} nats a token: its exponential is not a number that can be written")
+    label = arguments.label or written.get("label") or arguments.text.stem
+    write_json(
+        arguments.output,
+        provenance(
+            "perplexity",
+            {
+                **size,
+                "separator": separator,
+                "batch_size": arguments.batch_size,
+                "device": resolve_device(arguments.device).type,
+                "threads": torch.get_num_threads(),
+                "text": sha256_file(arguments.text),
+            },
+            packages=("torch", "transformers", "tokenizers"),
+            model=identity(arguments.model, arguments.dtype),
+            selection=selection_facts(selection, arguments.selection),
+        ),
+        {
+            "perplexity": math.exp(nll),
+            "nll": nll,
+            "tokens": loss.tokens,
+            "windows": len(windows),
+            "protocol": perplexity.protocol_name(arguments.protocol, **size),
+            "text": label,
+        },
+    )

@@ -1,0 +1,73 @@
+"""Score generations for the behaviour.
+
+One scorer and one output file a run. The scorer sees the completion only. An empty completion gets whatever the scorer
+gives to the empty text, and is counted. A scorer that fails ends the run: no score is ever made up.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    parser.add_argument(
+        "--scorer",
+        required=True,
+        help="alt-profanity-check, detoxify-original, detoxify-unbiased, detoxify-multilingual, hf:ID_OR_FOLDER (a "
+        "sequence classifier) or python:MODULE:FUNCTION (list of texts to list of numbers)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="detoxify: checkpoint file, or folder with the *.ckpt, config.json and tokenizer (default: download)",
+    )
+    parser.add_argument("--label", help="hf: which label counts (default: the only one, or toxic or toxicity)")
+    parser.add_argument("--generations", type=Path, required=True, help="generations, JSONL")
+    parser.add_argument("--batch-size", type=int, default=64, help="texts scored together (default 64)")
+    parser.add_argument("--device", default="cpu", help="where a neural scorer runs (default cpu)")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
+    parser.add_argument("--output", type=Path, required=True, help="scores, JSONL")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read generations, score them, write the scores."""
+    from excise.artefacts import read_jsonl, sha256_file, write_jsonl
+    from excise.errors import ExciseError
+    from excise.evaluation import scorers
+    from excise.progress import Progress
+    from excise.provenance import provenance
+
+    module = scorers.module(arguments.scorer)
+    if arguments.batch_size < 1:
+        raise ExciseError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    generated, rows = read_jsonl(arguments.generations, ("id", "draw", "completion"))
+    if not rows:
+        raise ExciseError(f"{arguments.generations}: no generations in it")
+    settings = {"batch_size": arguments.batch_size, "generations": sha256_file(arguments.generations)}
+    if not arguments.scorer.startswith(("alt", "python")):
+        import torch
+
+        if arguments.threads is not None:
+            torch.set_num_threads(arguments.threads)
+        settings["threads"] = torch.get_num_threads()
+    options = scorers.Options(checkpoint=arguments.checkpoint, label=arguments.label, device=arguments.device)
+    scorer = scorers.load(arguments.scorer, options)
+    scores: list[float] = []
+    with Progress(len(rows), "texts", f"score with {scorer.name}") as progress:
+        for start in range(0, len(rows), arguments.batch_size):
+            texts = [row["completion"] for row in rows[start : start + arguments.batch_size]]
+            scores += scorers.score(scorer, texts)
+            progress.advance(len(texts))
+    write_jsonl(
+        arguments.output,
+        provenance(
+            "score",
+            settings,
+            modules=[module],
+            model=generated.get("model"),
+            selection=generated.get("selection"),
+            scorer=scorer.facts,
+            empty=sum(not row["completion"].strip() for row in rows),
+        ),
+        ({"id": row["id"], "draw": row["draw"], "score": score} for row, score in zip(rows, scores, strict=True)),
+    )
