@@ -1,0 +1,37 @@
+"""Mean absolute activation of every neuron, averaged over a sample's tokens, then over samples. Never negative."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from excise.attribution import Options, Values
+from excise.attribution.batches import Batch
+from excise.attribution.common import subtract
+from excise.attribution.forward import collect
+from excise.attribution.lxt_patch import assert_unpatched
+
+contrast = subtract
+SQUARES = ("activation",)
+ROWS: tuple[str, ...] = ()
+BACKWARD = False
+PACKAGES = ("torch", "transformers")
+
+
+@contextlib.contextmanager
+def measuring(model: nn.Module, options: Options) -> Iterator[Callable[[Batch], Values]]:  # noqa: ARG001
+    """See ``excise.attribution``; values: ``activation``."""
+    assert_unpatched(model)
+
+    def measure(batch: Batch) -> Values:
+        sums = collect(model, batch, neurons=lambda values: values.abs().sum(1, dtype=torch.float64))
+        return {"activation": sums["activation"] / batch.counted.sum(1).cpu()[:, None, None]}
+
+    yield measure
+
+
+def neuron_scores(means: Values, model_folder: Path) -> torch.Tensor:  # noqa: ARG001
+    """The mean itself."""
+    return means["activation"]

@@ -1,0 +1,150 @@
+"""Neuron relevance: activation x gradient at the input of each layer's output projection, and nothing else.
+
+Parameters are frozen, so the backward pass computes gradients of activations only. With the rules of LRP in place
+(``lxt_patch``) the product is LRP relevance; without them it is gradient x activation. A neuron's relevance is the
+column sum of weight x weight-gradient of the output projection, without ever forming a weight gradient.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from excise.architectures import decoder_layers, neuron_shape, output_projections
+from excise.attribution.batches import Batch
+from excise.attribution.targets import Elementwise, objective, plain
+from excise.errors import ExciseError
+
+
+class _Reading:
+    """What the probes of one backward pass collect."""
+
+    def __init__(self, batch: Batch, layers: int) -> None:
+        self.samples = len(batch.ids)
+        # Only where real tokens are left out is there anything to mask: at padding the gradient is zero.
+        self.counted = None if torch.equal(batch.counted, batch.mask) else batch.counted
+        self.padding = None if bool(batch.mask.all()) else ~batch.mask
+        self.layers: list[torch.Tensor | None] = [None] * layers
+
+
+class _Probe(torch.autograd.Function):
+    """Identity whose backward pass notes activation x gradient, summed over the counted tokens of each sample.
+
+    As an autograd function, and not a hook on the tensor, it keeps the activation among the saved tensors, which
+    layer-wise recomputation drops and makes again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, activation: torch.Tensor, reading: _Reading, layer: int, halve: bool) -> torch.Tensor:
+        ctx.save_for_backward(activation)
+        ctx.reading, ctx.layer, ctx.halve = reading, layer, halve
+        return activation.view_as(activation)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        (activation,), (gradient,), reading = ctx.saved_tensors, gradients, ctx.reading
+        precise = torch.promote_types(activation.dtype, torch.float32)
+        relevance = activation.to(precise) * gradient
+        relevance = relevance.view(reading.samples, -1, relevance.shape[-1])  # [samples, tokens, neurons]
+        if reading.counted is not None:
+            relevance = relevance * reading.counted.to(relevance.device)[..., None]
+        reading.layers[ctx.layer] = token_sum(relevance)
+        if ctx.layer == 0 and reading.padding is not None:
+            flat = gradient.reshape(reading.samples, -1, gradient.shape[-1])
+            if flat[reading.padding.to(flat.device)].any():
+                raise ExciseError(
+                    "a padding token has relevance: some attention of this model ran without its mask. "
+                    "Use --batch-size 1, and report the model."
+                )
+        return (gradient / 2 if ctx.halve else gradient), None, None, None
+
+
+def token_sum(values: torch.Tensor) -> torch.Tensor:
+    """Sum over tokens, ``[samples, tokens, width] -> [samples, width]``, in float64 (float32 where there is none)."""
+    return values.sum(1, dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+def relevance(
+    model: Any, batch: Batch, *, target: str, elementwise: Elementwise = plain, halve: bool = False
+) -> torch.Tensor:
+    """Activation x gradient of every neuron for every sample of a batch.
+
+    Args:
+        model: a causal language model of a supported family, frozen and in eval mode.
+        batch: the batch, on the device of the model's embeddings.
+        target: one of ``attribution.TARGETS``.
+        elementwise: how the logits' soft-capping is applied.
+        halve: pass only half of the gradient on to what made the neuron's activation (gated LRP).
+
+    Returns:
+        ``[samples, layers, neurons]`` float64 on the CPU; signed, in units of the target (logits).
+
+    Raises:
+        ExciseError: some layer got no gradient.
+    """
+    layers, _ = neuron_shape(model.config)
+    reading = _Reading(batch, layers)
+    with contextlib.ExitStack() as stack:
+        for layer, projection in enumerate(output_projections(model)):
+
+            def probe(_: nn.Module, inputs: tuple[torch.Tensor], layer: int = layer) -> Any:
+                return _Probe.apply(inputs[0], reading, layer, halve)  # type: ignore[no-untyped-call]
+
+            stack.enter_context(_removing(projection.register_forward_pre_hook(probe)))
+        embeddings = embed(model, batch).requires_grad_()
+        hidden = last_hidden(model, batch, embeddings)
+        torch.autograd.grad(objective(model, hidden, batch, target, elementwise), embeddings)
+    missing = [layer for layer, value in enumerate(reading.layers) if value is None]
+    if missing:
+        raise ExciseError(f"layer {missing[0]} got no gradient: the model's forward pass is cut somewhere above it")
+    return torch.stack([value.cpu().double() for value in reading.layers if value is not None], dim=1)
+
+
+def embed(model: Any, batch: Batch) -> torch.Tensor:
+    """Token embeddings ``[samples, tokens, hidden]``, scaled as the family scales them, outside any graph."""
+    with torch.no_grad():
+        embeddings: torch.Tensor = model.get_input_embeddings()(batch.input_ids)
+    return embeddings.detach()
+
+
+def last_hidden(model: Any, batch: Batch, embeddings: torch.Tensor) -> torch.Tensor:
+    """Hidden states after the last layer and the final norm, ``[samples, tokens, hidden]``; no logits are made."""
+    output = model.base_model(
+        inputs_embeds=embeddings, attention_mask=batch.mask.long(), position_ids=batch.position_ids, use_cache=False
+    )
+    hidden: torch.Tensor = output.last_hidden_state
+    return hidden
+
+
+@contextlib.contextmanager
+def recomputing(model: Any, enabled: bool) -> Iterator[None]:
+    """Keep only the input of each decoder layer; run the layer again, patched as it is, in the backward pass.
+
+    transformers' own gradient checkpointing works in training mode only, which would switch dropout on.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    with contextlib.ExitStack() as undo:
+        for layer in decoder_layers(model) if enabled else []:
+            original = layer.forward
+
+            def forward(*inputs: Any, original: Any = original, **options: Any) -> Any:
+                return checkpoint(original, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
+
+            before = vars(layer).get("forward")
+            layer.forward = forward
+            if before is None:
+                undo.callback(delattr, layer, "forward")
+            else:
+                undo.callback(setattr, layer, "forward", before)
+        yield
+
+
+@contextlib.contextmanager
+def _removing(handle: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()

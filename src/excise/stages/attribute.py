@@ -1,0 +1,137 @@
+"""Measure what each neuron contributes on a reference set: additive sums, of the whole set or of one shard.
+
+Samples are sorted by length and cut into batches; a shard is a range of batches, and shards add up (excise merge) to
+exactly the bytes of the whole.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from excise.attribution import AGGREGATES, MEASURED, TARGETS, TOKENS
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    parser.add_argument("--method", required=True, help=f"one of {', '.join(MEASURED)}")
+    parser.add_argument("--model", type=Path, required=True, help="model folder")
+    parser.add_argument(
+        "--reference", type=Path, required=True, help="reference set, JSONL: id, input_ids, target_start"
+    )
+    parser.add_argument("--target", default="continuation", help=f"{', '.join(TARGETS)} (default continuation)")
+    parser.add_argument("--aggregate", default="signed", help=f"{', '.join(AGGREGATES)} (default signed)")
+    parser.add_argument("--tokens", default="all", help=f"tokens to count: {', '.join(TOKENS)} (default all)")
+    parser.add_argument("--batch-size", type=int, default=8, help="samples a batch (default 8)")
+    parser.add_argument("--shard", default="0/1", help="I/N: the I-th, from 0, of N parts (default 0/1: all)")
+    parser.add_argument("--corpus", help="what to call the reference set (default: its file's name)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the seed that the reference set was drawn with (default 0)"
+    )
+    parser.add_argument("--per-sample", action="store_true", help="also keep each sample's values (default: sums only)")
+    parser.add_argument(
+        "--recompute",
+        action="store_true",
+        help="keep only layer inputs, recompute the rest: less memory, a third slower",
+    )
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+    parser.add_argument("--output", type=Path, required=True, help="statistics, safetensors")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read, batch, measure, add up, write."""
+    import torch
+
+    from excise.artefacts import sha256_file
+    from excise.attribution import Options, measured, module_name
+    from excise.attribution.batches import make_batches, read_reference, shard
+    from excise.attribution.engine import measure
+    from excise.errors import unknown
+    from excise.provenance import provenance
+    from excise.resources.models import identity, load_config, load_model, resolve_device
+
+    method = measured(arguments.method)
+    for name, allowed in (("target", TARGETS), ("aggregate", AGGREGATES), ("tokens", TOKENS)):
+        if getattr(arguments, name) not in allowed:
+            raise unknown(name, getattr(arguments, name), allowed, where=f"--{name}")
+    refuse_float16(arguments.dtype)
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    _, samples = read_reference(arguments.reference, load_config(arguments.model))
+    excluded = special_tokens(arguments.model) if arguments.tokens == "not-special" else []
+    batches = make_batches(samples, arguments.batch_size, excluded)
+    part = shard(len(batches), *parse_shard(arguments.shard))
+    device = resolve_device(arguments.device)
+    if device.type == "cuda":
+        torch.use_deterministic_algorithms(True)
+    meta = provenance(
+        "attribute",
+        {
+            "target": arguments.target if method.BACKWARD else None,
+            "aggregate": arguments.aggregate if method.BACKWARD else None,
+            "recompute": arguments.recompute if method.BACKWARD else None,
+            "tokens": arguments.tokens,
+            "excluded_token_ids": excluded,
+            "batch_size": arguments.batch_size,
+            "per_sample": arguments.per_sample,
+            "device": device.type,
+            "threads": torch.get_num_threads(),
+        },
+        packages=method.PACKAGES,
+        modules=(module_name(arguments.method),),
+        method=arguments.method,
+        model=identity(arguments.model, arguments.dtype),
+        corpus={
+            "id": arguments.corpus or arguments.reference.name.removesuffix(".jsonl"),
+            "seed": arguments.seed,
+            "sha256": sha256_file(arguments.reference),
+            "samples": len(samples),
+        },
+        # In the order of the rows, where values are kept per sample.
+        sample_ids=[i for batch in batches for i in batch.ids] if arguments.per_sample or method.ROWS else None,
+    )
+    logger.info(
+        "%s of %d samples, batches %d to %d of %d", arguments.method, len(samples), part.start, part.stop, len(batches)
+    )
+    model = load_model(arguments.model, dtype=arguments.dtype, device=str(device))
+    options = Options(target=arguments.target, aggregate=arguments.aggregate, recompute=arguments.recompute)
+    statistics = measure(model, method, batches, part, options=options, meta=meta, per_sample=arguments.per_sample)
+    statistics.write(arguments.output)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``"2/8"`` -> (2, 8).
+
+    Raises:
+        ExciseError: it does not read I/N.
+    """
+    from excise.errors import ExciseError
+
+    index, _, shards = text.partition("/")
+    if not (index.isdigit() and shards.isdigit()):
+        raise ExciseError(f"--shard {text!r}: must be I/N, for example 0/4")
+    return int(index), int(shards)
+
+
+def refuse_float16(dtype: str) -> None:
+    """Refuse float16 before anything is loaded.
+
+    Raises:
+        ExciseError: the dtype is float16.
+    """
+    if dtype in ("float16", "half", "fp16"):
+        import torch
+
+        from excise.attribution.lxt_patch import refuse_float16
+
+        refuse_float16(torch.float16, "--dtype")
+
+
+def special_tokens(folder: Path) -> list[int]:
+    """Ids of the tokenizer's special tokens, sorted."""
+    from excise.resources.models import load_tokenizer
+
+    return sorted(load_tokenizer(folder).all_special_ids)

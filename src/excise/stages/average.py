@@ -1,0 +1,68 @@
+"""Turn the statistics of one reference set under several seeds into one score a neuron.
+
+The score is that of the mean over all samples of all seeds; the standard error is that of this mean, where the
+statistics hold sums of squares; by_seed holds the score of each seed alone.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    parser.add_argument("--statistics", type=Path, nargs="+", required=True, help="merged statistics, one a seed")
+    parser.add_argument("--model", type=Path, required=True, help="model folder (its weights enter some scores)")
+    parser.add_argument("--output", type=Path, required=True, help="neuron scores, safetensors")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read, pool, score, write."""
+    import torch
+
+    from excise.artefacts import sha256_file, write_tensors
+    from excise.attribution import measured, module_name
+    from excise.attribution.scores import neuron_scores
+    from excise.errors import ExciseError
+    from excise.provenance import provenance
+    from excise.pruning import check_fits
+    from excise.resources.models import identity
+    from excise.statistics import Statistics, refuse_difference
+
+    read = [(Statistics.read(path), path) for path in arguments.statistics]
+    read.sort(key=lambda pair: pair[0].meta["corpus"]["seed"])
+    first, first_path = read[0]
+    for other, path in read[1:]:
+        try:
+            refuse_difference(first.meta, other.meta, ignored=VARYING)
+        except ExciseError as error:
+            raise ExciseError(f"{first_path} and {path}: {error}") from error
+    seeds = [statistics.meta["corpus"]["seed"] for statistics, _ in read]
+    if len(set(seeds)) < len(seeds):
+        raise ExciseError(f"--statistics: a seed is given twice ({', '.join(map(str, seeds))}); it would count double")
+    model = identity(arguments.model, first.meta["model"]["dtype"])
+    check_fits({"meta": first.meta}, model["fingerprint"], where=str(first_path))
+    totals = []
+    for statistics, path in read:
+        try:
+            totals.append(statistics.totals())
+        except ExciseError as error:
+            raise ExciseError(f"{path}: {error}") from error
+    method = first.meta["method"]
+    tensors = neuron_scores(measured(method), totals, arguments.model)
+    meta = provenance(
+        "average",
+        first.meta["settings"],
+        packages=("torch",),
+        modules=(module_name(method),),
+        method=method,
+        model=first.meta["model"],
+        corpus={"id": first.meta["corpus"]["id"], "seeds": seeds},
+        counts={name: sum(int(total[name]) for total in totals) for name in ("samples", "tokens")},
+        inputs=[sha256_file(path) for _, path in read],
+        attribution={"code": first.meta["code"], "versions": first.meta["versions"]},
+    )
+    write_tensors(arguments.output, meta, {name: tensor.to(torch.float64) for name, tensor in tensors.items()})
+
+
+VARYING = ("corpus.seed", "corpus.sha256", "corpus.samples", "sample_ids")
+"""Entries of the provenance that may differ between the seeds of one corpus."""
