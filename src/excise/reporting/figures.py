@@ -1,0 +1,258 @@
+"""Each figure of the report: what is drawn, the caption that explains it, and the data behind it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure as Drawing
+
+from excise.artefacts import Json
+from excise.comparison import MINIMUM_PROMPTS, compare
+from excise.reporting import plots
+from excise.reporting.summary import baseline_row, per_prompt
+from excise.reporting.words import shown
+
+MOST = 10
+"""Most variants in a figure that has a panel or a row for each."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot with its words and its numbers.
+
+    Attributes:
+        name: file name of the data, without ending.
+        title: heading.
+        caption: what axes, colours and marks mean.
+        draw: a function of ``plots``.
+        arguments: what it is called with.
+        columns: header of the data.
+        rows: the data, all that the plot shows.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[..., Drawing]
+    arguments: tuple[Any, ...]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+    def picture(self, kind: str = "svg") -> bytes:
+        """The plot as SVG or PNG."""
+        return plots.render(self.draw, *self.arguments, kind=kind)
+
+
+def figures(
+    summary: Json, baseline: Json, evaluations: Mapping[str, Json], selections: Mapping[str, Json], *, seed: int
+) -> list[Figure]:
+    """All figures that these results allow, in the order of the report.
+
+    Args:
+        summary: body of ``summary.json``.
+        baseline: evaluation of the unpruned model.
+        evaluations: evaluation by variant.
+        selections: neuron list by variant.
+        seed: seed of the intervals by category.
+    """
+    found = [trade_off(summary), forest(summary)]
+    name = shown(summary)
+    if name is not None:
+        found.append(before_after(summary, baseline, evaluations[name]))
+        found += categories(summary, baseline, evaluations[name], seed=seed)
+    alike = comparable_size(summary)
+    found.append(layers(summary, {variant: selections[variant] for variant in alike}))
+    found += stability(summary, selections)
+    if len(alike) > 1:
+        found.append(overlap({variant: selections[variant] for variant in alike}))
+    return found
+
+
+def trade_off(summary: Json) -> Figure:
+    """Toxicity against perplexity."""
+    scorer, base = summary["primary"], baseline_row(summary)
+    rule = summary["scorers"][scorer]
+    share = base["toxicity"][scorer]["toxic_share"]
+    rows: list[list[object]] = []
+    for row in summary["variants"]:
+        edges = row["change"][scorer]["interval"] if row["change"] else (0.0, 0.0)
+        toxic = row["toxicity"][scorer]["toxic_share"]
+        rows.append(
+            [row["variant"], row["selection"], row["neurons"], row["kind"], row["flag"], row["perplexity"], toxic]
+            + [share + edge for edge in edges]
+        )
+    budget = summary["limits"]["max_perplexity_increase"]
+    caption = (
+        f"Horizontal: perplexity on {summary['perplexity']['text']} (further right = worse language). Vertical: share "
+        f"of continuations that {scorer} scores {rule['strictness']} {rule['threshold']}, in per cent. Left and low is "
+        "good. The star and the dotted line are the unpruned model; the dashed line is the perplexity budget "
+        f"(+{budget:.0%}). Each mark is a variant, its number the neurons treated; colour = method, shape = "
+        "selection, grey = control, lines join the sizes of one selection. Vertical bars: 95 % paired bootstrap "
+        "interval of the change against the unpruned model. A cross marks a variant whose language is broken, a ring the "
+        "winner."
+    )
+    columns = ["variant", "selection", "neurons", "kind", "flag", "perplexity", "toxic_share", "low", "high"]
+    return Figure("trade-off", "What less toxicity costs", caption, plots.trade_off, (summary,), columns, rows)
+
+
+def forest(summary: Json) -> Figure:
+    """Change of every variant, by scorer."""
+    rows = [
+        [
+            *(row["variant"], scorer, change["difference"], *change["interval"], *change["simultaneous_interval"]),
+            *(change["p"], change["p_holm"], row["kind"], row["flag"]),
+        ]
+        for row in summary["variants"]
+        for scorer, change in row["change"].items()
+    ]
+    caption = (
+        "One line a variant, one panel a scorer. Horizontal: change of the share of toxic continuations against the "
+        "unpruned model, in percentage points; left of the line at 0 is a reduction. Thick bars: 95 % paired bootstrap "
+        "interval; thin bars: the interval that holds for all variants together (Bonferroni). Colours and shapes as in "
+        "the first plot; grey = control, cross = broken."
+    )
+    columns = ["variant", "scorer", "change", "low", "high", "simultaneous_low", "simultaneous_high"]
+    columns += ["p", "p_holm", "kind", "flag"]
+    return Figure(
+        "changes", "Every variant against the unpruned model", caption, plots.forest, (summary,), columns, rows
+    )
+
+
+def before_after(summary: Json, baseline: Json, evaluation: Json) -> Figure:
+    """Every prompt before and after."""
+    scorer, name = summary["primary"], evaluation["variant"]
+    before, after = per_prompt(baseline, scorer, "mean"), per_prompt(evaluation, scorer, "mean")
+    lower, higher = (after < before).mean(), (after > before).mean()
+    caption = (
+        f"Left: each dot is a prompt; horizontal its mean score by {scorer} under the unpruned model, vertical under "
+        f"{name}; below the dashed diagonal = less toxic. Right: the same changes sorted; filled = lower, hatched = "
+        f"higher, dashed = mean. {lower:.0%} of the prompts got a lower score, {higher:.0%} a higher one: sampled text "
+        "varies, so some rise by chance."
+    )
+    rows = [[row["id"], float(b), float(a)] for row, b, a in zip(baseline["prompts"], before, after, strict=True)]
+    return Figure(
+        "before-after", f"Prompt by prompt: {name}", caption, plots.before_after, (before, after, name, scorer),
+        ["prompt", "before", "after"], rows,
+    )  # fmt: skip
+
+
+def categories(summary: Json, baseline: Json, evaluation: Json, *, seed: int) -> list[Figure]:
+    """Toxic share by category of prompt; nothing when the prompts have no categories."""
+    scorer, name = summary["primary"], evaluation["variant"]
+    labels = np.array([row.get("category") or "" for row in baseline["prompts"]])
+    before, after = per_prompt(baseline, scorer), per_prompt(evaluation, scorer)
+    rows: list[Json] = []
+    for label in sorted(set(labels.tolist()) - {""}):
+        chosen = labels == label
+        if chosen.sum() >= MINIMUM_PROMPTS:
+            change = compare(before[chosen], after[chosen], seed=seed)
+            rows.append(
+                {"category": label, "prompts": change.prompts, "before": change.before, "after": change.after,
+                 "interval": change.interval}
+            )  # fmt: skip
+    if not rows:
+        return []
+    caption = (
+        f"One line a category of prompt (number of prompts in brackets). Star: unpruned model; circle: {name}. "
+        "Horizontal: share of toxic continuations, in per cent. Pale bars: 95 % paired bootstrap interval of the "
+        "change in that category, drawn from the star; a bar that reaches the star means a change that is not "
+        "established. Not corrected for the number of categories."
+    )
+    columns = ["category", "prompts", "before", "after", "low", "high"]
+    data = [[row[key] for key in columns[:4]] + [row["before"] + edge for edge in row["interval"]] for row in rows]
+    return [
+        Figure("categories", f"By category of prompt: {name}", caption, plots.categories, (rows, name), columns, data)
+    ]
+
+
+def comparable_size(summary: Json) -> list[str]:
+    """Variants with as many neurons as the one looked at closely, one draw of each control, at most ``MOST``."""
+    rows = [row for row in summary["variants"] if row["kind"] != "baseline"]
+    name = shown(summary)
+    sizes = [row["neurons"] for row in rows]
+    size = next((row["neurons"] for row in rows if row["variant"] == name), max(sizes, key=sizes.count))
+    chosen: dict[tuple[str, float], str] = {}
+    for row in rows:
+        if row["neurons"] == size:
+            chosen.setdefault((row["selection"], row["factor"]), row["variant"])
+    return list(chosen.values())[:MOST]
+
+
+def layers(summary: Json, selections: Mapping[str, Json]) -> Figure:
+    """Where the selected neurons sit."""
+    counts = {
+        variant: np.bincount([row["layer"] for row in one["neurons"]], minlength=one["layers"]).tolist()
+        for variant, one in selections.items()
+    }
+    colours = {
+        row["variant"]: plots.COLOURS.get(row["method"], plots.INK)
+        for row in summary["variants"]
+        if row["variant"] in counts
+    }
+    caption = (
+        "One panel a variant of the same size. Horizontal: layer of the model, 0 is the first. Vertical: how many of "
+        "the selected neurons lie in it. Colour = method, grey = control."
+    )
+    rows = [[variant, layer, count] for variant, row in counts.items() for layer, count in enumerate(row)]
+    return Figure(
+        "layers",
+        "Where the neurons sit",
+        caption,
+        plots.layers,
+        (counts, colours),
+        ["variant", "layer", "neurons"],
+        rows,
+    )
+
+
+def stability(summary: Json, selections: Mapping[str, Json]) -> list[Figure]:
+    """Overlap between the selections of single seeds; nothing when no selection knows several seeds."""
+    looks = plots.series(summary)
+    rows: list[Json] = []
+    for variant, one in selections.items():
+        if one["stability"]:
+            count, total = len(one["neurons"]), one["layers"] * one["neurons_per_layer"]
+            rows.append(
+                {
+                    "variant": variant,
+                    "selection": one["name"],
+                    "between": one["stability"]["jaccard_between_seeds"],
+                    "with_mean": one["stability"]["jaccard_with_mean"],
+                    "chance": count / (2 * total - count),
+                }
+            )
+    if not rows:
+        return []
+    caption = (
+        "How far the choice of neurons depends on the seed that drew the references. Horizontal: Jaccard overlap "
+        "(neurons in both lists over neurons in either). Shapes: the lists of every two seeds; short ticks below them: "
+        "the list of one seed with the list used (the mean over seeds); long black tick: what two random lists of that "
+        "size share. Further right = more stable. Colours and shapes as in the first plot."
+    )
+    columns = ["variant", "pair", "jaccard", "chance"]
+    data = [
+        [row["variant"], kind, value, row["chance"]]
+        for row in rows
+        for kind, key in (("two seeds", "between"), ("seed and mean", "with_mean"))
+        for value in row[key]
+    ]
+    return [
+        Figure("stability", "Do other seeds choose the same?", caption, plots.stability, (rows, looks), columns, data)
+    ]
+
+
+def overlap(selections: Mapping[str, Json]) -> Figure:
+    """Jaccard overlap of every two neuron lists."""
+    names = list(selections)
+    sets = [{(row["layer"], row["neuron"]) for row in one["neurons"]} for one in selections.values()]
+    matrix = np.array([[len(a & b) / len(a | b) for b in sets] for a in sets])
+    caption = (
+        "Jaccard overlap (neurons in both over neurons in either) of the neuron lists of the same size. Darker = more "
+        "alike; the number says how much. 1.00 on the diagonal by definition."
+    )
+    rows = [[a, b, float(matrix[i, j])] for i, a in enumerate(names) for j, b in enumerate(names)]
+    return Figure(
+        "overlap", "Do other methods choose the same?", caption, plots.overlap, (names, matrix),
+        ["variant", "with", "jaccard"], rows,
+    )  # fmt: skip

@@ -1,0 +1,109 @@
+"""Read what the summary and the report are made from, and check that it belongs together."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from excise.artefacts import Json, read_json, read_jsonl, sha256_file
+from excise.errors import ExciseError
+from excise.pruning import read_selection
+
+EVALUATION_KEYS = ("variant", "toxicity", "degeneration", "perplexity", "prompts")
+SELECTION_KEYS = ("name", "method", "factor", "layers", "neurons_per_layer", "stability", "neurons")
+
+
+def read_evaluation(path: Path) -> Json:
+    """Read one evaluation.
+
+    Raises:
+        ExciseError: it is not one.
+    """
+    return _with_keys(path, read_json(path), EVALUATION_KEYS, "evaluation")
+
+
+def _with_keys(path: Path, value: Json, keys: Sequence[str], kind: str) -> Json:
+    if missing := [key for key in ("meta", *keys) if key not in value]:
+        raise ExciseError(f"{path}: not an {kind} of excise: lacks {', '.join(missing)}")
+    return value
+
+
+def read_variants(
+    baseline: Path, evaluations: Sequence[Path], selections: Sequence[Path]
+) -> tuple[Json, list[Json], list[Json]]:
+    """The baseline's evaluation, and evaluation and neuron list of each variant.
+
+    Raises:
+        ExciseError: the counts differ, or an evaluation was made with another neuron list than the one given.
+    """
+    if len(evaluations) != len(selections):
+        raise ExciseError(
+            f"{len(evaluations)} evaluations but {len(selections)} selections; give one neuron list for each variant, "
+            "in the same order, and none for the baseline"
+        )
+    lists = [_with_keys(path, read_selection(path), SELECTION_KEYS, "neuron list") for path in selections]
+    read = [read_evaluation(path) for path in evaluations]
+    for path, evaluation, chosen in zip(evaluations, read, selections, strict=True):
+        _check_selection(path, evaluation, sha256_file(chosen), chosen)
+    first = read_evaluation(baseline)
+    _check_selection(baseline, first, None, None)
+    return first, read, lists
+
+
+def _check_selection(path: Path, evaluation: Json, sha256: str | None, selection: Path | None) -> None:
+    """Compare the neuron list that an evaluation names with the one it is put beside."""
+    made_with = (evaluation["meta"]["selection"] or {}).get("sha256")
+    if made_with != sha256:
+        raise ExciseError(
+            f"{path}: was made with {_short(made_with)}, but stands beside {_short(sha256)}"
+            f"{f' ({selection})' if selection else ''}. The order of --evaluations and --selections must be the same."
+        )
+
+
+def _short(sha256: str | None) -> str:
+    return "no neuron list (the unpruned model)" if sha256 is None else f"the neuron list with sha256 {sha256[:12]}"
+
+
+def read_scored(generations: Path, scores: Path) -> list[Json]:
+    """Generations with their scores: rows of the former with ``score`` added.
+
+    Raises:
+        ExciseError: some generation has no score, or the other way round.
+    """
+    _, rows = read_jsonl(generations, ("id", "draw", "prompt", "completion"))
+    _, scored = read_jsonl(scores, ("id", "draw", "score"))
+    values = {(row["id"], row["draw"]): row["score"] for row in scored}
+    if values.keys() != {(row["id"], row["draw"]) for row in rows}:
+        raise ExciseError(f"{scores}: does not score the generations of {generations}; run excise score again")
+    return [{**row, "score": values[row["id"], row["draw"]]} for row in rows]
+
+
+def read_timings(folder: Path) -> list[Json]:
+    """Snakemake benchmark files below a folder, added up by the first part of their path.
+
+    Returns:
+        Rows ``{step, jobs, seconds, longest, memory}``: wall seconds in all and of the longest job, largest resident
+        memory in MB (None where Snakemake could not measure); slowest step first.
+
+    Raises:
+        ExciseError: there is no benchmark file, or one that cannot be read.
+    """
+    steps: dict[str, Json] = {}
+    for path in sorted(folder.rglob("*.tsv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            runs = list(csv.DictReader(file, delimiter="\t"))
+        for run in runs:
+            try:
+                seconds, memory = float(run["s"]), run["max_rss"]
+                megabytes = None if memory in ("-", "NA", "") else float(memory)
+            except (KeyError, ValueError) as error:
+                raise ExciseError(f"{path}: not a Snakemake benchmark file ({error})") from error
+            name = path.relative_to(folder).with_suffix("").parts[0]
+            step = steps.setdefault(name, {"step": name, "jobs": 0, "seconds": 0.0, "longest": 0.0, "memory": None})
+            step["jobs"] += 1
+            step["seconds"] += seconds
+            step["longest"] = max(step["longest"], seconds)
+            if megabytes is not None:
+                step["memory"] = max(step["memory"] or 0.0, megabytes)
+    if not steps:
+        raise ExciseError(f"{folder}: no Snakemake benchmark files (*.tsv) in it")
+    return sorted(steps.values(), key=lambda step: (-step["seconds"], step["step"]))

@@ -1,0 +1,313 @@
+"""The report: one HTML file that needs nothing beside itself and no script.
+
+Everything that comes from data is escaped; pictures are embedded; model output is behind a click.
+"""
+
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from excise.artefacts import Json
+from excise.reporting.figures import Figure
+from excise.reporting.summary import baseline_row
+from excise.reporting.tables import NONE, number, p_value, percent, points
+from excise.reporting.words import about_lrp, answer, confidence, method, shown
+
+STYLE = """
+body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #222; background: #fff;
+  max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
+h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; border-bottom: 1px solid #ccc; padding-bottom: .2rem; }
+h3 { font-size: 1.05rem; margin: 1.8rem 0 .4rem; }
+.sub { color: #555; margin: 0 0 1.4rem; }
+.answer { font-size: 1.12rem; border-left: 5px solid #0072b2; background: #f3f7fa; padding: .8rem 1rem;
+  margin: 1rem 0; }
+.answer.none { border-color: #d55e00; background: #fbf5f1; }
+.answer p { margin: 0; } .answer p + p { margin-top: .5rem; font-size: 1rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; margin: .4rem 0; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
+th { vertical-align: bottom; border-bottom: 2px solid #888; font-weight: 600; white-space: normal; }
+th:first-child, td:first-child, .text { text-align: left; }
+td.text { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
+tr.winner td { font-weight: 700; background: #f3f7fa; } tr.baseline td { border-bottom: 2px solid #888; }
+tr.control td { color: #666; } tr.broken td { color: #8a3b00; background: #fdf6f1; }
+.note, figcaption { font-size: .88rem; color: #444; } figure { margin: 1rem 0 2rem; }
+figure img { width: 100%; max-width: 52rem; min-width: 34rem; height: auto; display: block; }
+figure img.square { max-width: 36rem; min-width: 26rem; }
+details { margin: .5rem 0; } summary { cursor: pointer; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; } .pair > div { min-width: 0; }
+@media (max-width: 40rem) { .pair { grid-template-columns: 1fr; } }
+.sample { border: 1px solid #ddd; border-radius: 4px; padding: .2rem .8rem; }
+.sample p { white-space: pre-wrap; overflow-wrap: anywhere; margin: .4rem 0; font-size: .92rem; }
+.score { color: #555; font-size: .82rem; }
+pre { font-size: .78rem; overflow-x: auto; background: #f6f6f6; padding: .6rem; }
+@media print { body { max-width: none; font-size: 11pt; } figure, tr { break-inside: avoid; }
+  .scroll { overflow: visible; } table { font-size: 7.5pt; } th, td { padding: .15rem .25rem; }
+  figure img { min-width: 0; } }
+"""
+
+
+def page(
+    summary: Json,
+    plots: Sequence[Figure],
+    *,
+    config: Json,
+    facts: Json,
+    samples: Sequence[Json],
+    timings: Sequence[Json],
+    origins: Sequence[Json],
+) -> str:
+    """The whole report.
+
+    Args:
+        summary: body and meta of ``summary.json``.
+        plots: what ``figures.figures`` gives.
+        config: the experiment's configuration with its defaults filled in.
+        facts: what excise inspect says of the model; may be empty.
+        samples: what ``samples.pick`` gives.
+        timings: rows of ``inputs.read_timings``; may be empty.
+        origins: ``meta`` blocks to show.
+    """
+    model = summary["meta"]["model"]
+    title = f"{config.get('experiment', 'Experiment')}: {model['id']}"
+    verdict = "" if summary["verdict"]["winner"] else " none"
+    lrp = about_lrp(summary)
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        '<p class="sub">What pruning a few neurons did to the toxicity and to the language of this model. '
+        f"excise {escape(summary['meta']['excise'])}.</p>",
+        f'<div class="answer{verdict}"><p>{escape(answer(summary))}</p>{f"<p>{escape(lrp)}</p>" if lrp else ""}</div>',
+        "<h2>All variants</h2>",
+        _main_table(summary),
+        *(_figure(plot) for plot in plots[:2]),
+        "<h2>How sure is this?</h2>",
+        _list(confidence(summary, config)),
+        "<h2>What was done</h2>",
+        _list(method(summary, config), ordered=True),
+        "<h2>Is it still language?</h2>",
+        _degeneration_table(summary),
+        "<h2>Toxicity by scorer</h2>",
+        *(_scorer_table(summary, scorer) for scorer in summary["scorers"]),
+        "<h2>A closer look</h2>",
+        *(_figure(plot) for plot in plots[2:]),
+        *_samples(summary, samples),
+        *_timings(timings),
+        "<h2>How to repeat it</h2>",
+        _origin({**facts, **model}, config, origins),
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(parts)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _list(sentences: Iterable[str], *, ordered: bool = False) -> str:
+    tag = "ol" if ordered else "ul"
+    return f"<{tag}>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + f"</{tag}>"
+
+
+def _figure(plot: Figure) -> str:
+    picture = base64.b64encode(plot.picture()).decode()
+    square = ' class="square"' if plot.name == "overlap" else ""
+    return (
+        f'<figure><h3>{escape(plot.title)}</h3><div class="scroll"><img{square} alt="{escape(plot.title)}" '
+        f'src="data:image/svg+xml;base64,{picture}"></div><figcaption>{escape(plot.caption)}</figcaption></figure>'
+    )
+
+
+def _table(header: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], *, text: Sequence[str] = ()) -> str:
+    """A table; ``rows`` are pairs of a CSS class and the cells, ``text`` names the columns that hold prose."""
+    kinds = ["text" if name in text else "" for name in header]
+    head = "".join(f'<th class="{kind}">{escape(name)}</th>' for name, kind in zip(header, kinds, strict=True))
+    body = "".join(
+        f'<tr class="{style}">'
+        + "".join(f'<td class="{kind}">{escape(cell)}</td>' for cell, kind in zip(cells, kinds, strict=True))
+        + "</tr>"
+        for style, cells in rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _class(summary: Json, row: Json) -> str:
+    if row["variant"] == summary["verdict"]["winner"]:
+        return "winner"
+    return "broken" if row["flag"] else str(row["kind"])
+
+
+def _mark(summary: Json, row: Json) -> str:
+    if row["variant"] == summary["verdict"]["winner"]:
+        return "best within budget"
+    words = [row["flag"]] if row["flag"] else []
+    words += ["control"] if row["kind"] == "control" else []
+    words += ["over the perplexity budget"] if not row["within_budget"] and not row["flag"] else []
+    return ", ".join(words)
+
+
+def _interval(change: Json) -> str:
+    return f"{points(change['interval'][0])} to {points(change['interval'][1])}"
+
+
+def _main_table(summary: Json) -> str:
+    scorer = summary["primary"]
+    rule = f"{scorer} {summary['scorers'][scorer]['strictness']} {summary['scorers'][scorer]['threshold']}"
+    text = summary["perplexity"]
+    header = ["variant", "neurons", "share of all", f"perplexity ({text['text']}, {text['protocol']})", "change"]
+    header += [f"toxic share ({rule})", "change, points", "95 % interval", "relative", "p (Holm)", "note"]
+    rows = []
+    for row in summary["variants"]:
+        cells = [row["variant"]]
+        cells += [f"{row['neurons']:,}", percent(row["share_of_neurons"], 2)] if row["neurons"] else [NONE, NONE]
+        cells.append(number(row["perplexity"]))
+        cells.append(percent(row["perplexity_change"], signed=True) if row["change"] else NONE)
+        cells.append(percent(row["toxicity"][scorer]["toxic_share"]))
+        if row["change"]:
+            change = row["change"][scorer]
+            cells += [points(change["difference"]), _interval(change), percent(change["relative"], 0, signed=True)]
+            cells.append(p_value(change["p_holm"]))
+        else:
+            cells += [NONE] * 4
+        rows.append((_class(summary, row), [*cells, _mark(summary, row)]))
+    note = (
+        "Bold: the winner. Grey: controls. A broken variant's low toxicity means nothing. Intervals: paired bootstrap "
+        f"over {summary['prompts']:,} prompts, each for its variant alone. p: paired permutation test, corrected for "
+        f"{summary['comparisons']} variants (Holm)."
+    )
+    return _table(header, rows, text=("variant", "note")) + f'<p class="note">{escape(note)}</p>'
+
+
+def _scorer_table(summary: Json, scorer: str) -> str:
+    rule = summary["scorers"][scorer]
+    header = ["variant", "mean score", "expected maximum", "toxicity probability", "toxic share"]
+    header += ["change, points", "95 % interval", "p (Holm)"]
+    rows = []
+    for row in summary["variants"]:
+        figures, change = row["toxicity"][scorer], row["change"].get(scorer)
+        cells = [row["variant"], number(figures["mean"], 3), number(figures["expected_maximum"], 3)]
+        cells += [percent(figures["toxicity_probability"]), percent(figures["toxic_share"])]
+        cells += [points(change["difference"]), _interval(change), p_value(change["p_holm"])] if change else [NONE] * 3
+        rows.append((_class(summary, row), cells))
+    note = (
+        f"{scorer}: mean score over all continuations; expected maximum = mean over prompts of the highest score among "
+        "the draws; toxicity probability = share of prompts with a toxic draw; toxic share = share of toxic "
+        f"continuations; toxic means {rule['strictness']} {rule['threshold']}. Scores of different scorers are not "
+        "comparable."
+    )
+    primary = " (decides)" if scorer == summary["primary"] else ""
+    return f"<h3>{escape(scorer)}{primary}</h3>" + _table(header, rows) + f'<p class="note">{escape(note)}</p>'
+
+
+_DEGENERATION = {
+    "distinct_1": "distinct-1",
+    "distinct_2": "distinct-2",
+    "distinct_3": "distinct-3",
+    "rur": "RUR",
+    "repetitive_share": "repetitive",
+    "empty_share": "empty",
+    "mean_tokens": "tokens",
+    "fluency_perplexity": "perplexity of the generations",
+}
+
+
+def _degeneration_table(summary: Json) -> str:
+    base = baseline_row(summary)["degeneration"]
+    keys = [key for key in _DEGENERATION if key in base]
+    rows = []
+    for row in summary["variants"]:
+        values = row["degeneration"]
+        cells = [percent(values[key]) if key.endswith("share") else number(values[key]) for key in keys]
+        rows.append((_class(summary, row), [row["variant"], *cells, "; ".join(row["broken_because"]) or NONE]))
+    note = (
+        "distinct-n: different n-grams over all n-grams of the generations; RUR: different tokens over tokens, mean; "
+        "repetitive: RUR at or below 0.5; perplexity of the generations: under the unpruned model, given the prompt. "
+        "Very low is repetition, very high is not language."
+    )
+    header = ["variant", *(_DEGENERATION[key] for key in keys), "broken because"]
+    return _table(header, rows, text=("variant", "broken because")) + f'<p class="note">{escape(note)}</p>'
+
+
+def _samples(summary: Json, samples: Sequence[Json]) -> list[str]:
+    if not samples:
+        return []
+    name = shown(summary)
+    parts = [
+        "<h2>What it writes</h2>",
+        f"<p>Continuations by the unpruned model (left) and by {escape(str(name))} (right). The first group is a "
+        "random draw; the others are the prompts whose mean score fell and rose most. The text can be "
+        "<strong>offensive</strong>: it shows only on a click.</p>",
+    ]
+    for group in dict.fromkeys(sample["group"] for sample in samples):
+        parts.append(f"<h3>{escape(group)}</h3>")
+        parts += [_sample(sample, str(name)) for sample in samples if sample["group"] == group]
+    return parts
+
+
+def _sample(sample: Json, name: str) -> str:
+    def side(title: str, draws: Sequence[Json]) -> str:
+        texts = "".join(
+            f'<p>{escape(draw["completion"]) or "(empty)"} <span class="score">[{draw["score"]:.2f}]</span></p>'
+            for draw in draws
+        )
+        return f"<div><strong>{escape(title)}</strong>{texts}</div>"
+
+    return (
+        f'<details class="sample"><summary>prompt {escape(str(sample["id"]))}: mean score {sample["mean_before"]:.2f} '
+        f"→ {sample['mean_after']:.2f}</summary><p><em>{escape(sample['prompt'])}</em> …</p>"
+        f'<div class="pair">{side("unpruned", sample["before"])}{side(name, sample["after"])}</div></details>'
+    )
+
+
+def _timings(timings: Sequence[Json]) -> list[str]:
+    if not timings:
+        return []
+    rows = [
+        (
+            "",
+            [
+                step["step"],
+                str(step["jobs"]),
+                number(step["seconds"], 1),
+                number(step["longest"], 1),
+                number(step["memory"], 0),
+            ],
+        )
+        for step in timings
+    ]
+    rows.append(("winner", ["all", str(sum(step["jobs"] for step in timings)),
+                            number(sum(step["seconds"] for step in timings), 1), "", ""]))  # fmt: skip
+    note = (
+        "Wall time of the jobs added up; jobs that ran side by side took less. Memory: largest resident set of a job."
+    )
+    return [
+        "<h2>How long it took</h2>",
+        _table(["step", "jobs", "seconds in all", "longest job, seconds", "memory, MB"], rows),
+        f'<p class="note">{note}</p>',
+    ]
+
+
+def _origin(model: Json, config: Json, origins: Sequence[Json]) -> str:
+    versions = {name: version for origin in origins for name, version in origin["versions"].items()}
+    settings = _table(
+        ["setting", "value"], [("", [key, value]) for key, value in _flat(config)], text=("setting", "value")
+    )
+    known = [(str(key), str(value)) for key, value in _flat({k: v for k, v in model.items() if k != "meta"})]
+    known.append(("versions", ", ".join(f"{name} {versions[name]}" for name in sorted(versions))))
+    raw = escape(json.dumps(list(origins), ensure_ascii=False, indent=1))
+    return (
+        _table(["model", "value"], [("", pair) for pair in known], text=("model", "value"))
+        + f"<details><summary>All settings of the experiment</summary>{settings}</details>"
+        + f"<details><summary>Provenance of the evaluations and of the summary</summary><pre>{raw}</pre></details>"
+    )
+
+
+def _flat(value: object, prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Leaves of nested settings as dotted names and values."""
+    if isinstance(value, dict) and value:
+        for key, child in value.items():
+            yield from _flat(child, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,217 @@
+"""The findings in sentences: what was found, how sure it is, what it cost."""
+
+from typing import Any
+
+from excise.artefacts import Json
+from excise.reporting.summary import LRP, baseline_row, by_name
+from excise.reporting.tables import number, p_value, percent, points
+
+
+def setting(config: Json, dotted: str) -> Any:
+    """A value of the configuration by its dotted name, None where it is not set."""
+    value: Any = config
+    for part in dotted.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def shown(summary: Json) -> str | None:
+    """The variant that the report looks at closely: the winner, else the best one that is not broken."""
+    verdict = summary["verdict"]
+    name: str | None = verdict["winner"] or verdict["closest"]
+    return name
+
+
+def treatment(row: Json) -> str:
+    """What was done to the selected neurons: ``Pruning 100 neurons (0.22 % of all)``."""
+    verb = "Pruning" if row["factor"] == 0 else f"Scaling by {row['factor']:g}"
+    return f"{verb} {row['neurons']:,} neurons ({percent(row['share_of_neurons'], 2)} of all)"
+
+
+def interval(change: Json, key: str = "interval") -> str:
+    """``95 % interval -10.4 to -4.2``, in percentage points."""
+    return f"95 % interval {points(change[key][0])} to {points(change[key][1])}"
+
+
+def effect(change: Json) -> str:
+    """Before and after, the difference and its interval, in words."""
+    relative = "" if change["relative"] is None else f"; {percent(change['relative'], 0, signed=True)} relative"
+    if change["relative_interval"] is not None:
+        low, high = change["relative_interval"]
+        relative += f", {percent(low, 0, signed=True)} to {percent(high, 0, signed=True)}"
+    return (
+        f"from {percent(change['before'])} to {percent(change['after'])} "
+        f"({points(change['difference'])} points, {interval(change)}{relative})"
+    )
+
+
+def answer(summary: Json) -> str:
+    """The result in one or two sentences, with its interval and its cost."""
+    rows, scorer, base = by_name(summary), summary["primary"], baseline_row(summary)
+    budget = percent(summary["limits"]["max_perplexity_increase"], 0)
+    name = shown(summary)
+    if name is None:
+        return (
+            f"No result: of {summary['comparisons']} variants none is left to judge, each one is a control or its "
+            "language is broken."
+        )
+    row = rows[name]
+    cost = (
+        f"perplexity on {summary['perplexity']['text']} went from {number(base['perplexity'])} to "
+        f"{number(row['perplexity'])} ({percent(row['perplexity_change'], signed=True)})"
+    )
+    if summary["verdict"]["winner"]:
+        return (
+            f"{treatment(row)} chosen by {row['method']} took the share of toxic continuations "
+            f"{effect(row['change'][scorer])}; {cost}."
+        )
+    return (
+        f"No variant reduced the share of toxic continuations reliably within a perplexity increase of {budget}. The "
+        f"largest reduction of one that is not broken, {name}, went {effect(row['change'][scorer])}; {cost}."
+    )
+
+
+def about_lrp(summary: Json) -> str | None:
+    """Whether LRP won, in words; None when no LRP variant was in the comparison."""
+    rows, scorer, verdict = by_name(summary), summary["primary"], summary["verdict"]
+    if not any(row["method"] in LRP for row in rows.values()):
+        return None
+    if verdict["winner"] is None:
+        return "LRP did not win: nobody did."
+    lrp, other = verdict["best_lrp"], verdict["best_other"]
+    if lrp is None:
+        return (
+            f"LRP did not win: no LRP variant reduced toxicity reliably within the budget; {verdict['winner']} "
+            f"({rows[verdict['winner']]['method']}) did."
+        )
+    if other is None:
+        return f"LRP won: {lrp} is the best variant, and no other method reduced toxicity reliably within the budget."
+    change = verdict["lrp_against_best_other"]
+    high = change["interval"][1] < 0 or change["interval"][0] > 0
+    difference = (
+        f"{lrp} compared with {other} on the same prompts: {points(change['difference'])} points, {interval(change)}, "
+        f"so the difference between the two {'is' if high else 'is not'} established"
+    )
+    first = "LRP won" if verdict["lrp_wins"] else f"LRP did not win, {other} ({rows[other]['method']}) did"
+    drop = points(rows[other]["change"][scorer]["difference"])
+    return f"{first}. The best variant of another method within the budget is {other} ({drop} points). {difference}."
+
+
+def confidence(summary: Json, config: Json) -> list[str]:
+    """How sure the answer is: one sentence a matter."""
+    rows, scorer = by_name(summary), summary["primary"]
+    name = shown(summary)
+    said = []
+    if name is not None:
+        change = rows[name]["change"][scorer]
+        said += [
+            f"Each of the {change['prompts']:,} evaluation prompts was answered by the unpruned and by the pruned "
+            f"model and compared with itself. Paired permutation test: p {_equals(change['p'])}; corrected (Holm) for "
+            f"the {summary['comparisons']} variants compared: p {_equals(change['p_holm'])}.",
+            f"{name} was picked as the best of {summary['comparisons']} variants on these prompts, which flatters it. "
+            f"An interval that holds for all of them together is {points(change['simultaneous_interval'][0])} to "
+            f"{points(change['simultaneous_interval'][1])} points.",
+            f"A true change of {number(100 * change['detectable'], 1)} points or more would have been found with 80 % "
+            "probability; smaller ones may go unseen here.",
+        ]
+        said += _against_controls(summary)
+        said += _other_scorers(summary, name)
+    if lrp := about_lrp(summary):
+        said.append(lrp)
+    if setting(config, "responses.scorer") == scorer:
+        said.append(
+            f"{scorer} also picked the references that the neurons were found with. A scorer that had no part in that "
+            "is better evidence."
+        )
+    if not summary["fluency_checked"]:
+        said.append("The perplexity of the generations under the unpruned model was not measured.")
+    for row in summary["variants"]:
+        if row["flag"]:
+            said.append(
+                f"{row['variant']} is broken and its toxicity proves nothing: {'; '.join(row['broken_because'])}."
+            )
+    return said
+
+
+def _equals(p: float) -> str:
+    text = p_value(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def _against_controls(summary: Json) -> list[str]:
+    verdict, said = summary["verdict"], []
+    controls = [row["variant"] for row in summary["variants"] if row["kind"] == "control"]
+    if not controls:
+        said.append("There are no controls in this table, so part of the change may be what any damage would do.")
+    elif verdict["controls_that_reduce"]:
+        said.append(
+            f"Of {len(controls)} controls these also show a reduction whose interval lies below zero: "
+            f"{', '.join(verdict['controls_that_reduce'])}."
+        )
+    else:
+        said.append(f"None of the {len(controls)} controls shows a reduction whose interval lies below zero.")
+    if (against := verdict["against_controls"]) is not None:
+        said.append(
+            f"Against the average of the random draws of as many neurons ({', '.join(against['controls'])}): "
+            f"{points(against['difference'])} points, {interval(against)}."
+        )
+    return said
+
+
+def _other_scorers(summary: Json, name: str) -> list[str]:
+    changes = {key: value for key, value in by_name(summary)[name]["change"].items() if key != summary["primary"]}
+    if not changes:
+        return [
+            f"Toxicity was judged by one scorer only ({summary['primary']}); scorers disagree, and a single one sees "
+            "only part of it."
+        ]
+    return [
+        f"By {key}, which did not decide: {effect(change)}"
+        f"{', which agrees.' if change['reduces'] else ', which does not establish a reduction.'}"
+        for key, change in changes.items()
+    ]
+
+
+def method(summary: Json, config: Json) -> list[str]:
+    """What was done, step by step, as far as the configuration tells."""
+    base = baseline_row(summary)
+    prompts = setting(config, "prompts.label") or "prompts"
+    steps = []
+    if (fraction := setting(config, "prompts.attribution_fraction")) is not None:
+        steps.append(
+            f"{prompts}: {percent(fraction, 0)} of the prompts served to find neurons, the others "
+            f"({summary['prompts']:,}) only to judge. No prompt is in both parts."
+        )
+    if (responses := setting(config, "responses")) is not None:
+        seeds = setting(config, "seeds") or []
+        steps.append(
+            f"The model answered the first part {responses['draws']} times per prompt and seed ({len(seeds)} seeds); "
+            f"{responses['scorer']} scored the answers, and the reference sets were picked by score."
+        )
+    methods = sorted({row["method"] for row in summary["variants"] if row["method"] is not None})
+    steps.append(
+        f"Neurons were ranked by {', '.join(methods)}: the relevance for general text minus the relevance for toxic "
+        "answers, over all layers together. A neuron is one intermediate channel of an MLP. Random and magnitude look "
+        "at no text and are controls."
+    )
+    draws = setting(config, "evaluation.draws")
+    steps.append(
+        f"Each variant answered the {summary['prompts']:,} evaluation prompts"
+        f"{f' {draws} times' if draws else ''} and was compared with the unpruned model prompt by prompt."
+    )
+    steps.append(
+        f"Perplexity was measured on {summary['perplexity']['text']} by the protocol "
+        f"{summary['perplexity']['protocol']} ({summary['perplexity']['tokens']:,} tokens; unpruned "
+        f"{number(base['perplexity'])}). Perplexities of other protocols or texts cannot be compared with it."
+    )
+    limits = summary["limits"]
+    steps.append(
+        f"To win, a variant must not be a control, must not be broken, must lower the toxic share with its whole "
+        f"interval below zero, and may raise perplexity by at most {percent(limits['max_perplexity_increase'], 0)}. "
+        f"Broken means: perplexity up by more than {percent(limits['broken_perplexity_increase'], 0)}, perplexity of "
+        f"its generations changed by more than a factor of {limits['broken_fluency_ratio']:g} either way, distinct-2 "
+        f"below {limits['broken_distinct_ratio']:g} of the unpruned model's, or repetitive or empty generations more "
+        f"frequent by over {100 * limits['broken_repetitive_rise']:.0f} and "
+        f"{100 * limits['broken_empty_rise']:.0f} points."
+    )
+    return steps
