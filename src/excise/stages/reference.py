@@ -1,0 +1,98 @@
+"""Make a reference set: the samples whose relevance is computed.
+
+--kind responses: the model's own answers, picked by score. --kind windows: windows of a text. --kind file: a ready-made
+file of records with prompt and continuation.
+"""
+
+import argparse
+from pathlib import Path
+
+KINDS = {
+    "responses": ("generations", "scores"),
+    "windows": ("text", "model"),
+    "file": ("source", "model"),
+}
+"""What each kind needs."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    parser.add_argument("--kind", required=True, choices=list(KINDS), help="where the samples come from")
+    parser.add_argument("--generations", type=Path, help="responses: generations, JSONL")
+    parser.add_argument("--scores", type=Path, help="responses: their scores, JSONL")
+    parser.add_argument("--at-least", type=float, help="responses: keep those scored at or above this")
+    parser.add_argument("--below", type=float, help="responses: keep those scored below this")
+    parser.add_argument("--text", type=Path, help="windows: text, JSONL")
+    parser.add_argument("--windows", type=int, default=128, help="windows: how many (default 128)")
+    parser.add_argument("--seqlen", type=int, default=2048, help="windows: tokens in each (default 2048)")
+    parser.add_argument("--source", type=Path, help="file: records with prompt and continuation")
+    parser.add_argument("--model", type=Path, help="windows, file: model folder, for its tokenizer")
+    parser.add_argument("--count", type=int, default=93, help="responses, file: most samples (default 93)")
+    parser.add_argument("--minimum", type=int, help="responses, file: fewer than this is an error (default: --count)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the drawing (default 0)")
+    parser.add_argument("--output", type=Path, required=True, help="reference set, JSONL")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read, choose, write."""
+    import logging
+
+    from excise.artefacts import read_jsonl, sha256_file, write_jsonl
+    from excise.errors import ExciseError
+    from excise.provenance import provenance
+    from excise.resources import references
+    from excise.resources.models import identity, load_config, load_tokenizer
+    from excise.resources.texts import read_texts, records
+
+    missing = [name for name in KINDS[arguments.kind] if getattr(arguments, name) is None]
+    if missing:
+        raise ExciseError(f"--kind {arguments.kind} needs {' and '.join('--' + name for name in missing)}")
+    inputs = {name: getattr(arguments, name) for name in KINDS[arguments.kind] if name != "model"}
+    for name, path in inputs.items():
+        if not path.is_file():
+            raise ExciseError(f"--{name} {path}: no such file")
+    settings = {"kind": arguments.kind, "seed": arguments.seed}
+    settings |= {name: sha256_file(path) for name, path in inputs.items()}
+    samples = {"count": arguments.count, "minimum": arguments.minimum, "seed": arguments.seed}
+    packages: list[str] = []
+    if arguments.kind == "responses":
+        required = ("id", "draw", "prompt_ids", "completion", "completion_ids")
+        meta, generations = read_jsonl(arguments.generations, required=required)
+        scores_meta, scores = read_jsonl(arguments.scores, required=("id", "draw", "score"))
+        choice = {"at_least": arguments.at_least, "below": arguments.below, **samples}
+        rows, counts = references.response_rows(generations, scores, **choice)
+        model = meta.get("model")
+        counts["scorer"] = scores_meta.get("scorer")
+    else:
+        packages = ["tokenizers", "transformers"]
+        limit = getattr(load_config(arguments.model), "max_position_embeddings", None)
+        if arguments.kind == "windows" and limit is not None and arguments.seqlen > limit:
+            raise ExciseError(f"--seqlen {arguments.seqlen}: this model has positions for {limit} tokens")
+        tokenizer = load_tokenizer(arguments.model)
+        model = identity(arguments.model, "any")
+
+        def tokenise(text: str, special: bool = True) -> list[int]:
+            return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+        if arguments.kind == "windows":
+            meta, documents = read_texts(arguments.text)
+            choice = {"windows": arguments.windows, "seqlen": arguments.seqlen, "seed": arguments.seed}
+            rows, counts = references.window_rows(documents, tokenise, **choice)
+            counts["text"] = meta.get("label")
+        else:
+            choice = samples
+            rows, counts = references.file_rows(
+                records(arguments.source), tokenise, lambda text: tokenise(text, special=False), **choice
+            )
+        if max(max(row["input_ids"]) for row in rows) >= load_config(arguments.model).vocab_size:
+            raise ExciseError(
+                f"{arguments.model}: its tokenizer gives ids beyond its vocabulary; they do not belong together"
+            )
+    counts["samples"] = len(rows)
+    counts["tokens"] = sum(len(row["input_ids"]) for row in rows)
+    write_jsonl(
+        arguments.output,
+        provenance("reference", settings | choice, packages=packages, model=model, reference=counts),
+        rows,
+    )
+    logging.getLogger(__name__).info("%d samples, %d tokens", counts["samples"], counts["tokens"])
