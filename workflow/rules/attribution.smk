@@ -17,11 +17,6 @@ rule attribute:
         reference=f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
     output:
         f"{MODEL}/statistics/{{method}}/{{corpus}}/seed-{{seed}}/shard-{{shard}}.safetensors",
-    params:
-        model=model_flags,
-        settings=flags(target=config["attribution"]["target"], batch_size=config["attribution"]["batch_size"]),
-        shards=SHARDS,
-        code=lambda w: digest("stages.attribute", method_module(w.method)),
     log:
         f"{MODEL}/logs/attribute/{{method}}/{{corpus}}/seed-{{seed}}-shard-{{shard}}.log",
     benchmark:
@@ -29,6 +24,14 @@ rule attribute:
     threads: config["threads"]
     resources:
         mem_mb=model_mb(3),
+    params:
+        model=model_flags,
+        settings=flags(
+            target=config["attribution"]["target"],
+            batch_size=config["attribution"]["batch_size"],
+        ),
+        shards=SHARDS,
+        code=lambda w: digest("stages.attribute", method_module(w.method)),
     shell:
         "excise attribute --method {wildcards.method} --model {input.model:q} {params.model} "
         "--reference {input.reference:q} --corpus {wildcards.corpus:q} --seed {wildcards.seed} {params.settings} "
@@ -44,10 +47,10 @@ rule merge:
         ),
     output:
         f"{MODEL}/statistics/{{method}}/{{corpus}}/seed-{{seed}}.safetensors",
-    params:
-        code=digest("stages.merge"),
     log:
         f"{MODEL}/logs/merge/{{method}}/{{corpus}}/seed-{{seed}}.log",
+    params:
+        code=digest("stages.merge"),
     shell:
         "excise merge {input:q} --output {output:q} --log {log:q}"
 
@@ -57,16 +60,18 @@ rule average:
         model=f"{RESOURCES}/models/{{model}}",
         facts=f"{MODEL}/model.json",
         statistics=expand(
-            "{path}/seed-{seed}.safetensors", path=f"{MODEL}/statistics/{{method}}/{{corpus}}", seed=config["seeds"]
+            "{path}/seed-{seed}.safetensors",
+            path=f"{MODEL}/statistics/{{method}}/{{corpus}}",
+            seed=config["seeds"],
         ),
     output:
         f"{MODEL}/scores/{{method}}/{{corpus}}.safetensors",
-    params:
-        code=lambda w: digest("stages.average", method_module(w.method)),
     log:
         f"{MODEL}/logs/average/{{method}}/{{corpus}}.log",
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
+    params:
+        code=lambda w: digest("stages.average", method_module(w.method)),
     shell:
         "excise average --statistics {input.statistics:q} --model {input.model:q} --output {output:q} --log {log:q}"
 
@@ -77,13 +82,13 @@ rule differential:
         behaviour=f"{MODEL}/scores/{{method}}/{{behaviour}}.safetensors",
     output:
         f"{MODEL}/scores/{{method}}/differential/{{general}}/{{behaviour}}.safetensors",
-    params:
-        code=lambda w: digest("stages.differential", method_module(w.method)),
     log:
         f"{MODEL}/logs/differential/{{method}}/{{general}}/{{behaviour}}.log",
     wildcard_constraints:
         general=alternatives(config["references"]),
         behaviour=alternatives(config["references"]),
+    params:
+        code=lambda w: digest("stages.differential", method_module(w.method)),
     shell:
         "excise differential --general {input.general:q} --toxic {input.behaviour:q} --output {output:q} --log {log:q}"
 
@@ -94,9 +99,6 @@ rule control:
         facts=f"{MODEL}/model.json",
     output:
         f"{MODEL}/scores/{{method}}/draw-{{draw}}.safetensors",
-    params:
-        seed=lambda w: config["seed"] + int(w.draw),
-        code=lambda w: digest("stages.control", method_module(w.method)),
     log:
         f"{MODEL}/logs/control/{{method}}/draw-{{draw}}.log",
     wildcard_constraints:
@@ -104,6 +106,9 @@ rule control:
         draw="[0-9]+",
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
+    params:
+        seed=lambda w: config["seed"] + int(w.draw),
+        code=lambda w: digest("stages.control", method_module(w.method)),
     shell:
         "excise control --method {wildcards.method} --model {input.model:q} --seed {params.seed} "
         "--output {output:q} --log {log:q}"

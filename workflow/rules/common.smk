@@ -13,9 +13,13 @@ from excise.digest import digest
 from excise.errors import ExciseError
 
 # Jobs find the command beside the Python that runs Snakemake, also where no environment is activated.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ["PATH"] = os.pathsep.join(
+    [str(Path(sys.executable).parent), os.environ["PATH"]]
+)
 
-with open(workflow.source_path("../schemas/config.schema.yaml"), encoding="utf-8") as schema:
+with open(
+    workflow.source_path("../schemas/config.schema.yaml"), encoding="utf-8"
+) as schema:
     try:
         config = validated(config, yaml.safe_load(schema))
         VARIANTS = variants(config)
@@ -35,6 +39,7 @@ def alternatives(names):
 
 wildcard_constraints:
     model=alternatives(config["models"]),
+    method=alternatives({selection["method"] for selection in config["selections"].values()}),
     corpus=alternatives(config["references"]),
     seed=alternatives(config["seeds"]),
     shard="[0-9]+",
@@ -44,18 +49,28 @@ wildcard_constraints:
 def flags(**options):
     """Command-line options, quoted for the shell; None is left out."""
     return " ".join(
-        f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in options.items() if value is not None
+        f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
+        for name, value in options.items()
+        if value is not None
     )
 
 
 def of_kind(kind):
     """Names of the reference sets of one kind."""
-    return [name for name, reference in config["references"].items() if reference["kind"] == kind]
+    return [
+        name
+        for name, reference in config["references"].items()
+        if reference["kind"] == kind
+    ]
 
 
 def model_flags(wildcards):
     """How a job opens its model."""
-    return flags(dtype=config["models"][wildcards.model]["dtype"], device=config["device"], threads=config["threads"])
+    return flags(
+        dtype=config["models"][wildcards.model]["dtype"],
+        device=config["device"],
+        threads=config["threads"],
+    )
 
 
 def sampling_flags(section):
@@ -73,7 +88,9 @@ def model_mb(copies):
     def mem_mb(wildcards, input, attempt):
         with open(input.facts, encoding="utf-8") as file:
             facts = yaml.safe_load(file)
-        width = {"float32": 4, "bfloat16": 2, "float64": 8}[config["models"][wildcards.model]["dtype"]]
+        width = {"float32": 4, "bfloat16": 2, "float64": 8}[
+            config["models"][wildcards.model]["dtype"]
+        ]
         return attempt * (1000 + int(copies * facts["parameters"] * width / 1e6))
 
     return mem_mb
@@ -113,7 +130,11 @@ def likeness_of(wildcards):
     """The neuron list whose layers a control copies, if any."""
     variant = VARIANTS[wildcards.variant]
     like = config["selections"][variant.selection]["like"]
-    return [] if like is None else f"{RUN}/{wildcards.model}/selections/{like}-{variant.neurons}.json"
+    return (
+        []
+        if like is None
+        else f"{RUN}/{wildcards.model}/selections/{like}-{variant.neurons}.json"
+    )
 
 
 def selection_flags(wildcards):
@@ -121,9 +142,17 @@ def selection_flags(wildcards):
     variant = VARIANTS[wildcards.variant]
     selection = config["selections"][variant.selection]
     keys = ("differential", "guard", "factor")
-    return flags(neurons=variant.neurons, name=variant.selection, **{key: selection[key] for key in keys})
+    return flags(
+        neurons=variant.neurons,
+        name=variant.selection,
+        **{key: selection[key] for key in keys},
+    )
 
 
 def selection_of(wildcards):
     """The neuron list of a variant; none for the baseline."""
-    return [] if wildcards.variant == BASELINE else f"{RUN}/{wildcards.model}/selections/{wildcards.variant}.json"
+    return (
+        []
+        if wildcards.variant == BASELINE
+        else f"{RUN}/{wildcards.model}/selections/{wildcards.variant}.json"
+    )

@@ -15,12 +15,6 @@ rule generate:
         prompts=f"{RUN}/prompts/evaluation.jsonl",
     output:
         f"{VARIANT}/generations.jsonl",
-    params:
-        model=model_flags,
-        selection=lambda wildcards, input: flags(selection=input.get("selection") or None),
-        sampling=sampling_flags("evaluation"),
-        seed=config["seed"],
-        code=digest("stages.generate"),
     log:
         f"{MODEL}/logs/generate/{{variant}}.log",
     benchmark:
@@ -28,6 +22,14 @@ rule generate:
     threads: config["threads"]
     resources:
         mem_mb=model_mb(2),
+    params:
+        model=model_flags,
+        selection=lambda wildcards, input: flags(
+            selection=input.get("selection") or None
+        ),
+        sampling=sampling_flags("evaluation"),
+        seed=config["seed"],
+        code=digest("stages.generate"),
     shell:
         "excise generate --model {input.model:q} {params.selection} {params.model} --prompts {input.prompts:q} "
         "{params.sampling} --seed {params.seed} --output {output:q} --log {log:q}"
@@ -38,9 +40,6 @@ rule score:
         f"{VARIANT}/generations.jsonl",
     output:
         f"{VARIANT}/scores-{{number}}.jsonl",
-    params:
-        scorer=lambda w: config["evaluation"]["scorers"][int(w.number)],
-        code=lambda w: digest("stages.score", *scorer_modules(config["evaluation"]["scorers"][int(w.number)])),
     log:
         f"{MODEL}/logs/score/{{variant}}-{{number}}.log",
     benchmark:
@@ -49,6 +48,12 @@ rule score:
         number="[0-9]+",
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
+    params:
+        scorer=lambda w: config["evaluation"]["scorers"][int(w.number)],
+        code=lambda w: digest(
+            "stages.score",
+            *scorer_modules(config["evaluation"]["scorers"][int(w.number)]),
+        ),
     shell:
         "excise score --scorer {params.scorer:q} --generations {input:q} --output {output:q} --log {log:q}"
 
@@ -61,11 +66,6 @@ rule perplexity:
         text=f"{RESOURCES}/texts/{config['evaluation']['perplexity']['text']}.jsonl",
     output:
         f"{VARIANT}/perplexity.json",
-    params:
-        model=model_flags,
-        selection=lambda wildcards, input: flags(selection=input.get("selection") or None),
-        protocol=flags(**{k: v for k, v in config["evaluation"]["perplexity"].items() if k != "text"}),
-        code=digest("stages.perplexity"),
     log:
         f"{MODEL}/logs/perplexity/{{variant}}.log",
     benchmark:
@@ -73,6 +73,19 @@ rule perplexity:
     threads: config["threads"]
     resources:
         mem_mb=model_mb(2),
+    params:
+        model=model_flags,
+        selection=lambda wildcards, input: flags(
+            selection=input.get("selection") or None
+        ),
+        protocol=flags(
+            **{
+                k: v
+                for k, v in config["evaluation"]["perplexity"].items()
+                if k != "text"
+            }
+        ),
+        code=digest("stages.perplexity"),
     shell:
         "excise perplexity --model {input.model:q} {params.selection} {params.model} --text {input.text:q} "
         "{params.protocol} --output {output:q} --log {log:q}"
@@ -85,9 +98,6 @@ rule fluency:
         generations=f"{VARIANT}/generations.jsonl",
     output:
         f"{VARIANT}/fluency.jsonl",
-    params:
-        model=model_flags,
-        code=digest("stages.fluency"),
     log:
         f"{MODEL}/logs/fluency/{{variant}}.log",
     benchmark:
@@ -95,6 +105,9 @@ rule fluency:
     threads: config["threads"]
     resources:
         mem_mb=model_mb(2),
+    params:
+        model=model_flags,
+        code=digest("stages.fluency"),
     shell:
         "excise fluency --model {input.model:q} {params.model} --generations {input.generations:q} "
         "--output {output:q} --log {log:q}"
@@ -103,16 +116,20 @@ rule fluency:
 rule evaluate:
     input:
         generations=f"{VARIANT}/generations.jsonl",
-        scores=expand("{path}/scores-{n}.jsonl", path=VARIANT, n=range(len(config["evaluation"]["scorers"]))),
+        scores=expand(
+            "{path}/scores-{n}.jsonl",
+            path=VARIANT,
+            n=range(len(config["evaluation"]["scorers"])),
+        ),
         perplexity=f"{VARIANT}/perplexity.json",
         fluency=f"{VARIANT}/fluency.jsonl",
     output:
         f"{VARIANT}/evaluation.json",
+    log:
+        f"{MODEL}/logs/evaluate/{{variant}}.log",
     params:
         threshold=config["evaluation"]["threshold"],
         code=digest("stages.evaluate"),
-    log:
-        f"{MODEL}/logs/evaluate/{{variant}}.log",
     shell:
         "excise evaluate --variant {wildcards.variant:q} --generations {input.generations:q} "
         "--scores {input.scores:q} --perplexity {input.perplexity:q} --fluency {input.fluency:q} "

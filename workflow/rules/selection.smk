@@ -12,12 +12,12 @@ rule select:
         like=likeness_of,
     output:
         f"{MODEL}/selections/{{variant}}.json",
+    log:
+        f"{MODEL}/logs/select/{{variant}}.log",
     params:
         choice=selection_flags,
         like=lambda wildcards, input: flags(like=input.get("like") or None),
         code=digest("stages.select"),
-    log:
-        f"{MODEL}/logs/select/{{variant}}.log",
     shell:
         "excise select --scores {input.scores:q} {params.choice} {params.like} --output {output:q} --log {log:q}"
 
@@ -27,15 +27,18 @@ rule export:
         model=f"{RESOURCES}/models/{{model}}",
         facts=f"{MODEL}/model.json",
         neurons=f"{MODEL}/selections/{{variant}}.json",
-        evaluations=[f"{MODEL}/variants/{BASELINE}/evaluation.json", f"{VARIANT}/evaluation.json"],
+        evaluations=[
+            f"{MODEL}/variants/{BASELINE}/evaluation.json",
+            f"{VARIANT}/evaluation.json",
+        ],
     output:
         directory(f"{MODEL}/export/{{variant}}"),
-    params:
-        code=digest("stages.apply"),
     log:
         f"{MODEL}/logs/export/{{variant}}.log",
     resources:
         mem_mb=model_mb(3),
+    params:
+        code=digest("stages.apply"),
     shell:
         "excise apply {input.neurons:q} {input.model:q} --evaluations {input.evaluations:q} "
         "--output {output:q} --log {log:q}"
