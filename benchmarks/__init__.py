@@ -1,0 +1,1 @@
+"""Timings and comparisons: each a command, ``python -m benchmarks.NAME``."""
