@@ -10,9 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from excise.artefacts import Json, read_json, sha256_file, write_json, write_jsonl
 from excise.cli import main
+from excise.errors import ExciseError
+from excise.reporting.samples import pick
+from excise.reporting.summary import Limits, broken
+from excise.reporting.trade_off import trade_off
 
 PROMPTS, DRAWS, LAYERS, WIDTH = 120, 2, 12, 500
 BASE, SECOND = "alt-profanity-check", "hf:roberta_toxicity"
@@ -319,6 +324,7 @@ def test_report_says_what_how_sure_and_what_it_cost(folder: Path, summary: Json)
     assert "None of the 3 controls shows a reduction" in visible
     assert "lrp-plain-100 is broken and its toxicity proves nothing" in visible
     assert "ab" * 32 in visible
+    assert "torch 2.13.0" in visible
     assert "1,500" in visible
 
 
@@ -339,6 +345,91 @@ def test_data_behind_every_plot(folder: Path, summary: Json) -> None:
     assert len(tables["changes"]) == 2 * (len(WORLD) - 1)
     share = {row["variant"]: float(row["toxic_share"]) for row in tables["trade-off"]}
     assert share["lrp-100"] == summary["rows"]["lrp-100"]["toxicity"][BASE]["toxic_share"]
+
+
+def marks(figure: Figure, marker: str) -> list[tuple[float, float]]:
+    """Positions of the marks of one shape, over all panels."""
+    return [
+        (float(line.get_xdata()[0]), float(line.get_ydata()[0]))
+        for axes in figure.axes
+        for line in axes.get_lines()
+        if line.get_marker() == marker
+    ]
+
+
+def test_trade_off_shows_every_variant_where_it_is(summary: Json) -> None:
+    def at(name: str) -> tuple[float, float]:
+        row = summary["rows"][name]
+        return row["perplexity"], 100 * row["toxicity"][BASE]["toxic_share"]
+
+    figure = trade_off(summary)
+    assert len(figure.axes) == 2
+    assert set(marks(figure, "x")) == {at("lrp-plain-100"), at("loop-100")}
+    assert marks(figure, "*") == [at("baseline")]
+    # The circle is the first selection's shape; the fourth one is the ring around the winner.
+    assert sorted(marks(figure, "o")) == sorted([at("lrp-30"), at("lrp-100"), at("lrp-300"), at("lrp-100")])
+    near, far = figure.axes
+    assert near.get_xlim()[1] < 16.7 * 1.5 < far.get_xlim()[0] < 138.9 < far.get_xlim()[1]
+
+
+def test_trade_off_without_far_variants_and_with_very_far_ones(summary: Json) -> None:
+    sound = [row for row in summary["variants"] if row["perplexity"] < 20]
+    assert len(trade_off({**summary, "variants": sound}).axes) == 1
+    farther = {**summary["rows"]["lrp-plain-100"], "perplexity": 9e5}
+    assert trade_off({**summary, "variants": [*summary["variants"], farther]}).axes[1].get_xscale() == "log"
+
+
+def test_samples_are_drawn_and_extreme() -> None:
+    def rows(shift: dict[int, float]) -> list[Json]:
+        return [
+            {"id": i, "draw": draw, "prompt": f"p{i}", "completion": "x", "score": 0.5 + shift.get(i, 0.0)}
+            for i in range(30)
+            for draw in range(5)
+        ]
+
+    picked = pick(rows({}), rows({3: -0.4, 8: -0.2, 9: 0.3}), count=12, seed=0)
+    groups: dict[str, list[int]] = {}
+    for sample in picked:
+        groups.setdefault(sample["group"], []).append(sample["id"])
+        assert len(sample["before"]) == len(sample["after"]) == 3
+    assert (groups["Largest falls"], groups["Largest rises"]) == ([3, 8], [9])
+    assert len(groups["Drawn at random"]) == 6
+    assert not {3, 8, 9} & set(groups["Drawn at random"])
+    assert pick(rows({}), rows({}), count=12, seed=0) != pick(rows({}), rows({}), count=12, seed=1)
+    with pytest.raises(ExciseError, match="same prompts"):
+        pick(rows({}), rows({})[5:], count=4, seed=0)
+
+
+def test_broken_at_each_limit() -> None:
+    def evaluation(perplexity: float = 10.0, **degeneration: float | None) -> Json:
+        figures = {"distinct_2": 0.8, "repetitive_share": 0.0, "empty_share": 0.0, "fluency_perplexity": 8.0}
+        return {"perplexity": {"perplexity": perplexity}, "degeneration": {**figures, **degeneration}}
+
+    base = evaluation()
+
+    def why(*arguments: float, **degeneration: float | None) -> list[str]:
+        return broken(evaluation(*arguments, **degeneration), base, Limits())
+
+    sound: list[dict[str, float | None]] = [
+        {"fluency_perplexity": 4.0},
+        {"fluency_perplexity": 16.0},
+        {"distinct_2": 0.57},
+        {"repetitive_share": 0.1},
+        {"empty_share": 0.1},
+    ]
+    assert why(15.0) == []
+    assert [why(**figures) for figures in sound] == [[]] * 5
+    worse: list[dict[str, float | None]] = [
+        {"fluency_perplexity": 3.9},
+        {"fluency_perplexity": 16.1},
+        {"distinct_2": 0.55},
+        {"repetitive_share": 0.11},
+        {"empty_share": 0.11},
+        {"fluency_perplexity": None},
+        {"distinct_2": None, "repetitive_share": None},
+    ]
+    assert len(why(15.1)) == 1
+    assert [len(why(**figures)) for figures in worse] == [1] * 7
 
 
 def test_chance_overlap_is_what_random_lists_share() -> None:

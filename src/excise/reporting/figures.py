@@ -1,7 +1,7 @@
 """Each figure of the report: what is drawn, the caption that explains it, and the data behind it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ from matplotlib.figure import Figure as Drawing
 from excise.artefacts import Json
 from excise.comparison import MINIMUM_PROMPTS, compare
 from excise.reporting import plots
+from excise.reporting.style import render, rule, series
 from excise.reporting.summary import baseline_row, per_prompt
+from excise.reporting.trade_off import trade_off as draw_trade_off
 from excise.reporting.words import shown
 
 MOST = 10
@@ -41,7 +43,7 @@ class Figure:
 
     def picture(self, kind: str = "svg") -> bytes:
         """The plot as SVG or PNG."""
-        return plots.render(self.draw, *self.arguments, kind=kind)
+        return render(self.draw, *self.arguments, kind=kind)
 
 
 def figures(
@@ -56,7 +58,7 @@ def figures(
         selections: neuron list by variant.
         seed: seed of the intervals by category.
     """
-    found = [trade_off(summary), forest(summary)]
+    found = [trade_off(summary), changes(summary)]
     name = shown(summary)
     if name is not None:
         found.append(before_after(summary, baseline, evaluations[name]))
@@ -72,7 +74,6 @@ def figures(
 def trade_off(summary: Json) -> Figure:
     """Toxicity against perplexity."""
     scorer, base = summary["primary"], baseline_row(summary)
-    rule = summary["scorers"][scorer]
     share = base["toxicity"][scorer]["toxic_share"]
     rows: list[list[object]] = []
     for row in summary["variants"]:
@@ -82,21 +83,20 @@ def trade_off(summary: Json) -> Figure:
             [row["variant"], row["selection"], row["neurons"], row["kind"], row["flag"], row["perplexity"], toxic]
             + [share + edge for edge in edges]
         )
-    budget = summary["limits"]["max_perplexity_increase"]
     caption = (
-        f"Horizontal: perplexity on {summary['perplexity']['text']} (further right = worse language). Vertical: share "
-        f"of continuations that {scorer} scores {rule['strictness']} {rule['threshold']}, in per cent. Left and low is "
-        "good. The star and the dotted line are the unpruned model; the dashed line is the perplexity budget "
-        f"(+{budget:.0%}). Each mark is a variant, its number the neurons treated; colour = method, shape = "
-        "selection, grey = control, lines join the sizes of one selection. Vertical bars: 95 % paired bootstrap "
-        "interval of the change against the unpruned model. A cross marks a variant whose language is broken, a ring the "
-        "winner."
+        f"Horizontal: perplexity on {summary['perplexity']['text']}; further right = worse language; perplexities "
+        "beyond the limit for broken models stand in a narrow panel at the right. Vertical: share of continuations "
+        f"with {rule(summary, scorer)}, in per cent. Left and low is good. The star and the dotted line are the "
+        "unpruned model; the dashed line is the perplexity budget. Each mark is a variant, the number beside it says "
+        "how many neurons; colour = method, shape = selection, grey and hollow = control; lines join the sizes of one "
+        "selection. Vertical bars: 95 % paired bootstrap interval of the change against the unpruned model, cut off at "
+        "0. A cross marks a variant whose language is broken, a ring the winner."
     )
     columns = ["variant", "selection", "neurons", "kind", "flag", "perplexity", "toxic_share", "low", "high"]
-    return Figure("trade-off", "What less toxicity costs", caption, plots.trade_off, (summary,), columns, rows)
+    return Figure("trade-off", "What less toxicity costs", caption, draw_trade_off, (summary,), columns, rows)
 
 
-def forest(summary: Json) -> Figure:
+def changes(summary: Json) -> Figure:
     """Change of every variant, by scorer."""
     rows = [
         [
@@ -110,12 +110,12 @@ def forest(summary: Json) -> Figure:
         "One line a variant, one panel a scorer. Horizontal: change of the share of toxic continuations against the "
         "unpruned model, in percentage points; left of the line at 0 is a reduction. Thick bars: 95 % paired bootstrap "
         "interval; thin bars: the interval that holds for all variants together (Bonferroni). Colours and shapes as in "
-        "the first plot; grey = control, cross = broken."
+        "the first plot; hollow = control, cross = broken."
     )
     columns = ["variant", "scorer", "change", "low", "high", "simultaneous_low", "simultaneous_high"]
     columns += ["p", "p_holm", "kind", "flag"]
     return Figure(
-        "changes", "Every variant against the unpruned model", caption, plots.forest, (summary,), columns, rows
+        "changes", "Every variant against the unpruned model", caption, plots.changes, (summary,), columns, rows
     )
 
 
@@ -147,20 +147,19 @@ def categories(summary: Json, baseline: Json, evaluation: Json, *, seed: int) ->
         chosen = labels == label
         if chosen.sum() >= MINIMUM_PROMPTS:
             change = compare(before[chosen], after[chosen], seed=seed)
-            rows.append(
-                {"category": label, "prompts": change.prompts, "before": change.before, "after": change.after,
-                 "interval": change.interval}
-            )  # fmt: skip
+            rows.append({"category": label, **asdict(change)})
     if not rows:
         return []
     caption = (
-        f"One line a category of prompt (number of prompts in brackets). Star: unpruned model; circle: {name}. "
-        "Horizontal: share of toxic continuations, in per cent. Pale bars: 95 % paired bootstrap interval of the "
-        "change in that category, drawn from the star; a bar that reaches the star means a change that is not "
-        "established. Not corrected for the number of categories."
+        f"One line a category of prompt, number of prompts in brackets. Left: share of toxic continuations, in per "
+        f"cent; star = unpruned model, circle = {name}. Right: the change in points with its 95 % paired bootstrap "
+        "interval, not corrected for the number of categories; a bar that reaches 0 means a change not established."
     )
-    columns = ["category", "prompts", "before", "after", "low", "high"]
-    data = [[row[key] for key in columns[:4]] + [row["before"] + edge for edge in row["interval"]] for row in rows]
+    columns = ["category", "prompts", "before", "after", "change", "low", "high"]
+    data = [
+        [row["category"], row["prompts"], row["before"], row["after"], row["difference"], *row["interval"]]
+        for row in rows
+    ]
     return [
         Figure("categories", f"By category of prompt: {name}", caption, plots.categories, (rows, name), columns, data)
     ]
@@ -185,11 +184,7 @@ def layers(summary: Json, selections: Mapping[str, Json]) -> Figure:
         variant: np.bincount([row["layer"] for row in one["neurons"]], minlength=one["layers"]).tolist()
         for variant, one in selections.items()
     }
-    colours = {
-        row["variant"]: plots.COLOURS.get(row["method"], plots.INK)
-        for row in summary["variants"]
-        if row["variant"] in counts
-    }
+    colours = plots.method_colours(summary)
     caption = (
         "One panel a variant of the same size. Horizontal: layer of the model, 0 is the first. Vertical: how many of "
         "the selected neurons lie in it. Colour = method, grey = control."
@@ -208,7 +203,7 @@ def layers(summary: Json, selections: Mapping[str, Json]) -> Figure:
 
 def stability(summary: Json, selections: Mapping[str, Json]) -> list[Figure]:
     """Overlap between the selections of single seeds; nothing when no selection knows several seeds."""
-    looks = plots.series(summary)
+    looks = series(summary)
     rows: list[Json] = []
     for variant, one in selections.items():
         if one["stability"]:
@@ -226,7 +221,7 @@ def stability(summary: Json, selections: Mapping[str, Json]) -> list[Figure]:
         return []
     caption = (
         "How far the choice of neurons depends on the seed that drew the references. Horizontal: Jaccard overlap "
-        "(neurons in both lists over neurons in either). Shapes: the lists of every two seeds; short ticks below them: "
+        "(neurons in both lists over neurons in either). Shapes: the lists of every two seeds; short ticks below: "
         "the list of one seed with the list used (the mean over seeds); long black tick: what two random lists of that "
         "size share. Further right = more stable. Colours and shapes as in the first plot."
     )

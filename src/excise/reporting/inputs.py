@@ -63,18 +63,21 @@ def _short(sha256: str | None) -> str:
     return "no neuron list (the unpruned model)" if sha256 is None else f"the neuron list with sha256 {sha256[:12]}"
 
 
-def read_scored(generations: Path, scores: Path) -> list[Json]:
-    """Generations with their scores: rows of the former with ``score`` added.
+def read_scored(generations: Path, scores: Path) -> tuple[list[Json], list[Json]]:
+    """Generations with their scores.
+
+    Returns:
+        Provenance of both files, and the rows of the generations with ``score`` added.
 
     Raises:
         ExciseError: some generation has no score, or the other way round.
     """
-    _, rows = read_jsonl(generations, ("id", "draw", "prompt", "completion"))
-    _, scored = read_jsonl(scores, ("id", "draw", "score"))
+    made, rows = read_jsonl(generations, ("id", "draw", "prompt", "completion"))
+    judged, scored = read_jsonl(scores, ("id", "draw", "score"))
     values = {(row["id"], row["draw"]): row["score"] for row in scored}
     if values.keys() != {(row["id"], row["draw"]) for row in rows}:
         raise ExciseError(f"{scores}: does not score the generations of {generations}; run excise score again")
-    return [{**row, "score": values[row["id"], row["draw"]]} for row in rows]
+    return [made, judged], [{**row, "score": values[row["id"], row["draw"]]} for row in rows]
 
 
 def read_timings(folder: Path) -> list[Json]:

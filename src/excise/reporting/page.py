@@ -9,14 +9,16 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from excise.artefacts import Json
+from excise.config import CONTROLS
 from excise.reporting.figures import Figure
+from excise.reporting.style import rule
 from excise.reporting.summary import baseline_row
 from excise.reporting.tables import NONE, number, p_value, percent, points
 from excise.reporting.words import about_lrp, answer, confidence, method, shown
 
 STYLE = """
 body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #222; background: #fff;
-  max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+  max-width: 66rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
 h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; border-bottom: 1px solid #ccc; padding-bottom: .2rem; }
 h3 { font-size: 1.05rem; margin: 1.8rem 0 .4rem; }
@@ -26,15 +28,15 @@ h3 { font-size: 1.05rem; margin: 1.8rem 0 .4rem; }
 .answer.none { border-color: #d55e00; background: #fbf5f1; }
 .answer p { margin: 0; } .answer p + p { margin-top: .5rem; font-size: 1rem; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; margin: .4rem 0; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
+table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; margin: .4rem 0; }
+th, td { padding: .28rem .5rem; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
 th { vertical-align: bottom; border-bottom: 2px solid #888; font-weight: 600; white-space: normal; }
-th:first-child, td:first-child, .text { text-align: left; }
-td.text { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
+th:first-child, td:first-child, th.prose, td.prose { text-align: left; }
+td.prose { white-space: normal; min-width: 14rem; overflow-wrap: anywhere; }
 tr.winner td { font-weight: 700; background: #f3f7fa; } tr.baseline td { border-bottom: 2px solid #888; }
 tr.control td { color: #666; } tr.broken td { color: #8a3b00; background: #fdf6f1; }
 .note, figcaption { font-size: .88rem; color: #444; } figure { margin: 1rem 0 2rem; }
-figure img { width: 100%; max-width: 52rem; min-width: 34rem; height: auto; display: block; }
+figure img { width: 100%; max-width: 54rem; min-width: 34rem; height: auto; display: block; }
 figure img.square { max-width: 36rem; min-width: 26rem; }
 details { margin: .5rem 0; } summary { cursor: pointer; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; } .pair > div { min-width: 0; }
@@ -86,9 +88,11 @@ def page(
         _list(confidence(summary, config)),
         "<h2>What was done</h2>",
         _list(method(summary, config), ordered=True),
+        _selections(config),
         "<h2>Is it still language?</h2>",
         _degeneration_table(summary),
         "<h2>Toxicity by scorer</h2>",
+        f'<p class="note">{_SCORES}</p>',
         *(_scorer_table(summary, scorer) for scorer in summary["scorers"]),
         "<h2>A closer look</h2>",
         *(_figure(plot) for plot in plots[2:]),
@@ -111,6 +115,32 @@ def _list(sentences: Iterable[str], *, ordered: bool = False) -> str:
     return f"<{tag}>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + f"</{tag}>"
 
 
+def _selections(config: Json) -> str:
+    """The ways of choosing neurons that were compared, as configured."""
+    chosen: Json = config.get("selections") or {}
+    if not chosen:
+        return ""
+    keys = ("method", "differential", "general", "behaviour", "guard", "factor", "neurons")
+    control = ("differential", "general", "behaviour", "guard")
+    rows = []
+    for name, one in chosen.items():
+        empty = control if one["method"] in CONTROLS else ()
+        cells = ["" if key in empty else _plain(one.get(key)) for key in keys]
+        rows.append(("", [name, *cells]))
+    note = (
+        "Selections compared. differential: how general minus behaviour is formed; guard: share of the neurons most "
+        "relevant for general text that may never be chosen; factor: what a chosen neuron is multiplied by (0 = "
+        "pruned); neurons: the sizes tried."
+    )
+    return _table(["selection", *keys], rows) + f'<p class="note">{escape(note)}</p>'
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return NONE if value is None else str(value)
+
+
 def _figure(plot: Figure) -> str:
     picture = base64.b64encode(plot.picture()).decode()
     square = ' class="square"' if plot.name == "overlap" else ""
@@ -120,9 +150,9 @@ def _figure(plot: Figure) -> str:
     )
 
 
-def _table(header: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], *, text: Sequence[str] = ()) -> str:
-    """A table; ``rows`` are pairs of a CSS class and the cells, ``text`` names the columns that hold prose."""
-    kinds = ["text" if name in text else "" for name in header]
+def _table(header: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], *, prose: Sequence[str] = ()) -> str:
+    """A table; ``rows`` are pairs of a CSS class and the cells, ``prose`` names the columns whose text may wrap."""
+    kinds = ["prose" if name in prose else "" for name in header]
     head = "".join(f'<th class="{kind}">{escape(name)}</th>' for name, kind in zip(header, kinds, strict=True))
     body = "".join(
         f'<tr class="{style}">'
@@ -154,14 +184,20 @@ def _interval(change: Json) -> str:
 
 def _main_table(summary: Json) -> str:
     scorer = summary["primary"]
-    rule = f"{scorer} {summary['scorers'][scorer]['strictness']} {summary['scorers'][scorer]['threshold']}"
     text = summary["perplexity"]
-    header = ["variant", "neurons", "share of all", f"perplexity ({text['text']}, {text['protocol']})", "change"]
-    header += [f"toxic share ({rule})", "change, points", "95 % interval", "relative", "p (Holm)", "note"]
+    header = ["variant", "neurons", f"perplexity ({text['text']}, {text['protocol']})", "change"]
+    header += [
+        f"toxic share ({rule(summary, scorer)})",
+        "change, points",
+        "95 % interval",
+        "relative",
+        "p (Holm)",
+        "note",
+    ]
     rows = []
     for row in summary["variants"]:
-        cells = [row["variant"]]
-        cells += [f"{row['neurons']:,}", percent(row["share_of_neurons"], 2)] if row["neurons"] else [NONE, NONE]
+        cells = [row["variant"] if row["change"] else f"{row['variant']} (unpruned)"]
+        cells.append(f"{row['neurons']:,} ({percent(row['share_of_neurons'], 2)})" if row["neurons"] else NONE)
         cells.append(number(row["perplexity"]))
         cells.append(percent(row["perplexity_change"], signed=True) if row["change"] else NONE)
         cells.append(percent(row["toxicity"][scorer]["toxic_share"]))
@@ -177,11 +213,10 @@ def _main_table(summary: Json) -> str:
         f"over {summary['prompts']:,} prompts, each for its variant alone. p: paired permutation test, corrected for "
         f"{summary['comparisons']} variants (Holm)."
     )
-    return _table(header, rows, text=("variant", "note")) + f'<p class="note">{escape(note)}</p>'
+    return _table(header, rows, prose=("note",)) + f'<p class="note">{escape(note)}</p>'
 
 
 def _scorer_table(summary: Json, scorer: str) -> str:
-    rule = summary["scorers"][scorer]
     header = ["variant", "mean score", "expected maximum", "toxicity probability", "toxic share"]
     header += ["change, points", "95 % interval", "p (Holm)"]
     rows = []
@@ -191,15 +226,15 @@ def _scorer_table(summary: Json, scorer: str) -> str:
         cells += [percent(figures["toxicity_probability"]), percent(figures["toxic_share"])]
         cells += [points(change["difference"]), _interval(change), p_value(change["p_holm"])] if change else [NONE] * 3
         rows.append((_class(summary, row), cells))
-    note = (
-        f"{scorer}: mean score over all continuations; expected maximum = mean over prompts of the highest score among "
-        "the draws; toxicity probability = share of prompts with a toxic draw; toxic share = share of toxic "
-        f"continuations; toxic means {rule['strictness']} {rule['threshold']}. Scores of different scorers are not "
-        "comparable."
-    )
     primary = " (decides)" if scorer == summary["primary"] else ""
-    return f"<h3>{escape(scorer)}{primary}</h3>" + _table(header, rows) + f'<p class="note">{escape(note)}</p>'
+    return f"<h3>{escape(rule(summary, scorer))}{primary}</h3>" + _table(header, rows)
 
+
+_SCORES = (
+    "Mean score: over all continuations. Expected maximum: mean over prompts of the highest score among the draws. "
+    "Toxicity probability: share of prompts with a toxic draw. Toxic share: share of toxic continuations. Scores of "
+    "different scorers are not comparable, so each has a table of its own."
+)
 
 _DEGENERATION = {
     "distinct_1": "distinct-1",
@@ -213,21 +248,26 @@ _DEGENERATION = {
 }
 
 
+_DIGITS = {"mean_tokens": 1, "fluency_perplexity": 2}
+
+
 def _degeneration_table(summary: Json) -> str:
     base = baseline_row(summary)["degeneration"]
     keys = [key for key in _DEGENERATION if key in base]
     rows = []
     for row in summary["variants"]:
         values = row["degeneration"]
-        cells = [percent(values[key]) if key.endswith("share") else number(values[key]) for key in keys]
-        rows.append((_class(summary, row), [row["variant"], *cells, "; ".join(row["broken_because"]) or NONE]))
+        cells = [
+            percent(values[key]) if key.endswith("share") else number(values[key], _DIGITS.get(key, 3)) for key in keys
+        ]
+        rows.append((_class(summary, row), [row["variant"], *cells, row["flag"] or "yes"]))
     note = (
         "distinct-n: different n-grams over all n-grams of the generations; RUR: different tokens over tokens, mean; "
         "repetitive: RUR at or below 0.5; perplexity of the generations: under the unpruned model, given the prompt. "
         "Very low is repetition, very high is not language."
     )
-    header = ["variant", *(_DEGENERATION[key] for key in keys), "broken because"]
-    return _table(header, rows, text=("variant", "broken because")) + f'<p class="note">{escape(note)}</p>'
+    header = ["variant", *(_DEGENERATION[key] for key in keys), "language?"]
+    return _table(header, rows) + f'<p class="note">{escape(note)}</p>'
 
 
 def _samples(summary: Json, samples: Sequence[Json]) -> list[str]:
@@ -290,17 +330,17 @@ def _timings(timings: Sequence[Json]) -> list[str]:
 
 
 def _origin(model: Json, config: Json, origins: Sequence[Json]) -> str:
-    versions = {name: version for origin in origins for name, version in origin["versions"].items()}
+    versions = {name: version for origin in origins for name, version in origin.get("versions", {}).items()}
     settings = _table(
-        ["setting", "value"], [("", [key, value]) for key, value in _flat(config)], text=("setting", "value")
+        ["setting", "value"], [("", [key, value]) for key, value in _flat(config)], prose=("setting", "value")
     )
     known = [(str(key), str(value)) for key, value in _flat({k: v for k, v in model.items() if k != "meta"})]
     known.append(("versions", ", ".join(f"{name} {versions[name]}" for name in sorted(versions))))
     raw = escape(json.dumps(list(origins), ensure_ascii=False, indent=1))
     return (
-        _table(["model", "value"], [("", pair) for pair in known], text=("model", "value"))
+        _table(["model", "value"], [("", pair) for pair in known], prose=("value",))
         + f"<details><summary>All settings of the experiment</summary>{settings}</details>"
-        + f"<details><summary>Provenance of the evaluations and of the summary</summary><pre>{raw}</pre></details>"
+        + f"<details><summary>Provenance of everything shown here</summary><pre>{raw}</pre></details>"
     )
 
 

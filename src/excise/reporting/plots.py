@@ -1,274 +1,118 @@
-"""The plots: matplotlib figures as SVG or PNG whose bytes depend on nothing but the data.
+"""The plots of the report beside the trade-off."""
 
-Colours are those of Okabe and Ito (2008), told apart by people with any common colour vision; every series also has a
-marker of its own, so that a print in grey says the same.
-"""
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from excise.artefacts import Json
-from excise.reporting.summary import baseline_row
+from excise.reporting.style import BESIDE, COLOURS, HIGHER, INK, LOWER, cross, dot, lines, rule, series
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-GREY, INK, LIGHT = "#8c8c8c", "#222222", "#d9d9d9"
+WIDTH = 8.2
+"""Inches; the text column of the page."""
 
-COLOURS = {
-    "lrp": "#0072b2",
-    "lrp-cp": "#56b4e9",
-    "wanda": "#d55e00",
-    "gradient": "#009e73",
-    "activation": "#f0e442",
-    "aura": "#cc79a7",
-    "magnitude": GREY,
-    "random": GREY,
-}
-"""Colour of a method; controls are grey."""
-
-MARKERS = "os^Dvph<>8HdP*"
-
-LOG_RATIO = 3.0
-"""Perplexities further apart than this ratio get a logarithmic axis."""
-
-STYLE = {
-    "svg.hashsalt": "excise",
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": INK,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#ececec",
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "figure.dpi": 100,
-    "savefig.dpi": 200,
-}
+MANY_PROMPTS = 2000
+"""More dots than this are drawn as an image inside the SVG."""
 
 
-def render(draw: Callable[..., Figure], *arguments: object, kind: str = "svg") -> bytes:
-    """Call a plot function and return the picture.
-
-    Args:
-        draw: one of the functions of this module.
-        arguments: passed to it.
-        kind: ``svg`` or ``png``.
-    """
-    buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        figure = draw(*arguments)
-        FigureCanvasAgg(figure)
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches="tight", facecolor="white")
-    return buffer.getvalue()
-
-
-def series(summary: Json) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each selection in the table; selections of one method share the colour."""
-    found: dict[str, tuple[str, str]] = {}
-    for row in summary["variants"]:
-        if row["selection"] is not None and row["selection"] not in found:
-            found[row["selection"]] = (COLOURS.get(row["method"], INK), MARKERS[len(found) % len(MARKERS)])
-    return found
-
-
-def trade_off(summary: Json) -> Figure:
-    """Toxic share against perplexity, one point a variant, intervals of the paired change."""
-    scorer, base = summary["primary"], baseline_row(summary)
-    share = base["toxicity"][scorer]["toxic_share"]
-    figure = Figure(figsize=(7.6, 4.6), layout="constrained")
-    axes = figure.subplots()
-    axes.axhline(100 * share, color=INK, linewidth=0.8, linestyle=":")
-    limit = base["perplexity"] * (1 + summary["limits"]["max_perplexity_increase"])
-    axes.axvline(limit, color=INK, linewidth=0.8, linestyle="--")
-    axes.plot([base["perplexity"]], [100 * share], marker="*", color=INK, markersize=14, linestyle="", label="unpruned")
-    for name, (colour, marker) in series(summary).items():
-        rows = sorted(
-            (r for r in summary["variants"] if r["selection"] == name), key=lambda r: (r["neurons"], r["variant"])
-        )
-        control = rows[0]["kind"] == "control"
-        if not control and len({row["neurons"] for row in rows}) == len(rows):
-            axes.plot(*_points(rows, scorer), color=colour, linewidth=1, alpha=0.6, zorder=1)
-        for position, row in enumerate(rows):
-            x, y = row["perplexity"], 100 * row["toxicity"][scorer]["toxic_share"]
-            low, high = (100 * (share + edge) for edge in row["change"][scorer]["interval"])
-            axes.plot([x, x], [low, high], color=colour, linewidth=1.2, zorder=2, solid_capstyle="butt")
-            axes.plot(
-                [x],
-                [y],
-                marker=marker,
-                markersize=8,
-                color=colour,
-                markeredgecolor="white" if not control else INK,
-                markeredgewidth=0.7,
-                linestyle="",
-                zorder=3,
-                label=name if position == 0 else None,
-            )
-            if row["flag"]:
-                axes.plot([x], [y], marker="x", markersize=14, color=INK, markeredgewidth=1.8, linestyle="", zorder=4)
-            if row["variant"] == summary["verdict"]["winner"]:
-                axes.plot([x], [y], marker="o", markersize=17, color=INK, fillstyle="none", linestyle="", zorder=4)
-            if not control:
-                axes.annotate(str(row["neurons"]), (x, y), (8, 6), textcoords="offset points", fontsize=8, color=INK)
-    if any(row["flag"] for row in summary["variants"]):
-        axes.plot([], [], marker="x", color=INK, markersize=9, markeredgewidth=1.8, linestyle="", label="broken")
-    if summary["verdict"]["winner"]:
-        axes.plot(
-            [], [], marker="o", color=INK, markersize=11, fillstyle="none", linestyle="", label="best within budget"
-        )
-    values = [row["perplexity"] for row in summary["variants"]]
-    text = summary["perplexity"]
-    axes.set_xlabel(f"perplexity on {text['text']} ({text['protocol']})")
-    if max(values) / min(values) > LOG_RATIO:
-        _log_axis(axes, min(values), max(values))
-        axes.set_xlabel(f"{axes.get_xlabel()}, logarithmic")
-    axes.set_ylabel(f"toxic continuations, %\n({_rule(summary, scorer)})")
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
-    return figure
-
-
-def _points(rows: Sequence[Json], scorer: str) -> tuple[list[float], list[float]]:
-    return [r["perplexity"] for r in rows], [100 * r["toxicity"][scorer]["toxic_share"] for r in rows]
-
-
-def _rule(summary: Json, scorer: str) -> str:
-    rule = summary["scorers"][scorer]
-    return f"{scorer} {rule['strictness']} {rule['threshold']}"
-
-
-def _log_axis(axes: Any, low: float, high: float) -> None:
-    """A logarithmic x axis with plain numbers at 1, 2, 5 x powers of ten."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    axes.set_xscale("log")
-    exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    ticks = [factor * 10.0**exponent for exponent in exponents for factor in (1, 2, 5)]
-    axes.set_xlim(low * 0.9, high * 1.25)
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def forest(summary: Json) -> Figure:
-    """Paired change of the toxic share of every variant with its interval, one panel a scorer."""
+def changes(summary: Json) -> Figure:
+    """Paired change of the toxic share of every variant with its intervals, one panel a scorer."""
     scorers = [summary["primary"], *(name for name in summary["scorers"] if name != summary["primary"])]
     rows = [row for row in summary["variants"] if row["kind"] != "baseline"]
     look = series(summary)
-    figure = Figure(figsize=(7.6, 1.1 + 0.3 * len(rows)), layout="constrained")
-    panels = figure.subplots(1, len(scorers), sharey=True, squeeze=False)[0]
+    figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, len(scorers), sharex=True, sharey=True, squeeze=False)[0]
     for axes, scorer in zip(panels, scorers, strict=True):
         axes.axvline(0, color=INK, linewidth=1)
         for position, row in enumerate(rows):
             colour, marker = look[row["selection"]]
             change = row["change"][scorer]
-            axes.plot(
-                [100 * edge for edge in change["simultaneous_interval"]], [position] * 2, color=colour, linewidth=1
-            )
-            axes.plot([100 * edge for edge in change["interval"]], [position] * 2, color=colour, linewidth=3)
-            axes.plot(
-                [100 * change["difference"]],
-                [position],
-                marker="x" if row["flag"] else marker,
-                color=INK if row["flag"] else colour,
-                markeredgecolor=INK,
-                markersize=8,
-                markeredgewidth=1.6 if row["flag"] else 0.7,
-                linestyle="",
-                zorder=3,
-            )
-        axes.set_title(_rule(summary, scorer), fontsize=10)
+            for key, width in (("simultaneous_interval", 1), ("interval", 3.5)):
+                ends = [100 * end for end in change[key]]
+                axes.plot(ends, [position] * 2, color=colour, linewidth=width, solid_capstyle="butt")
+            if row["flag"]:
+                cross(axes, 100 * change["difference"], position, size=9)
+            else:
+                dot(axes, 100 * change["difference"], position, marker, colour)
+        axes.set_title(rule(summary, scorer), fontsize=10)
         axes.set_xlabel("change of toxic share, points")
-        axes.grid(axis="y", visible=False)
-    panels[0].set_yticks(range(len(rows)), [row["variant"] for row in rows])
-    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+        lines(axes, [row["variant"] for row in rows])
     return figure
 
 
 def before_after(before: "NDArray[np.float64]", after: "NDArray[np.float64]", label: str, scorer: str) -> Figure:
     """Mean score of every prompt before and after, and the sorted differences."""
-    figure = Figure(figsize=(7.6, 3.8), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2)
-    dense = before.size > 2000
-    left.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
+    ends = [min(before.min(), after.min()), max(before.max(), after.max())]
+    left.plot(ends, ends, color=INK, linewidth=0.8, linestyle="--")
     left.plot(
         before,
         after,
         marker="o",
-        markersize=4,
-        alpha=0.35,
-        color=COLOURS["lrp"],
+        markersize=4.5,
+        alpha=0.4,
+        color=LOWER,
         markeredgewidth=0,
         linestyle="",
-        rasterized=dense,
+        rasterized=before.size > MANY_PROMPTS,
     )
     left.set_xlabel(f"unpruned: mean score of the prompt\n({scorer})")
     left.set_ylabel(f"{label}: mean score of the prompt")
     left.set_aspect("equal")
     difference = np.sort(after - before)
     rank = 100 * (np.arange(difference.size) + 0.5) / difference.size
-    right.axhline(0, color=INK, linewidth=1)
-    right.fill_between(rank, difference, 0, where=difference <= 0, color=COLOURS["lrp"], linewidth=0)
+    right.fill_between(rank, difference, 0, where=difference <= 0, facecolor=LOWER, linewidth=0)
     right.fill_between(
-        rank, difference, 0, where=difference >= 0, color=COLOURS["wanda"], linewidth=0, hatch="////", edgecolor="white"
+        rank, difference, 0, where=difference >= 0, facecolor=HIGHER, edgecolor="white", hatch="////", linewidth=0
     )
+    right.axhline(0, color=INK, linewidth=1)
     right.axhline(difference.mean(), color=INK, linewidth=1, linestyle="--")
+    right.set_xlim(0, 100)
     right.set_xlabel("prompts, sorted by change, %")
     right.set_ylabel("change of mean score")
     return figure
 
 
 def categories(rows: Sequence[Json], label: str) -> Figure:
-    """Toxic share by category of prompt, before and after."""
-    figure = Figure(figsize=(7.6, 0.9 + 0.42 * len(rows)), layout="constrained")
-    axes = figure.subplots()
+    """Toxic share by category of prompt before and after, and the paired change with its interval."""
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.36 * len(rows)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    right.axvline(0, color=INK, linewidth=1)
     for position, row in enumerate(rows):
-        low, high = (100 * (row["before"] + edge) for edge in row["interval"])
-        axes.plot([low, high], [position] * 2, color=COLOURS["lrp"], linewidth=3, alpha=0.45, solid_capstyle="butt")
-        axes.plot(
-            [100 * row["before"]],
-            [position],
-            marker="*",
-            markersize=12,
-            color=INK,
-            linestyle="",
-            label="unpruned" if position == 0 else None,
-        )
-        axes.plot(
-            [100 * row["after"]],
-            [position],
-            marker="o",
-            markersize=8,
-            color=COLOURS["lrp"],
-            markeredgecolor="white",
-            linestyle="",
-            label=label if position == 0 else None,
-        )
-    axes.set_yticks(range(len(rows)), [f"{row['category']} ({row['prompts']})" for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("toxic continuations, %")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+        left.plot([100 * row["before"], 100 * row["after"]], [position] * 2, color=INK, linewidth=0.8, zorder=1)
+        dot(left, 100 * row["before"], position, "*", INK, size=12, label="unpruned" if position == 0 else None)
+        dot(left, 100 * row["after"], position, "o", LOWER, label=label if position == 0 else None)
+        ends = [100 * end for end in row["interval"]]
+        right.plot(ends, [position] * 2, color=LOWER, linewidth=3.5, solid_capstyle="butt")
+        dot(right, 100 * row["difference"], position, "o", LOWER)
+    left.set_xlim(left=min(0, left.get_xlim()[0]))
+    left.set_xlabel("toxic continuations, %")
+    right.set_xlabel("change, points")
+    lines(left, [f"{row['category']} ({row['prompts']})" for row in rows])
+    right.grid(axis="y", visible=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
 
 
 def layers(counts: Mapping[str, Sequence[int]], colours: Mapping[str, str]) -> Figure:
     """Number of selected neurons in each layer, one panel a variant."""
-    figure = Figure(figsize=(7.6, 0.6 + 1.05 * len(counts)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.7 + 0.95 * len(counts)), layout="constrained")
     panels = figure.subplots(len(counts), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (name, values) in zip(panels, counts.items(), strict=True):
-        axes.bar(range(len(values)), values, color=colours[name], edgecolor=INK, linewidth=0.5, width=0.85)
+        filled = [(layer, count) for layer, count in enumerate(values) if count]
+        axes.bar(*zip(*filled, strict=True), color=colours[name], edgecolor=INK, linewidth=0.5, width=0.85)
         axes.set_title(name, fontsize=9, loc="left", pad=2)
         axes.grid(axis="x", visible=False)
+        axes.set_xlim(-0.6, len(values) - 0.4)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(16, integer=True))
+    panels[-1].yaxis.set_major_locator(MaxNLocator(2, integer=True))
     panels[-1].set_xlabel("layer (0 = first)")
     figure.supylabel("neurons selected", fontsize=10)
     return figure
@@ -276,60 +120,43 @@ def layers(counts: Mapping[str, Sequence[int]], colours: Mapping[str, str]) -> F
 
 def stability(rows: Sequence[Json], looks: Mapping[str, tuple[str, str]]) -> Figure:
     """Jaccard overlap of the selections that single seeds give, one line a variant."""
-    figure = Figure(figsize=(7.6, 0.9 + 0.34 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.36 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for position, row in enumerate(rows):
         colour, marker = looks[row["selection"]]
-        axes.plot(
-            [row["chance"]] * 2,
-            [position - 0.35, position + 0.35],
-            color=INK,
-            linewidth=1.5,
-            label="expected by chance" if position == 0 else None,
-        )
-        axes.plot(
-            row["between"],
-            [position + 0.12] * len(row["between"]),
-            marker=marker,
-            color=colour,
-            markersize=7,
-            markeredgecolor=INK,
-            markeredgewidth=0.6,
-            linestyle="",
-        )
+        axes.plot([row["chance"]] * 2, [position - 0.35, position + 0.35], color=INK, linewidth=1.5)
         axes.plot(
             row["with_mean"],
-            [position - 0.15] * len(row["with_mean"]),
+            [position + 0.2] * len(row["with_mean"]),
             marker="|",
             color=colour,
             markersize=9,
             markeredgewidth=2,
             linestyle="",
         )
+        for value in row["between"]:
+            dot(axes, value, position - 0.12, marker, colour, size=7)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_yticks(range(len(rows)), [row["variant"] for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    lines(axes, [row["variant"] for row in rows])
     axes.set_xlabel("Jaccard overlap (1 = the same neurons)")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    entries = [
+        Line2D([], [], marker="o", color="white", markeredgecolor=INK, linestyle="", label="two seeds"),
+        Line2D([], [], marker="|", color=INK, markersize=9, markeredgewidth=2, linestyle="", label="seed and mean"),
+        Line2D([], [], marker="|", color=INK, markersize=18, linestyle="", label="two random lists"),
+    ]
+    axes.legend(handles=entries, **BESIDE)
     return figure
 
 
 def overlap(names: Sequence[str], matrix: "NDArray[np.float64]") -> Figure:
     """Jaccard overlap of every two variants."""
-    size = 1.6 + 0.52 * len(names)
+    size = 1.6 + 0.5 * len(names)
     figure = Figure(figsize=(size + 1.2, size), layout="constrained")
     axes = figure.subplots()
     axes.imshow(matrix, cmap="Greys", vmin=0, vmax=1.4)
     for i, j in np.ndindex(matrix.shape):
-        axes.text(
-            j,
-            i,
-            f"{matrix[i, j]:.2f}",
-            ha="center",
-            va="center",
-            fontsize=8,
-            color="white" if matrix[i, j] > 0.75 else INK,
-        )
+        shade = "white" if matrix[i, j] > 0.75 else INK
+        axes.text(j, i, f"{matrix[i, j]:.2f}", ha="center", va="center", fontsize=8, color=shade)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     axes.grid(visible=False)
@@ -337,3 +164,8 @@ def overlap(names: Sequence[str], matrix: "NDArray[np.float64]") -> Figure:
         side.set_visible(False)
     axes.tick_params(length=0)
     return figure
+
+
+def method_colours(summary: Json) -> dict[str, str]:
+    """Colour of each variant by its method."""
+    return {row["variant"]: COLOURS.get(row["method"], INK) for row in summary["variants"]}

@@ -10,6 +10,7 @@ from excise.artefacts import Json
 from excise.comparison import Change, Values, compare, holm
 from excise.config import BASELINE, CONTROLS
 from excise.errors import ExciseError, unknown
+from excise.reporting.tables import percent
 
 LRP = ("lrp", "lrp-cp")
 """Methods that count as LRP in the verdict."""
@@ -100,7 +101,8 @@ def broken(evaluation: Json, baseline: Json, limits: Limits) -> list[str]:
     reasons = []
     rise = evaluation["perplexity"]["perplexity"] / baseline["perplexity"]["perplexity"] - 1
     if rise > limits.broken_perplexity_increase:
-        reasons.append(f"perplexity {rise:+.0%} (limit +{limits.broken_perplexity_increase:.0%})")
+        most_rise = percent(limits.broken_perplexity_increase, 0, signed=True)
+        reasons.append(f"perplexity {percent(rise, 0, signed=True)} (limit {most_rise})")
     if now["distinct_2"] is None or (then["fluency_perplexity"] is not None and now["fluency_perplexity"] is None):
         return [*reasons, "no generation with tokens to judge"]
     if then["fluency_perplexity"] is not None:
@@ -115,7 +117,8 @@ def broken(evaluation: Json, baseline: Json, limits: Limits) -> list[str]:
         ("empty_share", "empty", limits.broken_empty_rise),
     ):
         if now[key] - then[key] > limit:
-            reasons.append(f"{word} generations {then[key]:.1%} -> {now[key]:.1%} (limit +{100 * limit:.0f} points)")
+            rose = f"from {percent(then[key])} to {percent(now[key])}"
+            reasons.append(f"{word} generations {rose} (limit +{100 * limit:g} points)")
     return reasons
 
 

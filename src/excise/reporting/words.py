@@ -63,7 +63,7 @@ def answer(summary: Json) -> str:
     if summary["verdict"]["winner"]:
         return (
             f"{treatment(row)} chosen by {row['method']} took the share of toxic continuations "
-            f"{effect(row['change'][scorer])}; {cost}."
+            f"{effect(row['change'][scorer])}, judged by {scorer} on {summary['prompts']:,} prompts; {cost}."
         )
     return (
         f"No variant reduced the share of toxic continuations reliably within a perplexity increase of {budget}. The "
@@ -114,10 +114,9 @@ def confidence(summary: Json, config: Json) -> list[str]:
             f"A true change of {number(100 * change['detectable'], 1)} points or more would have been found with 80 % "
             "probability; smaller ones may go unseen here.",
         ]
+        said.append(_language(rows[name], baseline_row(summary)))
         said += _against_controls(summary)
         said += _other_scorers(summary, name)
-    if lrp := about_lrp(summary):
-        said.append(lrp)
     if setting(config, "responses.scorer") == scorer:
         said.append(
             f"{scorer} also picked the references that the neurons were found with. A scorer that had no part in that "
@@ -131,6 +130,18 @@ def confidence(summary: Json, config: Json) -> list[str]:
                 f"{row['variant']} is broken and its toxicity proves nothing: {'; '.join(row['broken_because'])}."
             )
     return said
+
+
+def _language(row: Json, base: Json) -> str:
+    """The degeneration figures of a variant beside those of the unpruned model."""
+    now, then = row["degeneration"], base["degeneration"]
+    figures = [f"distinct-2 {number(then['distinct_2'], 3)} to {number(now['distinct_2'], 3)}"]
+    if then["fluency_perplexity"] is not None:
+        read = f"{number(then['fluency_perplexity'])} to {number(now['fluency_perplexity'])}"
+        figures.insert(0, f"perplexity of the generations under the unpruned model {read}")
+    for key, word in (("repetitive_share", "repetitive"), ("empty_share", "empty")):
+        figures.append(f"{word} generations {percent(then[key])} to {percent(now[key])}")
+    return f"What {row['variant']} writes is still language, as far as these figures tell: {', '.join(figures)}."
 
 
 def _equals(p: float) -> str:
@@ -172,6 +183,30 @@ def _other_scorers(summary: Json, name: str) -> list[str]:
     ]
 
 
+METHODS = {
+    "lrp": "relevance by AttnLRP, which splits the model's output among its neurons",
+    "lrp-cp": "relevance by CP-LRP, which holds attention fixed",
+    "wanda": "size of the weights times norm of their inputs",
+    "gradient": "activation times gradient",
+    "activation": "size of the activation",
+    "aura": "how well the activation alone tells toxic from other text",
+    "magnitude": "size of the weights, a control that looks at no text",
+    "random": "a random draw, a control that looks at no text",
+}
+"""What each method goes by, in a few words."""
+
+
+def _reference(reference: Json) -> str:
+    """A reference set of the configuration in words."""
+    if reference["kind"] == "windows":
+        return f"{reference['windows']:,} windows of {reference['seqlen']:,} tokens of {reference['text']} per seed"
+    if reference["kind"] == "file":
+        return f"from a file, at most {reference['count']:,} per seed"
+    lower, upper = reference.get("at_least"), reference.get("below")
+    rule = f"at least {lower:g}" if lower is not None else f"below {upper:g}"
+    return f"answers of the model scored {rule}, at most {reference['count']:,} per seed"
+
+
 def method(summary: Json, config: Json) -> list[str]:
     """What was done, step by step, as far as the configuration tells."""
     base = baseline_row(summary)
@@ -188,11 +223,13 @@ def method(summary: Json, config: Json) -> list[str]:
             f"The model answered the first part {responses['draws']} times per prompt and seed ({len(seeds)} seeds); "
             f"{responses['scorer']} scored the answers, and the reference sets were picked by score."
         )
-    methods = sorted({row["method"] for row in summary["variants"] if row["method"] is not None})
+    methods = dict.fromkeys(row["method"] for row in summary["variants"] if row["method"] is not None)
+    steps += [f"Reference set {name}: {_reference(one)}." for name, one in (config.get("references") or {}).items()]
     steps.append(
-        f"Neurons were ranked by {', '.join(methods)}: the relevance for general text minus the relevance for toxic "
-        "answers, over all layers together. A neuron is one intermediate channel of an MLP. Random and magnitude look "
-        "at no text and are controls."
+        "Neurons (intermediate channels of the MLPs) were ranked over all layers together by their score for general "
+        "text minus their score for toxic answers, lowest first. The scores: "
+        + "; ".join(f"{name} = {METHODS.get(name, 'see the documentation')}" for name in methods)
+        + "."
     )
     draws = setting(config, "evaluation.draws")
     steps.append(
@@ -210,8 +247,8 @@ def method(summary: Json, config: Json) -> list[str]:
         f"interval below zero, and may raise perplexity by at most {percent(limits['max_perplexity_increase'], 0)}. "
         f"Broken means: perplexity up by more than {percent(limits['broken_perplexity_increase'], 0)}, perplexity of "
         f"its generations changed by more than a factor of {limits['broken_fluency_ratio']:g} either way, distinct-2 "
-        f"below {limits['broken_distinct_ratio']:g} of the unpruned model's, or repetitive or empty generations more "
-        f"frequent by over {100 * limits['broken_repetitive_rise']:.0f} and "
-        f"{100 * limits['broken_empty_rise']:.0f} points."
+        f"below {limits['broken_distinct_ratio']:g} of the unpruned model's, "
+        f"{100 * limits['broken_repetitive_rise']:g} points more repetitive generations, or "
+        f"{100 * limits['broken_empty_rise']:g} points more empty ones."
     )
     return steps

@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Read everything, draw, write the page."""
     from excise.artefacts import read_json, replacing, sha256_file
     from excise.errors import ExciseError, unknown
+    from excise.provenance import provenance
     from excise.reporting.figures import figures
     from excise.reporting.inputs import read_scored, read_timings, read_variants
     from excise.reporting.page import page
@@ -79,11 +80,13 @@ def run(arguments: argparse.Namespace) -> None:
     names = [evaluation["variant"] for evaluation in evaluations]
     by_name = dict(zip(names, evaluations, strict=True))
     lists = dict(zip(names, selections, strict=True))
+    origins = [summary["meta"], baseline["meta"], *(evaluation["meta"] for evaluation in evaluations)]
     samples = []
     if arguments.generations and (name := shown(summary)) is not None:
         index = 1 + names.index(name)
-        before = read_scored(arguments.generations[0], arguments.scores[0])
-        after = read_scored(arguments.generations[index], arguments.scores[index])
+        first_origins, before = read_scored(arguments.generations[0], arguments.scores[0])
+        other_origins, after = read_scored(arguments.generations[index], arguments.scores[index])
+        origins += [*first_origins, *other_origins]
         samples = pick(before, after, count=arguments.samples, seed=arguments.seed)
     drawn = figures(summary, baseline, by_name, lists, seed=arguments.seed)
     timings = read_timings(arguments.timings) if arguments.timings else []
@@ -93,6 +96,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.picture:
         with replacing(arguments.picture) as file:
             file.write(drawn[0].picture(arguments.picture.suffix[1:]))
+    settings = {"samples": arguments.samples, "seed": arguments.seed, "summary": sha256_file(arguments.summary)}
+    made = provenance("report", settings, packages=("matplotlib", "numpy", "scipy"))
     text = page(
         summary,
         drawn,
@@ -100,7 +105,7 @@ def run(arguments: argparse.Namespace) -> None:
         facts=read_json(arguments.model) if arguments.model else {},
         samples=samples,
         timings=timings,
-        origins=[summary["meta"], baseline["meta"], *(evaluation["meta"] for evaluation in evaluations)],
+        origins=[*origins, made],
     )
     with replacing(arguments.output) as file:
         file.write(text.encode())
