@@ -180,6 +180,6 @@ def _draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
     if not torch.isfinite(logits).all():
         raise ExciseError(
             "the model gives logits that are not finite numbers; nothing can be sampled from it. "
-            "Is the selection too strong, or the dtype too narrow?"
+            "Is the selection too strong, or the dtype too narrow? (Gemma 2 in float64 needs --batch-size 1.)"
         )
     return sample(logits, uniform, temperature=sampling.temperature, top_p=sampling.top_p)

@@ -70,10 +70,10 @@ def plan(tokens: int, protocol: str, *, seqlen: int, stride: int, windows: int |
     else:
         if not 1 <= stride <= seqlen:
             raise ExciseError(f"--stride {stride}: must be at least 1 and at most --seqlen ({seqlen})")
-        found, counted = [], 1
+        found, counted = [], 0
         for begin in range(0, tokens, stride):
             end = min(begin + seqlen, tokens)
-            found.append(Window(begin, end, counted))
+            found.append(Window(begin, end, max(counted, begin + 1)))
             counted = end
             if end == tokens:
                 break

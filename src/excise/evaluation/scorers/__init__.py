@@ -56,11 +56,13 @@ def module(name: str) -> str:
     Raises:
         ExciseError: no scorer has this name.
     """
-    family, separator, rest = name.partition(":")
+    family, _, rest = name.partition(":")
     known = [known for names in FAMILIES.values() for known in names]
-    if separator and rest and family in ("hf", "python"):
+    if family == "python" and not all(rest.partition(":")):
+        raise ExciseError(f"--scorer {name}: expected python:MODULE:FUNCTION")
+    if rest and family in ("hf", "python"):
         return f"evaluation.scorers.{family}"
-    if name in known and not separator:
+    if name in FAMILIES["alt"] + FAMILIES["detoxify"]:
         return f"evaluation.scorers.{name.split('-')[0]}"
     raise unknown("scorer", name, known, where="--scorer")
 

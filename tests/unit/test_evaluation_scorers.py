@@ -1,0 +1,290 @@
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from excise.errors import ExciseError
+from excise.evaluation import scorers
+from excise.evaluation.scorers import Options
+
+Run = Callable[..., str]
+TEXTS = ["the cat sat on a mat", "rain", "", "people walked home under grey skies thinking of dinner"]
+
+
+def bert_folder(folder: Path, words: list[str]) -> Path:
+    """config.json and WordPiece tokenizer of a tiny BERT."""
+    folder.mkdir()
+    alphabet = [c for letter in "abcdefghijklmnopqrstuvwxyz" for c in (letter, f"##{letter}")]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set(words)), *alphabet]
+    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)))
+    transformers.BertTokenizer(str(folder / "vocab.txt"), model_max_length=32).save_pretrained(str(folder))
+    bert_config(folder, 3).save_pretrained(str(folder))
+    return folder
+
+
+def bert_config(folder: Path, labels: int, **options: Any) -> Any:
+    return transformers.BertConfig(
+        vocab_size=len((folder / "vocab.txt").read_text().split("\n")),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=32,
+        initializer_range=0.5,
+        num_labels=labels,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    words = " ".join(TEXTS).split()
+    return bert_folder(tmp_path_factory.mktemp("bert") / "base model", words)
+
+
+def classifier(base: Path, labels: int, **options: Any) -> Any:
+    torch.manual_seed(0)
+    return transformers.BertForSequenceClassification(bert_config(base, labels, **options)).eval()
+
+
+def write_checkpoint(path: Path, base: Path, model_type: str, **changes: Any) -> Any:
+    """A checkpoint as Detoxify publishes them; returns the model in it."""
+    model = classifier(base, 3)
+    state = model.state_dict()
+    without = changes.pop("without", ())
+    checkpoint = {
+        "config": {
+            "dataset": {"args": {"classes": changes.pop("classes", ["obscene", "toxic", "threat"])}},
+            "arch": {
+                "args": {
+                    "num_classes": 3,
+                    "model_type": model_type,
+                    "model_name": "BertForSequenceClassification",
+                    "tokenizer_name": "BertTokenizer",
+                }
+            },
+        },
+        "state_dict": {key: value for key, value in state.items() if key not in without},
+    }
+    torch.save(checkpoint, path)
+    return model
+
+
+def expected_detoxify(base: Path, model: Any, index: int) -> list[float]:
+    tokenizer = transformers.BertTokenizer.from_pretrained(str(base))
+    found = []
+    for text in TEXTS:
+        with torch.no_grad():
+            logits = model(**tokenizer(text, return_tensors="pt")).logits[0]
+        found.append(1 / (1 + math.exp(-float(logits[index]))))
+    return found
+
+
+@pytest.mark.parametrize("name", ["detoxify-original", "detoxify-unbiased", "detoxify-multilingual"])
+def test_detoxify_from_a_checkpoint_file(base: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "tiny.ckpt"
+    model = write_checkpoint(path, base, str(base))
+    scorer = scorers.load(name, Options(checkpoint=path))
+    assert scorers.score(scorer, TEXTS) == pytest.approx(expected_detoxify(base, model, 1), abs=1e-6)
+    assert scorers.score(scorer, TEXTS[:1]) == pytest.approx(expected_detoxify(base, model, 1)[:1], abs=1e-6)
+    assert scorer.name == name
+    assert scorer.facts["label"] == "toxicity"
+    assert len(scorer.facts["checkpoint"]) == 64
+    assert str(tmp_path) not in json.dumps(scorer.facts)
+
+
+def test_detoxify_from_a_folder_needs_no_hub(base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "détox"
+    folder.mkdir()
+    for file in base.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    model = write_checkpoint(folder / "toxic_original.ckpt", base, "bert-base-uncased")  # as in the published files
+    scorer = scorers.load("detoxify-original", Options(checkpoint=folder))
+    assert scorers.score(scorer, TEXTS) == pytest.approx(expected_detoxify(base, model, 1), abs=1e-6)
+
+
+def test_detoxify_refuses_weights_that_would_stay_random(base: Path, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.ckpt"
+    write_checkpoint(path, base, str(base), without=("classifier.weight",))
+    with pytest.raises(ExciseError, match=r"'classifier.weight' is not the checkpoint's"):
+        scorers.load("detoxify-original", Options(checkpoint=path))
+
+
+def test_detoxify_refuses_a_checkpoint_without_the_label(base: Path, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.ckpt"
+    write_checkpoint(path, base, str(base), classes=["a", "b", "c"])
+    with pytest.raises(ExciseError, match="no label 'toxicity'; it has a, b, c"):
+        scorers.load("detoxify-original", Options(checkpoint=path))
+
+
+def test_detoxify_offline_says_how_to_give_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import urllib.error
+    import urllib.request
+
+    def offline(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    with pytest.raises(ExciseError, match=r"no route to host.*--checkpoint FOLDER, with toxic_original-c1212f89.ckpt"):
+        scorers.load("detoxify-original", Options())
+
+
+def test_detoxify_refuses_a_folder_without_checkpoint(base: Path) -> None:
+    with pytest.raises(ExciseError, match=r"exactly one \*.ckpt \(found 0\)"):
+        scorers.load("detoxify-original", Options(checkpoint=base))
+
+
+def save_classifier(folder: Path, base: Path, labels: list[str], **options: Any) -> Any:
+    model = classifier(base, len(labels), id2label=dict(enumerate(labels)), **options)
+    model.save_pretrained(str(folder))
+    transformers.BertTokenizer.from_pretrained(str(base)).save_pretrained(str(folder))
+    return model
+
+
+def expected_logits(base: Path, model: Any) -> list[list[float]]:
+    tokenizer = transformers.BertTokenizer.from_pretrained(str(base))
+    with torch.no_grad():
+        return [model(**tokenizer(text, return_tensors="pt")).logits[0].tolist() for text in TEXTS]
+
+
+def test_classifier_softmax(base: Path, tmp_path: Path) -> None:
+    model = save_classifier(tmp_path / "judge", base, ["neutral", "TOXIC"])
+    scorer = scorers.load(f"hf:{tmp_path / 'judge'}", Options())
+    expected = [math.exp(b) / (math.exp(a) + math.exp(b)) for a, b in expected_logits(base, model)]
+    assert scorers.score(scorer, TEXTS) == pytest.approx(expected, abs=1e-6)
+    assert scorer.name == "hf:judge"
+    assert scorer.facts["label"] == "TOXIC"
+    assert str(tmp_path) not in json.dumps(scorer.facts)
+
+
+def test_classifier_with_independent_labels(base: Path, tmp_path: Path) -> None:
+    labels = ["insult", "threat", "other"]
+    model = save_classifier(tmp_path / "m", base, labels, problem_type="multi_label_classification")
+    scorer = scorers.load(f"hf:{tmp_path / 'm'}", Options(label="threat"))
+    expected = [1 / (1 + math.exp(-logits[1])) for logits in expected_logits(base, model)]
+    assert scorers.score(scorer, TEXTS) == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ExciseError, match=r"say with --label which label counts: insult, threat, other"):
+        scorers.load(f"hf:{tmp_path / 'm'}", Options())
+    with pytest.raises(ExciseError, match=r"unknown label 'thread'. Did you mean 'threat'"):
+        scorers.load(f"hf:{tmp_path / 'm'}", Options(label="thread"))
+
+
+def test_classifier_with_one_label_cuts_long_texts(base: Path, tmp_path: Path) -> None:
+    model = save_classifier(tmp_path / "m", base, ["score"])
+    scorer = scorers.load(f"hf:{tmp_path / 'm'}", Options())
+    long = "cat " * 100
+    assert scorers.score(scorer, [long]) == scorers.score(scorer, ["cat " * 30])
+    assert scorers.score(scorer, TEXTS) == pytest.approx(
+        [1 / (1 + math.exp(-logits[0])) for logits in expected_logits(base, model)], abs=1e-6
+    )
+
+
+def test_a_model_without_a_trained_head_is_refused(base: Path, tmp_path: Path) -> None:
+    transformers.BertModel(bert_config(base, 2)).save_pretrained(str(tmp_path / "m"))
+    transformers.BertTokenizer.from_pretrained(str(base)).save_pretrained(str(tmp_path / "m"))
+    with pytest.raises(ExciseError, match="not a trained classifier"):
+        scorers.load(f"hf:{tmp_path / 'm'}", Options())
+
+
+def test_alt_profanity_check_is_the_package() -> None:
+    import profanity_check
+
+    scorer = scorers.load("alt-profanity-check", Options())
+    texts = [*TEXTS, "what a lovely morning", "you stupid idiot, go to hell"]
+    found = scorers.score(scorer, texts)
+    assert found == pytest.approx([float(profanity_check.predict_prob([text])[0]) for text in texts], abs=1e-12)
+    assert found[-1] > 0.9 > 0.1 > found[-2]
+    assert scorer.facts["versions"]["alt-profanity-check"] == "1.9.1"
+
+
+@pytest.fixture
+def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "own_scorers_of_a_test.py").write_text(
+        "def length(texts):\n    return [len(text) for text in texts]\n"
+        "def short(texts):\n    return [0.5]\n"
+        "def nan(texts):\n    return [0.5] * (len(texts) - 1) + [float('nan')]\n"
+        "def fails(texts):\n    raise RuntimeError('the judge is ill')\n"
+        "number = 3\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_scorers_of_a_test", raising=False)
+    return "python:own_scorers_of_a_test:"
+
+
+def test_a_function_of_the_user(user_module: str) -> None:
+    scorer = scorers.load(f"{user_module}length", Options())
+    assert scorers.score(scorer, TEXTS) == [20.0, 4.0, 0.0, 54.0]
+    assert len(scorer.facts["source"]) == 64
+
+
+def test_wrong_results_are_refused_and_failures_raise(user_module: str) -> None:
+    with pytest.raises(ExciseError, match="gave 1 scores for 4 texts"):
+        scorers.score(scorers.load(f"{user_module}short", Options()), TEXTS)
+    with pytest.raises(ExciseError, match="gave nan for the text 'people walked"):
+        scorers.score(scorers.load(f"{user_module}nan", Options()), TEXTS)
+    with pytest.raises(RuntimeError, match="the judge is ill"):
+        scorers.score(scorers.load(f"{user_module}fails", Options()), TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("detoxify-orignal", Options(), "unknown scorer 'detoxify-orignal'. Did you mean 'detoxify-original'"),
+        ("detoxify", Options(), "unknown scorer 'detoxify'"),
+        ("hf:", Options(), "unknown scorer 'hf:'"),
+        ("alt-profanity-check", Options(checkpoint=Path("x")), "--checkpoint belongs to the detoxify scorers"),
+        ("alt-profanity-check", Options(label="x"), "--label belongs to hf: scorers"),
+        ("python:no_such_module_anywhere:f", Options(), "no_such_module_anywhere.*PYTHONPATH"),
+        ("python:math:no_such_function", Options(), "no_such_function"),
+        ("python:math", Options(), "expected python:MODULE:FUNCTION"),
+        ("python:math:pi", Options(), "pi is not a function"),
+    ],
+)
+def test_bad_names_and_options_are_refused(name: str, options: Options, message: str) -> None:
+    with pytest.raises(ExciseError, match=message):
+        scorers.load(name, options)
+
+
+@pytest.fixture
+def generations(tmp_path: Path) -> Path:
+    path = tmp_path / "generations.jsonl"
+    rows = [{"id": f"p{n // 2}", "draw": n % 2, "completion": text} for n, text in enumerate(TEXTS)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_stage(excise: Run, generations: Path, tmp_path: Path, user_module: str) -> None:
+    output = tmp_path / "scores.jsonl"
+    for batch_size in (1, 3, 64):
+        options = ("--generations", generations, "--output", output, "--batch-size", batch_size)
+        excise("score", "--scorer", f"{user_module}length", *options)
+        meta, *rows = (json.loads(line) for line in output.read_text().splitlines())
+        assert rows == [
+            {"id": "p0", "draw": 0, "score": 20.0},
+            {"id": "p0", "draw": 1, "score": 4.0},
+            {"id": "p1", "draw": 0, "score": 0.0},
+            {"id": "p1", "draw": 1, "score": 54.0},
+        ]
+    assert meta["meta"]["empty"] == 1
+    assert meta["meta"]["scorer"]["name"] == f"{user_module}length"
+
+
+def test_stage_writes_nothing_when_the_scorer_fails(
+    excise: Run, generations: Path, tmp_path: Path, user_module: str
+) -> None:
+    output = tmp_path / "scores.jsonl"
+    excise("score", "--scorer", f"{user_module}nan", "--generations", generations, "--output", output, fails=True)
+    assert not output.exists()
+    (tmp_path / "empty.jsonl").write_text("")
+    empty = tmp_path / "empty.jsonl"
+    messages = excise(
+        "score", "--scorer", f"{user_module}length", "--generations", empty, "--output", output, fails=True
+    )
+    assert "no generations in it" in messages

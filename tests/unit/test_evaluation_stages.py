@@ -1,0 +1,276 @@
+"""From prompts to the evaluation of a variant, through the command line."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from excise.resources.models import identity, load_model, load_tokenizer
+
+Run = Callable[..., str]
+
+
+def read(path: Path) -> tuple[Any, list[Any]]:
+    meta, *rows = (json.loads(line) for line in path.read_text().splitlines())
+    return meta["meta"], rows
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def prompt_rows() -> list[dict[str, Any]]:
+    texts = ["the cat sat on", "rain", "people walked home under grey skies", "möbel & 'quoted'", "letters books", "a"]
+    rows: list[dict[str, Any]] = [{"id": f"p{n}", "text": text} for n, text in enumerate(texts)]
+    rows[0] |= {"category": "cats", "toxicity": 0.75}
+    rows[1] |= {"category": "weather", "toxicity": 0.25}
+    return rows
+
+
+@pytest.fixture
+def prompts(tmp_path: Path, prompt_rows: list[dict[str, Any]]) -> Path:
+    return write(tmp_path / "my prompts.jsonl", prompt_rows)
+
+
+@pytest.fixture
+def options(tiny_model: Path, prompts: Path) -> tuple[object, ...]:
+    settings = ("--draws", 3, "--max-new-tokens", 7, "--dtype", "float64", "--device", "cpu", "--seed", 4)
+    return ("--model", tiny_model, "--prompts", prompts, *settings)
+
+
+def selection_file(path: Path, model: Path, neurons: int) -> Path:
+    body = {
+        "meta": {"model": identity(model, "float32")},
+        "name": "some",
+        "factor": 0.0,
+        "neurons": [{"layer": n % 2, "neuron": n // 2} for n in range(neurons)],
+    }
+    path.write_text(json.dumps(body))
+    return path
+
+
+def test_generations_in_canonical_order_with_all_that_is_known(
+    excise: Run, options: tuple[object, ...], tmp_path: Path, prompt_rows: list[Any], tiny_model: Path
+) -> None:
+    output = tmp_path / "g.jsonl"
+    excise("generate", *options, "--output", output)
+    meta, rows = read(output)
+    assert [(row["id"], row["draw"]) for row in rows] == [(f"p{n}", draw) for n in range(6) for draw in range(3)]
+    tokenizer = load_tokenizer(tiny_model)
+    for row in rows:
+        prompt = prompt_rows[int(row["id"][1:])]
+        assert row["prompt"] == prompt["text"]
+        assert row["prompt_ids"] == tokenizer(prompt["text"])["input_ids"]
+        assert row["completion"] == tokenizer.decode(row["completion_ids"], skip_special_tokens=True)
+        assert len(row["completion_ids"]) <= 7
+        assert {key: row[key] for key in row.keys() & {"category", "toxicity"}} == {
+            key: prompt[key] for key in prompt.keys() & {"category", "toxicity"}
+        }
+    settings = meta["settings"]
+    assert (settings["draws"], settings["seed"], settings["temperature"], settings["top_p"]) == (3, 4, 1.0, 0.9)
+    assert settings["threads"] == torch.get_num_threads()
+    assert meta["selection"] is None
+    first = output.read_bytes()
+    excise("generate", *options, "--output", output)
+    assert output.read_bytes() == first
+    assert str(tmp_path).encode() not in first
+
+
+def test_batch_size_and_order_change_no_text(
+    excise: Run, options: tuple[object, ...], tmp_path: Path, prompts: Path, prompt_rows: list[Any]
+) -> None:
+    found = []
+    for batch_size in (1, 4, 64):
+        output = tmp_path / f"{batch_size}.jsonl"
+        excise("generate", *options, "--batch-size", batch_size, "--output", output)
+        found.append(read(output)[1])
+    assert found[0] == found[1] == found[2]
+    write(prompts, prompt_rows[::-1])
+    excise("generate", *options, "--output", tmp_path / "reversed.jsonl")
+    key = {(row["id"], row["draw"]): row for row in found[0]}
+    backwards = read(tmp_path / "reversed.jsonl")[1]
+    assert [row["id"] for row in backwards] == [f"p{n}" for n in range(5, -1, -1) for _ in range(3)]
+    assert all(key[row["id"], row["draw"]] == row for row in backwards)
+
+
+def test_shards_merge_to_the_bytes_of_one_run(
+    excise: Run, options: tuple[object, ...], tmp_path: Path, prompts: Path
+) -> None:
+    excise("generate", *options, "--batch-size", 4, "--output", tmp_path / "whole.jsonl")
+    shards = [tmp_path / f"shard {index}.jsonl" for index in range(3)]
+    for index, path in enumerate(shards):
+        excise("generate", *options, "--batch-size", 4, "--shard", f"{index}/3", "--output", path)
+    merge = ("generate", "--prompts", prompts, "--output", tmp_path / "merged.jsonl", "--merge")
+    excise(*merge, shards[2], shards[0], shards[1])
+    assert (tmp_path / "merged.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+    assert "shards [0, 2] were given" in excise(*merge, shards[0], shards[2], fails=True)
+    assert "shards [0, 1, 1] were given" in excise(*merge, shards[0], shards[1], shards[1], fails=True)
+    excise("generate", *options, "--batch-size", 4, "--seed", 5, "--shard", "1/3", "--output", shards[1])
+    assert "not a shard of the same run" in excise(*merge, *shards, fails=True)
+
+
+def test_presets_and_options_beside_them(excise: Run, tiny_model: Path, prompts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "g.jsonl"
+    base = ("generate", "--model", tiny_model, "--prompts", prompts, "--device", "cpu", "--output", output)
+
+    def settings(*more: object) -> tuple[Any, ...]:
+        excise(*base, *more)
+        keys = ("draws", "max_new_tokens", "temperature", "top_p", "greedy")
+        return tuple(read(output)[0]["settings"][key] for key in keys)
+
+    assert settings() == (25, 20, 1.0, 0.9, False)
+    assert settings("--preset", "sparc3-reproduction") == (1, 50, 0.7, 0.9, False)
+    assert settings("--preset", "sparc3-repetition", "--max-new-tokens", 5) == (1, 5, 1.0, 0.9, True)
+    assert settings("--preset", "sparc3-reproduction", "--draws", 2, "--top-p", 1) == (2, 50, 0.7, 1.0, False)
+    assert settings("--greedy", "--max-new-tokens", 5) == (1, 5, 1.0, 0.9, True)
+
+
+def test_generate_refuses_bad_input(
+    excise: Run, options: tuple[object, ...], tmp_path: Path, prompts: Path, prompt_rows: list[Any], other_model: Path
+) -> None:
+    output = tmp_path / "g.jsonl"
+
+    def refused(*more: object) -> str:
+        message = excise("generate", *options, "--output", output, *more, fails=True)
+        assert not output.exists()
+        return message
+
+    assert "unknown preset 'realtoxicity'. Did you mean" in refused("--preset", "realtoxicity")
+    for shard in ("3/3", "1", "-1/3", "a/b", "0/0"):
+        assert f"--shard {shard}" in refused(f"--shard={shard}")
+    assert "--greedy gives the same continuation" in refused("--greedy")
+    assert "--batch-size 0" in refused("--batch-size", 0)
+    wrong = selection_file(tmp_path / "v.json", other_model, 3)
+    assert "made for" in refused("--selection", wrong)
+    write(prompts, [*prompt_rows, prompt_rows[0]])
+    assert "two prompts have the same id" in refused()
+    write(prompts, [*prompt_rows, {"id": "long", "text": "the cat " * 200}])
+    assert "prompt 'long' has" in refused()
+    write(prompts, [*prompt_rows, {"id": "nothing", "text": ""}])
+    assert "prompt 'nothing' has no tokens" in refused()
+    write(prompts, [])
+    assert "no prompts in it" in refused()
+    prompts.write_text('{"id": "a", "text": "b"}\n{"id": \n')
+    assert "line 2 is not valid JSON" in refused()
+
+
+@pytest.fixture
+def chain(excise: Run, options: tuple[object, ...], tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Run a variant from prompts to evaluation; returns its folder."""
+    text = write(tmp_path / "text.jsonl", [{"text": "the cat sat on a mat and looked at rain " * 6}])
+
+    def run(name: str, *selection: object) -> Path:
+        folder = tmp_path / name
+        generations = folder / "generations.jsonl"
+        excise("generate", *options, *selection, "--output", generations)
+        for number, scorer in enumerate(("alt-profanity-check", "python:tests.workflow.tiny_scorer:scores")):
+            score = ("score", "--scorer", scorer, "--generations", generations)
+            excise(*score, "--output", folder / f"scores-{number}.jsonl")
+        model = ("--model", tiny_model, "--dtype", "float64", "--device", "cpu")
+        excise("fluency", *model, "--generations", generations, "--output", folder / "fluency.jsonl")
+        windows = ("--text", text, "--seqlen", 16, "--output", folder / "perplexity.json")
+        excise("perplexity", *model, *selection, *windows)
+        excise(*evaluate(folder, name))
+        return folder
+
+    return run
+
+
+def evaluate(folder: Path, name: str) -> tuple[object, ...]:
+    scores = (folder / "scores-0.jsonl", folder / "scores-1.jsonl")
+    files = ("--generations", folder / "generations.jsonl", "--scores", *scores)
+    more = ("--perplexity", folder / "perplexity.json", "--fluency", folder / "fluency.jsonl")
+    return ("evaluate", "--variant", name, *files, *more, "--output", folder / "evaluation.json")
+
+
+def test_fluency_is_the_likelihood_under_the_unpruned_model(
+    chain: Callable[..., Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = chain("pruned", "--selection", selection_file(tmp_path / "v.json", tiny_model, 12))
+    _, rows = read(folder / "generations.jsonl")
+    meta, found = read(folder / "fluency.jsonl")
+    model = load_model(tiny_model, dtype="float64", device="cpu")
+    assert meta["model"]["fingerprint"] == identity(tiny_model, "float64")["fingerprint"]
+    assert [(row["id"], row["draw"]) for row in found] == [(row["id"], row["draw"]) for row in rows]
+    for row, value in zip(rows, found, strict=True):
+        ids = row["prompt_ids"] + row["completion_ids"]
+        logs = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        start = len(row["prompt_ids"])
+        nll = -sum(float(logs[at - 1, ids[at]]) for at in range(start, len(ids)))
+        assert value["nll"] == pytest.approx(nll, rel=1e-10)
+        assert value["tokens"] == len(row["completion_ids"])
+
+
+def test_evaluation_sums_up_the_files(chain: Callable[..., Path], tiny_model: Path, tmp_path: Path) -> None:
+    folder = chain("baseline")
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert found["variant"] == "baseline"
+    assert list(found["toxicity"]) == ["alt-profanity-check", "python:tests.workflow.tiny_scorer:scores"]
+    for number, (name, block) in enumerate(found["toxicity"].items()):
+        scores = [row["score"] for row in read(folder / f"scores-{number}.jsonl")[1]]
+        by_prompt = [scores[at : at + 3] for at in range(0, 18, 3)]
+        assert block["mean"] == pytest.approx(sum(scores) / 18)
+        assert block["toxic_share"] == pytest.approx(sum(score >= 0.5 for score in scores) / 18)
+        assert block["expected_maximum"] == pytest.approx(sum(map(max, by_prompt)) / 6)
+        assert block["toxicity_probability"] == sum(max(part) >= 0.5 for part in by_prompt) / 6
+        assert block["toxic_means"] == "score >= 0.5"
+        assert (block["prompts"], block["draws"]) == (6, 3)
+        assert block["by_category"]["weather"]["mean"] == pytest.approx(sum(by_prompt[1]) / 3)
+        assert block["by_prompt_toxicity"][">= 0.5"]["mean"] == pytest.approx(sum(by_prompt[0]) / 3)
+        assert [row[name]["max"] for row in found["prompts"]] == [max(part) for part in by_prompt]
+    assert [row["id"] for row in found["prompts"]] == [f"p{n}" for n in range(6)]
+    fluency = read(folder / "fluency.jsonl")[1]
+    nll = sum(row["nll"] for row in fluency) / sum(row["tokens"] for row in fluency)
+    assert found["degeneration"]["fluency_perplexity"] == pytest.approx(math.exp(nll))
+    perplexity = json.loads((folder / "perplexity.json").read_text())
+    assert found["perplexity"] == {key: value for key, value in perplexity.items() if key != "meta"}
+    assert found["meta"]["selection"] is None
+
+    selection = selection_file(tmp_path / "v.json", tiny_model, 12)
+    pruned = json.loads((chain("pruned", "--selection", selection) / "evaluation.json").read_text())
+    assert pruned["meta"]["selection"]["neurons"] == 12
+    assert pruned["perplexity"]["perplexity"] != found["perplexity"]["perplexity"]
+    assert pruned["degeneration"] != found["degeneration"]
+
+
+def test_evaluate_refuses_files_that_do_not_belong_together(
+    excise: Run, chain: Callable[..., Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    selection = selection_file(tmp_path / "v.json", tiny_model, 12)
+    one, two = chain("one"), chain("two", "--selection", selection)
+
+    def swapped(option: str, path: Path) -> str:
+        command = [str(part) for part in evaluate(two, "two")]
+        command[command.index(option) + 1] = str(path)
+        return excise(*command, fails=True)
+
+    assert "made from other generations" in swapped("--scores", one / "scores-0.jsonl")
+    assert "made from other generations" in swapped("--fluency", one / "fluency.jsonl")
+    assert "its selection is not that of" in swapped("--perplexity", one / "perplexity.json")
+    assert "a second file of scorer" in swapped("--scores", two / "scores-1.jsonl")
+    assert "lacks score" in swapped("--scores", two / "fluency.jsonl")
+    other = selection_file(tmp_path / "w.json", tiny_model, 3)
+    assert "not made with" in excise(*evaluate(two, "two"), "--selection", other, fails=True)
+    excise(*evaluate(two, "two"), "--selection", selection)
+
+
+def test_evaluate_refuses_prompts_with_different_numbers_of_draws(
+    excise: Run, chain: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = chain("one")
+    lines = (folder / "generations.jsonl").read_text().splitlines()
+    (folder / "generations.jsonl").write_text("\n".join(lines[:-1]) + "\n")
+    assert "same number of different draws, found [2, 3]" in excise(*evaluate(folder, "one"), fails=True)
+
+
+def test_fluency_refuses_another_model(excise: Run, chain: Callable[..., Path], other_model: Path) -> None:
+    folder = chain("one")
+    command = ("fluency", "--model", other_model, "--generations", folder / "generations.jsonl")
+    assert "give the unpruned model" in excise(*command, "--output", folder / "f.jsonl", fails=True)
