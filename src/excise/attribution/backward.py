@@ -53,7 +53,7 @@ class _Probe(torch.autograd.Function):
         reading.layers[ctx.layer] = token_sum(relevance)
         if ctx.layer == 0 and reading.padding is not None:
             flat = gradient.reshape(reading.samples, -1, gradient.shape[-1])
-            if flat[reading.padding.to(flat.device)].any():
+            if flat[reading.padding.to(flat.device)].nan_to_num(posinf=0, neginf=0).any():
                 raise ExciseError(
                     "a padding token has relevance: some attention of this model ran without its mask. "
                     "Use --batch-size 1, and report the model."

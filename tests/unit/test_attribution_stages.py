@@ -1,0 +1,266 @@
+"""attribute, merge, average, differential, control: through the command line's own arguments, on a real tiny model."""
+
+import argparse
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from excise.artefacts import read_tensors, write_jsonl
+from excise.attribution import DRAWN, MEASURED
+from excise.errors import ExciseError
+
+
+def stage(name: str, *arguments: object) -> None:
+    module = importlib.import_module(f"excise.stages.{name}")
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    module.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+@pytest.fixture(scope="session")
+def references(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Path]:
+    """Two corpora under two seeds each; samples of unequal length."""
+    folder = tmp_path_factory.mktemp("references")
+    found = {}
+    for corpus, count in (("general", 7), ("toxic", 5)):
+        for seed in (0, 1):
+            generator = torch.Generator().manual_seed(100 * seed + count)
+            rows = []
+            for number in range(count):
+                length = 6 + int(torch.randint(6, (), generator=generator))
+                ids = torch.randint(2, 260, (length,), generator=generator).tolist()
+                rows.append({"id": f"{number}", "input_ids": ids, "target_start": 1 + number % 4})
+            found[corpus, seed] = folder / f"{corpus}-{seed}.jsonl"
+            write_jsonl(found[corpus, seed], {"stage": "reference"}, rows)
+    return found
+
+
+def attribute(model: Path, reference: Path, output: Path, *more: object, method: str = "lrp", seed: int = 0) -> Path:
+    corpus = reference.stem.split("-")[0]
+    options = ["--corpus", corpus, "--batch-size", 2, "--device", "cpu", "--threads", 1]
+    options += ["--seed", seed, *more, "--output", output]
+    stage("attribute", "--method", method, "--model", model, "--reference", reference, *options)
+    return output
+
+
+def scores(model: Path, references: Any, corpus: str, folder: Path, method: str) -> Path:
+    files = [
+        attribute(model, references[corpus, seed], folder / f"{corpus}{seed}", method=method, seed=seed)
+        for seed in (1, 0)
+    ]
+    stage("average", "--statistics", *files, "--model", model, "--output", folder / corpus)
+    return folder / corpus
+
+
+@pytest.mark.parametrize("method", MEASURED)
+def test_shards_merge_to_the_bytes_of_the_whole(method: str, tiny_model: Path, references: Any, tmp_path: Path) -> None:
+    reference = references["general", 0]
+    whole = attribute(tiny_model, reference, tmp_path / "whole", method=method)
+    for count in (1, 2, 3, 6):
+        shards = [
+            attribute(
+                tiny_model, reference, tmp_path / f"{index}-{count}", "--shard", f"{index}/{count}", method=method
+            )
+            for index in range(count)
+        ]
+        stage("merge", *reversed(shards), "--output", tmp_path / "merged")
+        assert (tmp_path / "merged").read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("method", MEASURED)
+def test_the_chain_from_statistics_to_differential(
+    method: str, tiny_model: Path, references: Any, tmp_path: Path
+) -> None:
+    paths = {corpus: scores(tiny_model, references, corpus, tmp_path, method) for corpus in ("general", "toxic")}
+    stage("differential", "--general", paths["general"], "--toxic", paths["toxic"], "--output", tmp_path / "d")
+    meta, tensors = read_tensors(tmp_path / "d")
+    general_meta, general = read_tensors(paths["general"])
+    _, toxic = read_tensors(paths["toxic"])
+    assert meta["method"] == method
+    assert meta["general"]["samples"] == 14
+    assert meta["toxic"]["seeds"] == [0, 1]
+    assert general_meta["corpus"] == {"id": "general", "seeds": [0, 1]}
+    assert tensors["difference"].shape == (2, 24)
+    assert tensors["difference"].dtype == torch.float64
+    assert torch.equal(tensors["difference"], tensors["general"] - tensors["toxic"])
+    if method == "aura":
+        assert torch.equal(tensors["general"], torch.full((2, 24), 0.5, dtype=torch.float64))
+        assert tensors["toxic"].min() >= 0
+        assert tensors["toxic"].max() <= 1
+        assert "general_by_seed" not in tensors
+        return
+    assert torch.equal(tensors["general"], general["score"])
+    assert torch.equal(tensors["toxic_by_seed"], toxic["by_seed"])
+    if method == "wanda":
+        assert "standard_error" not in tensors
+    else:
+        expected = (general["standard_error"] ** 2 + toxic["standard_error"] ** 2).sqrt()
+        assert torch.equal(tensors["standard_error"], expected)
+
+
+def test_the_score_is_the_mean_of_the_per_sample_values(tiny_model: Path, references: Any, tmp_path: Path) -> None:
+    files = [
+        attribute(tiny_model, references["toxic", seed], tmp_path / f"{seed}", "--per-sample", seed=seed)
+        for seed in (0, 1)
+    ]
+    meta, tensors = read_tensors(files[0])
+    assert sorted(meta["sample_ids"]) == ["0", "1", "2", "3", "4"]
+    assert tensors["relevance_rows"].shape == (5, 2, 24)
+    torch.testing.assert_close(tensors["relevance"], tensors["relevance_rows"].sum(0))
+    rows = torch.cat([read_tensors(file)[1]["relevance_rows"] for file in files])
+    stage("average", "--statistics", *files, "--model", tiny_model, "--output", tmp_path / "scores")
+    _, found = read_tensors(tmp_path / "scores")
+    torch.testing.assert_close(found["score"], rows.mean(0))
+    torch.testing.assert_close(found["standard_error"], rows.std(0) / 10**0.5)
+
+
+def test_the_order_of_seeds_does_not_matter(tiny_model: Path, references: Any, tmp_path: Path) -> None:
+    files = [attribute(tiny_model, references["toxic", s], tmp_path / f"{s}", seed=s) for s in (0, 1)]
+    for name, order in (("ab", files), ("ba", files[::-1])):
+        stage("average", "--statistics", *order, "--model", tiny_model, "--output", tmp_path / name)
+    assert (tmp_path / "ab").read_bytes() == (tmp_path / "ba").read_bytes()
+
+
+@pytest.mark.parametrize("method", DRAWN)
+def test_controls_have_the_form_of_a_differential(method: str, tiny_model: Path, tmp_path: Path) -> None:
+    for seed in (0, 0, 1):
+        output = tmp_path / f"{seed}"
+        before = output.read_bytes() if output.exists() else None
+        stage("control", "--method", method, "--model", tiny_model, "--seed", seed, "--output", output)
+        assert before in (None, output.read_bytes())
+    meta, tensors = read_tensors(tmp_path / "0")
+    assert meta["method"] == method
+    assert meta["model"]["fingerprint"]
+    assert tensors.keys() == {"difference"}
+    assert tensors["difference"].shape == (2, 24)
+    assert torch.equal(tensors["difference"], read_tensors(tmp_path / "1")[1]["difference"]) == (method == "magnitude")
+
+
+def test_a_missing_shard_is_named(tiny_model: Path, references: Any, tmp_path: Path) -> None:
+    part = attribute(tiny_model, references["general", 0], tmp_path / "part", "--shard", "0/2")
+    with pytest.raises(ExciseError, match=r"2 of 4 batches are missing \(2, 3\)"):
+        stage("merge", part, "--output", tmp_path / "merged")
+    with pytest.raises(ExciseError, match=r"part: 2 of 4 batches are missing"):
+        stage("average", "--statistics", part, "--model", tiny_model, "--output", tmp_path / "scores")
+    with pytest.raises(ExciseError, match=r"part cannot be added.*batches 0 to 1 would be counted twice"):
+        stage("merge", part, part, "--output", tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ({"--target": "last-max"}, r"settings\.target"),
+        ({"--batch-size": "4"}, "batches in all|batch_size"),
+        ({"--tokens": "not-special"}, r"settings\.excluded_token_ids|settings\.tokens"),
+        ({"--dtype": "bfloat16"}, r"model\.dtype"),
+        ({"--corpus": "another"}, r"corpus\.id"),
+        ({"--seed": "7"}, r"corpus\.seed"),
+        ({"--aggregate": "abs"}, r"settings\.aggregate"),
+    ],
+)
+def test_shards_of_something_else_are_refused_by_name(
+    more: dict[str, str], name: str, tiny_model: Path, references: Any, tmp_path: Path
+) -> None:
+    reference = references["general", 0]
+    first = attribute(tiny_model, reference, tmp_path / "first", "--shard", "0/2")
+    arguments = [text for pair in more.items() for text in pair]
+    second = attribute(tiny_model, reference, tmp_path / "second", "--shard", "1/2", *arguments)
+    with pytest.raises(ExciseError, match=name):
+        stage("merge", first, second, "--output", tmp_path / "merged")
+
+
+def test_statistics_of_another_model_method_or_reference_are_refused(
+    tiny_model: Path, other_model: Path, references: Any, tmp_path: Path
+) -> None:
+    reference = references["general", 0]
+    first = attribute(tiny_model, reference, tmp_path / "first", "--shard", "0/2")
+    other = attribute(other_model, reference, tmp_path / "other", "--shard", "1/2")
+    with pytest.raises(ExciseError, match=r"model\.fingerprint"):
+        stage("merge", first, other, "--output", tmp_path / "merged")
+    gradient = attribute(tiny_model, reference, tmp_path / "gradient", "--shard", "1/2", method="gradient")
+    with pytest.raises(ExciseError, match=r"code is|method is 'lrp' in one, 'gradient'"):
+        stage("merge", first, gradient, "--output", tmp_path / "merged")
+    elsewhere = attribute(tiny_model, references["general", 1], tmp_path / "elsewhere", "--shard", "1/2")
+    with pytest.raises(ExciseError, match=r"corpus\.sha256"):
+        stage("merge", first, elsewhere, "--output", tmp_path / "merged")
+
+
+def test_averages_and_differentials_of_misfits_are_refused(
+    tiny_model: Path, other_model: Path, references: Any, tmp_path: Path
+) -> None:
+    ours = attribute(tiny_model, references["general", 0], tmp_path / "ours")
+    with pytest.raises(ExciseError, match="not for the model given"):
+        stage("average", "--statistics", ours, "--model", other_model, "--output", tmp_path / "scores")
+    with pytest.raises(ExciseError, match=r"a seed is given twice \(0, 0\)"):
+        stage("average", "--statistics", ours, ours, "--model", tiny_model, "--output", tmp_path / "scores")
+    toxic = attribute(tiny_model, references["toxic", 1], tmp_path / "toxic", seed=1)
+    with pytest.raises(ExciseError, match=r"corpus\.id is 'general' in one, 'toxic' in the other"):
+        stage("average", "--statistics", ours, toxic, "--model", tiny_model, "--output", tmp_path / "scores")
+    stage("average", "--statistics", ours, "--model", tiny_model, "--output", tmp_path / "general-scores")
+    last = attribute(tiny_model, references["toxic", 0], tmp_path / "last", "--target", "last-max")
+    stage("average", "--statistics", last, "--model", tiny_model, "--output", tmp_path / "last-scores")
+    with pytest.raises(ExciseError, match=r"settings\.target is 'continuation' in one, 'last-max'"):
+        stage(
+            *("differential", "--general", tmp_path / "general-scores", "--toxic", tmp_path / "last-scores"),
+            *("--output", tmp_path / "d"),
+        )
+    with pytest.raises(ExciseError, match=r"written by excise attribute; give neuron scores"):
+        stage("differential", "--general", ours, "--toxic", ours, "--output", tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--shard", "2/2"], "--shard 2/2"),
+        (["--shard", "half"], "--shard 'half': must be I/N"),
+        (["--target", "last"], "--target: unknown target 'last'"),
+        (["--tokens", "some"], "--tokens: unknown tokens"),
+        (["--aggregate", "mean"], "--aggregate: unknown aggregate"),
+        (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
+        (["--dtype", "float16"], "--dtype: float16 is refused.*overflow"),
+        (["--dtype", "int8"], "unknown dtype 'int8'"),
+    ],
+)
+def test_bad_arguments_are_refused(
+    arguments: list[str], message: str, tiny_model: Path, references: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(ExciseError, match=message):
+        attribute(tiny_model, references["general", 0], tmp_path / "out", *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_special_tokens_are_left_out_and_recorded(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [{"id": str(n), "input_ids": [0, 40 + n, 50, 60, 70, 1], "target_start": 2} for n in range(3)]
+    write_jsonl(tmp_path / "general-0.jsonl", {}, rows)
+    output = attribute(tiny_model, tmp_path / "general-0.jsonl", tmp_path / "out", "--tokens", "not-special")
+    meta, tensors = read_tensors(output)
+    assert meta["settings"]["excluded_token_ids"] == [0, 1]
+    assert meta["counts"] == {"batches": 2, "samples": 3, "tokens": 12}
+    assert int(tensors["tokens"]) == 12
+
+
+def test_recomputation_gives_the_same_sums(tiny_model: Path, references: Any, tmp_path: Path) -> None:
+    reference = references["general", 0]
+    plain, recomputed = (
+        read_tensors(attribute(tiny_model, reference, tmp_path / f"out{len(more)}", *more))[1]
+        for more in ((), ("--recompute",))
+    )
+    for name, value in plain.items():
+        assert torch.equal(value, recomputed[name])
+
+
+def test_importing_the_stages_loads_nothing_heavy() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\n"
+        "from excise.stages import attribute, merge, average, differential, control\n"
+        "print(sorted({'torch', 'transformers', 'numpy', 'safetensors'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
