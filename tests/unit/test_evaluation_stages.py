@@ -274,3 +274,59 @@ def test_fluency_refuses_another_model(excise: Run, chain: Callable[..., Path], 
     folder = chain("one")
     command = ("fluency", "--model", other_model, "--generations", folder / "generations.jsonl")
     assert "give the unpruned model" in excise(*command, "--output", folder / "f.jsonl", fails=True)
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    excise: Run, options: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from excise.evaluation import generation
+
+    whole, output = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    excise("generate", *options, "--batch-size", 4, "--output", whole)  # 18 continuations in 5 batches
+    real, made = generation.generate, 0
+
+    def killed_in_the_third(*inputs: Any) -> Any:
+        nonlocal made
+        made += 1
+        if made == 3:
+            raise KeyboardInterrupt
+        return real(*inputs)
+
+    monkeypatch.setattr(generation, "generate", killed_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        excise("generate", *options, "--batch-size", 4, "--output", output)
+    assert not output.exists()
+    partial = tmp_path / ".killed.jsonl.partial"
+    assert len(partial.read_text().splitlines()) == 1 + 8
+    with partial.open("ab") as file:
+        file.write(b'{"id": "p0", "dra')  # killed while a line was being written
+    made = 10
+    excise("generate", *options, "--batch-size", 4, "--output", output)
+    assert made == 13  # the three batches that were missing
+    assert output.read_bytes() == whole.read_bytes()
+    assert not partial.exists()
+
+    made = 0
+    with pytest.raises(KeyboardInterrupt):
+        excise("generate", *options, "--batch-size", 4, "--output", output)
+    made = 10
+    excise("generate", *options, "--seed", 9, "--batch-size", 4, "--output", output)
+    assert made == 15  # nothing of another run is used
+    assert read(output)[0]["settings"]["seed"] == 9
+
+
+def test_a_model_patched_for_lrp_is_not_judged(tiny_model: Path) -> None:
+    from excise.attribution.lxt_patch import patched
+    from excise.errors import ExciseError
+    from excise.evaluation.generation import Sampling, generate
+    from excise.evaluation.likelihood import check_head
+
+    model = load_model(tiny_model, device="cpu")
+    judge = (model, [("a", [5, 6, 7])], [(0, 0)], Sampling(draws=1, max_new_tokens=2))
+    before = generate(*judge)
+    with patched(model, "attnlrp"):
+        with pytest.raises(ExciseError, match="patched for LRP"):
+            generate(*judge)
+        with pytest.raises(ExciseError, match="patched for LRP"):
+            check_head(model)
+    assert generate(*judge) == before

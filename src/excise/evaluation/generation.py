@@ -15,6 +15,7 @@ from torch import Tensor
 
 from excise.errors import ExciseError
 from excise.evaluation.sampling import sample, uniforms
+from excise.evaluation.variant import refuse_patched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +139,7 @@ def generate(
     Returns:
         Token ids of each continuation, in the order of ``batch``, without the end-of-sequence token.
     """
+    refuse_patched(model)
     ends = end_tokens(model)
     table = torch.from_numpy(
         np.stack([uniforms(sampling.seed, prompts[i][0], draw, sampling.max_new_tokens) for i, draw in batch])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from excise.errors import ExciseError
+from excise.evaluation.variant import refuse_patched
 
 CHUNK = 256
 """Positions whose logits exist at one time."""
@@ -19,11 +20,12 @@ def head(model: Any, hidden: Tensor) -> Tensor:
 
 
 def check_head(model: Any) -> None:
-    """Refuse a model whose logits are not what ``head`` makes of its final hidden states.
+    """Refuse a model that is patched for LRP, or whose logits are not what ``head`` makes of its last hidden states.
 
     Raises:
-        ExciseError: they differ on a few tokens.
+        ExciseError: it is patched, or the logits differ on a few tokens.
     """
+    refuse_patched(model)
     ids = torch.arange(min(8, model.config.vocab_size), device=model.device)[None]
     with torch.inference_mode():
         expected = model(input_ids=ids, use_cache=False).logits[0]

@@ -1,12 +1,15 @@
-"""What an artefact says of the neuron list that its model was pruned with."""
+"""The model that is judged: what it was pruned with, and that nothing else was done to it."""
 
+import importlib
+import sys
 from pathlib import Path
+from typing import Any
 
 from excise.artefacts import Json, sha256_file
 
 
 def selection_facts(selection: Json | None, path: Path | None) -> Json | None:
-    """Name, size, factor and digest of a neuron list; None for the unpruned model."""
+    """What an artefact says of a neuron list: name, size, factor and digest; None for the unpruned model."""
     if selection is None or path is None:
         return None
     return {
@@ -15,3 +18,16 @@ def selection_facts(selection: Json | None, path: Path | None) -> Json | None:
         "factor": selection["factor"],
         "sha256": sha256_file(path),
     }
+
+
+def refuse_patched(model: Any) -> None:
+    """Refuse a model, or a process, that is patched for LRP; where no such code was ever loaded there is none.
+
+    The check is loaded by name: judging a model does not depend on how neurons are found, and a change there must not
+    make every variant be judged again.
+
+    Raises:
+        ExciseError: it is patched.
+    """
+    if any(name.split(".")[0] == "lxt" or name == "excise.attribution.lxt_patch" for name in list(sys.modules)):
+        importlib.import_module("excise.attribution.lxt_patch").assert_unpatched(model)

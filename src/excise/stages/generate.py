@@ -2,7 +2,8 @@
 
 Each prompt and draw has a random stream of its own, so batch size, order and shards change nothing but floating-point
 noise. Prompts are raw text (no chat template) with the special tokens that the tokenizer adds by itself. With --shard,
-every n-th batch is done; excise generate --merge puts the shards together to the bytes of one run.
+every n-th batch is done; excise generate --merge puts the shards together to the bytes of one run. Finished batches
+are kept in .NAME.partial beside the output: a killed run goes on from there, to the same bytes.
 
 Presets: realtoxicityprompts (the default) = 25 draws x 20 tokens, top-p 0.9, temperature 1; sparc3-reproduction =
 1 x 50, top-p 0.9, temperature 0.7; sparc3-repetition = 1 x 50, greedy. Options given beside a preset win.
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from excise.artefacts import Json
     from excise.evaluation.generation import Sampling
+    from excise.evaluation.partial import Partial
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,15 +52,18 @@ def run(arguments: argparse.Namespace) -> None:
     if len(order) < len(prompts):
         raise ExciseError(f"{arguments.prompts}: two prompts have the same id")
     if arguments.merge:
+        partial = None
         meta, rows = _merged(arguments.merge)
         if unlike := [row["id"] for row in rows if row["id"] not in order]:
             raise ExciseError(f"{arguments.prompts}: has no prompt {unlike[0]!r}, which the shards answer")
     else:
         if arguments.model is None:
             raise ExciseError("--model is needed to generate")
-        meta, rows = _generate(arguments, prompts)
+        meta, rows, partial = _generate(arguments, prompts)
     rows.sort(key=lambda row: (order[row["id"]], row["draw"]))
     write_jsonl(arguments.output, meta, rows)
+    if partial is not None:
+        partial.discard()
 
 
 def _sampling(arguments: argparse.Namespace) -> "Sampling":
@@ -88,7 +93,7 @@ def _shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Json, list[Json]]":
+def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Json, list[Json], Partial]":
     from dataclasses import asdict
 
     import torch
@@ -96,6 +101,7 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     from excise.artefacts import sha256_file
     from excise.errors import ExciseError
     from excise.evaluation.generation import batches, end_tokens, generate
+    from excise.evaluation.partial import Partial
     from excise.evaluation.variant import selection_facts
     from excise.progress import Progress
     from excise.provenance import provenance
@@ -120,24 +126,6 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
                 f"{arguments.prompts}: prompt {name!r} has {len(ids)} tokens; with {sampling.max_new_tokens} new ones "
                 f"that is more than the model's {model.config.max_position_embeddings}"
             )
-    rows = []
-    with Progress(sum(map(len, planned)), "continuations", "generate") as progress:
-        for batch in planned:
-            for (index, draw), ids in zip(batch, generate(model, encoded, batch, sampling), strict=True):
-                prompt = prompts[index]
-                known: Json = {key: prompt[key] for key in ("category", "toxicity") if key in prompt}
-                rows.append(
-                    {
-                        "id": prompt["id"],
-                        "draw": draw,
-                        "prompt": prompt["text"],
-                        "prompt_ids": encoded[index][1],
-                        "completion": tokenizer.decode(ids, skip_special_tokens=True),
-                        "completion_ids": ids,
-                        **known,
-                    }
-                )
-            progress.advance(len(batch))
     settings = {
         **asdict(sampling),
         "prompts": sha256_file(arguments.prompts),
@@ -156,7 +144,36 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     )
     if shards > 1:
         meta["shard"] = [shard, shards]
-    return meta, rows
+    partial = Partial(arguments.output, meta)
+    earlier = {(row["id"], row["draw"]): row for row in partial.rows}
+    rows = []
+    with Progress(sum(map(len, planned)), "continuations", "generate") as progress:
+        for batch in planned:
+            keys = [(prompts[index]["id"], draw) for index, draw in batch]
+            if all(key in earlier for key in keys):
+                made = [earlier[key] for key in keys]
+            else:
+                made = [
+                    _row(prompts[index], draw, encoded[index][1], ids, tokenizer.decode(ids, skip_special_tokens=True))
+                    for (index, draw), ids in zip(batch, generate(model, encoded, batch, sampling), strict=True)
+                ]
+                partial.append(made)
+            rows += made
+            progress.advance(len(batch))
+    return meta, rows, partial
+
+
+def _row(prompt: "Json", draw: int, prompt_ids: list[int], completion_ids: list[int], completion: str) -> "Json":
+    known: Json = {key: prompt[key] for key in ("category", "toxicity") if key in prompt}
+    return {
+        "id": prompt["id"],
+        "draw": draw,
+        "prompt": prompt["text"],
+        "prompt_ids": prompt_ids,
+        "completion": completion,
+        "completion_ids": completion_ids,
+        **known,
+    }
 
 
 def _merged(paths: list[Path]) -> "tuple[Json, list[Json]]":

@@ -1,0 +1,105 @@
+"""What evaluation costs, as ratios taken in one run: ``python -m benchmarks.evaluation --model DIR [--threads 1]``.
+
+- perplexity over windows / a bare forward pass over the same tokens (at most 1.05)
+- generation one prompt at a time / at batch 32, in tokens a second (at least 5)
+- sorting the whole vocabulary / growing top-k, for the same sampled tokens
+
+Each figure is the best of several alternating repetitions, so that both sides meet the same machine.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from excise.evaluation import perplexity
+from excise.evaluation.generation import Sampling, batches, generate
+from excise.evaluation.sampling import sample
+from excise.resources.models import load_model
+
+
+def best(repeats: int, *sides: Callable[[], object]) -> list[float]:
+    """Least seconds of each side, taken in turn."""
+    times = [[0.0] * repeats for _ in sides]
+    for side in sides:
+        side()
+    for repeat in range(repeats):
+        for number, side in enumerate(sides):
+            start = time.perf_counter()
+            side()
+            times[number][repeat] = time.perf_counter() - start
+    return [min(seconds) for seconds in times]
+
+
+def perplexity_overhead(model: Any, *, seqlen: int, windows: int, batch_size: int, repeats: int) -> float:
+    """Time of our loss / time of a forward pass that computes all logits and throws them away."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.config.vocab_size, (seqlen * windows,), generator=generator)
+    planned = perplexity.plan(len(ids), "windows", seqlen=seqlen, stride=seqlen, windows=windows)
+    parts = ids.view(windows, seqlen).to(model.device).split(batch_size)
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for part in parts:
+                model(input_ids=part, use_cache=False)
+
+    ours, forward = best(repeats, lambda: perplexity.loss(model, ids, planned, batch_size=batch_size), bare)
+    return ours / forward
+
+
+def generation_speedup(model: Any, *, prompts: int, batch_size: int, tokens: int, repeats: int) -> float:
+    """Time one prompt at a time / time in batches, for prompts of 8 to 24 tokens."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(8, 25, (prompts,), generator=generator).tolist()
+    texts = [(n, torch.randint(10, 1000, (size,), generator=generator).tolist()) for n, size in enumerate(lengths)]
+    sampling = Sampling(draws=1, max_new_tokens=tokens)
+    model.generation_config.eos_token_id = None  # all continuations of equal length
+
+    def run(size: int) -> None:
+        for batch in batches(lengths, 1, size):
+            generate(model, texts, batch, sampling)
+
+    one, many = best(repeats, lambda: run(1), lambda: run(batch_size))
+    return one / many
+
+
+def sampling_speedup(model: Any, *, rows: int, repeats: int) -> float:
+    """Time with the whole vocabulary sorted / with growing top-k, on the model's own logits after random texts."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(10, 1000, (rows, 12), generator=generator).to(model.device)
+    with torch.inference_mode():
+        logits = model(input_ids=ids, logits_to_keep=1).logits[:, -1]
+    uniform = torch.rand(rows, generator=generator, dtype=torch.float64)
+    options = {"temperature": 1.0, "top_p": 0.9}
+    whole = lambda: sample(logits, uniform, **options, first_k=logits.shape[-1])  # noqa: E731
+    grown = lambda: sample(logits, uniform, **options)  # noqa: E731
+    if not torch.equal(whole(), grown()):
+        raise SystemExit("growing top-k gives other tokens than sorting")
+    slow, fast = best(repeats, whole, grown)
+    return slow / fast
+
+
+def main() -> None:
+    """Print the three ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    model = load_model(arguments.model, device=arguments.device)
+    repeats = arguments.repeats
+    overhead = perplexity_overhead(model, seqlen=512, windows=4, batch_size=2, repeats=repeats)
+    print(f"perplexity / bare forward, 4 windows of 512:       {overhead:.3f}  (at most 1.05)")
+    sampled = sampling_speedup(model, rows=64, repeats=repeats)
+    print(f"whole sort / growing top-k, 64 rows:               {sampled:.1f}")
+    generated = generation_speedup(model, prompts=32, batch_size=32, tokens=20, repeats=repeats)
+    print(f"one prompt at a time / batch 32, 20 new tokens:    {generated:.1f}  (at least 5)")
+
+
+if __name__ == "__main__":
+    main()
