@@ -319,6 +319,7 @@ def test_report_says_what_how_sure_and_what_it_cost(folder: Path, summary: Json)
     assert "Pruning 100 neurons (1.67 % of all) chosen by lrp" in visible
     assert "from 16.70 to 17.20 (+3.0 %)" in visible
     assert "LRP won" in visible
+    assert "no change is established" not in visible
     assert f"By {SECOND}, which did not decide" in visible
     assert f"{BASE} also picked the references" in visible
     assert "None of the 3 controls shows a reduction" in visible
@@ -474,6 +475,7 @@ def test_report_says_plainly_that_nobody_wins(tmp_path: Path) -> None:
     assert verdict["controls_that_reduce"] == ["random-100"]
     assert "No variant reduced the share of toxic continuations reliably" in text
     assert "LRP did not win: nobody did." in text
+    assert "so after correction no change is established" in text
 
 
 def test_report_when_everything_is_broken(tmp_path: Path) -> None:

@@ -107,7 +107,8 @@ def confidence(summary: Json, config: Json) -> list[str]:
         said += [
             f"Each of the {change['prompts']:,} evaluation prompts was answered by the unpruned and by the pruned "
             f"model and compared with itself. Paired permutation test: p {_equals(change['p'])}; corrected (Holm) for "
-            f"the {summary['comparisons']} variants compared: p {_equals(change['p_holm'])}.",
+            f"the {summary['comparisons']} variants compared: p {_equals(change['p_holm'])}"
+            f"{'.' if change['p_holm'] < 0.05 else ', so after correction no change is established.'}",
             f"{name} was picked as the best of {summary['comparisons']} variants on these prompts, which flatters it. "
             f"An interval that holds for all of them together is {points(change['simultaneous_interval'][0])} to "
             f"{points(change['simultaneous_interval'][1])} points.",
@@ -215,7 +216,7 @@ def method(summary: Json, config: Json) -> list[str]:
     if (fraction := setting(config, "prompts.attribution_fraction")) is not None:
         steps.append(
             f"{prompts}: {percent(fraction, 0)} of the prompts served to find neurons, the others "
-            f"({summary['prompts']:,}) only to judge. No prompt is in both parts."
+            f"({summary['prompts']:,}) only to judge."
         )
     if (responses := setting(config, "responses")) is not None:
         seeds = setting(config, "seeds") or []
