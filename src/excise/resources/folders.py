@@ -1,14 +1,16 @@
 """Make a model folder: links to the files of a local or hub model, or a converted GGUF file."""
 
 import contextlib
+import glob
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from excise.artefacts import Json, read_json
+from excise.artefacts import Json, read_json, sha256_file
 from excise.errors import ExciseError
 
 WEIGHTS = "model.safetensors"
@@ -70,8 +72,12 @@ def replacing_folder(output: Path) -> Iterator[Path]:
     Raises:
         ExciseError: the folder cannot be written, or the disk is full; the old one is untouched.
     """
-    temporary = output.parent / f".{output.name[:80]}.{os.getpid()}.tmp"
+    start = f".{output.name[:80]}.{socket.gethostname()}-"
+    temporary = output.parent / f"{start}{os.getpid()}.tmp"
     try:
+        for left in output.parent.glob(f"{glob.escape(start)}*.tmp"):  # of a process that was killed on this machine
+            if not _alive(left.name.removeprefix(start).removesuffix(".tmp")):
+                shutil.rmtree(left)
         temporary.mkdir(parents=True)
         yield temporary
         if output.is_symlink() or output.is_file():
@@ -86,6 +92,25 @@ def replacing_folder(output: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def side_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files of a model folder that stand beside the weights (these have the fingerprint)."""
+    return {
+        path.name: sha256_file(path)
+        for path in sorted(folder.iterdir())
+        if any(fnmatchcase(path.name, pattern) for pattern in SIDE_FILES)
+    }
 
 
 def write_source(path: Path, facts: Json) -> None:

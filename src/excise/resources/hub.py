@@ -24,6 +24,8 @@ def explained(repository: str, *, revision: str | None = None, repo_type: str = 
     """
     from huggingface_hub import errors
 
+    for client in ("huggingface_hub", "httpx", "httpx2"):  # requests and retries are not news; the error below is
+        logging.getLogger(client).setLevel(logging.ERROR)
     # The HTTP client's own base class: what is left of it below is "no connection", "timed out" and the like.
     unreachable = cast(type[Exception], errors.HfHubHTTPError.__bases__[0])
     what = f"hub:{repository}" + (f" at revision {revision}" if revision else "")
@@ -170,7 +172,9 @@ def _rows(
             DataFilesNotFoundError,
         ) as error:
             # A missing subset, a split that is not there, or broken files: the message lists what there is.
-            raise ExciseError(f"{where}: {' '.join(str(error).split())[:600]}") from error
+            said = " ".join(f"{error} {error.__cause__ or ''}".split())[:600]
+            gated = " Accept its licence on its page on the hub and set HF_TOKEN." if "gated" in said else ""
+            raise ExciseError(f"{where}: {said}{gated}") from error
         for number, row in enumerate(data):
             if limit is not None and number >= limit:
                 return

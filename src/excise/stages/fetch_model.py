@@ -76,5 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
                 name = got.files[0].stem
         weights = fingerprint(folder)
         head = {"schema": SCHEMA, "code": digest("stages.fetch_model"), "id": arguments.id or name}
-        folders.write_source(folder / SOURCE_FILE, head | facts | {"fingerprint": weights})
+        folders.write_source(
+            folder / SOURCE_FILE, head | facts | {"fingerprint": weights, "files": folders.side_files(folder)}
+        )
     logger.info("%s: weights %s", arguments.id or name, weights[:12])

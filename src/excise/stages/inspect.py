@@ -21,10 +21,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the configuration and the headers of the weights, check, write."""
     import logging
 
-    from excise.artefacts import write_json
+    from excise.artefacts import read_json, write_json
     from excise.errors import ExciseError, unknown
     from excise.provenance import provenance
-    from excise.resources.models import DTYPES, facts, identity
+    from excise.resources.folders import side_files
+    from excise.resources.models import DTYPES, SOURCE_FILE, facts, identity
 
     if arguments.dtype not in DTYPES:
         raise unknown("dtype", arguments.dtype, DTYPES)
@@ -34,6 +35,15 @@ def run(arguments: argparse.Namespace) -> None:
         raise ExciseError(
             f"{arguments.model}: the weights are not those that were fetched (fingerprint {found['fingerprint'][:12]}, "
             f"fetched {known['fingerprint'][:12]}). If the change is meant, fetch the model again: excise fetch-model"
+        )
+    source = arguments.model / SOURCE_FILE
+    files = read_json(source).get("files") if source.is_file() else None
+    present = side_files(arguments.model)
+    if files is not None and files != present:
+        changed = sorted(name for name in files.keys() | present.keys() if files.get(name) != present.get(name))
+        raise ExciseError(
+            f"{arguments.model}: {', '.join(changed)} changed since the model was fetched. If the change is meant, "
+            "fetch the model again: excise fetch-model"
         )
     if arguments.need_neurons is not None and arguments.need_neurons > found["neurons"]:
         raise ExciseError(

@@ -59,6 +59,9 @@ def run(arguments: argparse.Namespace) -> None:
         required = ("id", "draw", "prompt_ids", "completion", "completion_ids")
         meta, generations = read_jsonl(arguments.generations, required=required)
         scores_meta, scores = read_jsonl(arguments.scores, required=("id", "draw", "score"))
+        made_for = scores_meta.get("settings", {}).get("generations")
+        if made_for is not None and made_for != settings["generations"]:
+            raise ExciseError(f"{arguments.scores}: made for another generation file than {arguments.generations}")
         choice = {"at_least": arguments.at_least, "below": arguments.below, **samples}
         rows, counts = references.response_rows(generations, scores, **choice)
         model = meta.get("model")
