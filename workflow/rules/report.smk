@@ -36,7 +36,6 @@ rule summary:
         f"{MODEL}/logs/summary.log",
     params:
         options=flags(
-            scorer=config["evaluation"]["scorers"][0],
             seed=config["seed"],
             resamples=config["evaluation"]["resamples"],
             max_perplexity_increase=config["evaluation"]["max_perplexity_increase"],
