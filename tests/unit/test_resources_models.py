@@ -1,0 +1,325 @@
+"""Model folders: linked, converted from GGUF, inspected."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from excise.artefacts import read_json
+from excise.resources import folders
+from excise.resources.models import fingerprint, identity, load_model
+from tests.conftest import TEXT, make_model
+
+
+def make_gguf(folder: Path, path: Path, *, quantised: bool = False, architecture: str = "llama") -> None:
+    """Write a Llama folder as llama.cpp's converter does (it permutes the rows of query and key)."""
+    import gguf
+    from safetensors.numpy import load_file
+
+    config = read_json(folder / "config.json")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    writer = gguf.GGUFWriter(str(path), architecture)
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_tokenizer_model("gpt2")
+    vocabulary = tokenizer["model"]["vocab"]
+    writer.add_token_list(sorted(vocabulary, key=vocabulary.__getitem__))
+    writer.add_token_types([3, 3] + [1] * (len(vocabulary) - 2))
+    writer.add_token_merges([" ".join(merge) for merge in tokenizer["model"]["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_pad_token_id(1)
+    names = {
+        "model.embed_tokens": "token_embd",
+        "model.norm": "output_norm",
+        "lm_head": "output",
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+    }
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        count = heads if "q_proj" in name else kv_heads if "k_proj" in name else None
+        if count is not None:
+            parts = tensor.reshape(count, 2, tensor.shape[0] // count // 2, tensor.shape[1])
+            tensor = parts.swapaxes(1, 2).reshape(tensor.shape)
+        stem = name.removesuffix(".weight")
+        place = stem.split(".")
+        target = f"blk.{place[2]}.{names['.'.join(place[3:])]}" if "layers" in stem else names[stem]
+        if quantised and tensor.ndim == 2:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(f"{target}.weight", gguf.quantize(tensor, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(f"{target}.weight", np.ascontiguousarray(tensor))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    """A model whose widths are multiples of 32, as blocks of quantised weights need."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64}
+    return make_model(tmp_path_factory.mktemp("llama") / "model", **sizes)
+
+
+def test_a_gguf_file_becomes_the_model_it_was_made_from(llama, tmp_path, excise):
+    import torch
+    from transformers import AutoTokenizer
+
+    make_gguf(llama, tmp_path / "it's a modèle.gguf")
+    for name in ("one", "two"):
+        excise("fetch-model", "--source", tmp_path / "it's a modèle.gguf", "--output", tmp_path / name)
+    assert fingerprint(tmp_path / "one") == fingerprint(llama)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()
+    }
+    source = read_json(tmp_path / "one" / "excise.json")
+    assert source["id"] == "it's a modèle"
+    assert source["source"] == "it's a modèle.gguf"
+    assert source["tokenizer"] == {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>", "adds_bos": False}
+    assert not [path for path in (tmp_path / "one").iterdir() if str(tmp_path) in path.read_bytes().decode("latin-1")]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    ids = torch.tensor([AutoTokenizer.from_pretrained(tmp_path / "one").encode(TEXT)])
+    assert ids.tolist() == [AutoTokenizer.from_pretrained(llama).encode(TEXT)]
+    with torch.no_grad():
+        logits = [load_model(folder)(ids).logits for folder in (tmp_path / "one", llama)]
+    assert torch.equal(*logits)
+
+
+def test_quantised_weights_are_unpacked(llama, tmp_path, excise):
+    from safetensors.numpy import load_file
+
+    make_gguf(llama, tmp_path / "q.gguf", quantised=True)
+    excise("fetch-model", "--source", tmp_path / "q.gguf", "--id", "mine", "--output", tmp_path / "q")
+    tensors, originals = (load_file(folder / "model.safetensors") for folder in (tmp_path / "q", llama))
+    assert tensors.keys() == originals.keys()
+    assert all(tensor.dtype == np.float32 for tensor in tensors.values())
+    for name, tensor in tensors.items():
+        # Q8_0: blocks of 32 values, each rounded to a multiple of (largest of the block) / 127.
+        limit = abs(originals[name]).max() / 127 * 0.51 + 1e-3 if tensor.ndim == 2 else 0
+        assert abs(tensor - originals[name]).max() <= limit, name
+    excise("fetch-model", "--source", tmp_path / "q.gguf", "--dtype", "bfloat16", "--output", tmp_path / "q")
+    excise("inspect", "--model", tmp_path / "q", "--output", tmp_path / "facts.json")
+    assert read_json(tmp_path / "facts.json")["dtype_on_disk"] == ["BF16"]
+    assert "quantization_config" not in read_json(tmp_path / "q" / "config.json")
+
+
+def test_bad_gguf_is_named(llama, tmp_path, excise):
+    (tmp_path / "no.gguf").write_bytes(b"no model")
+    command = ("fetch-model", "--output", tmp_path / "out", "--source")
+    assert "no.gguf: not a GGUF file" in excise(*command, tmp_path / "no.gguf", fails=True)
+    make_gguf(llama, tmp_path / "odd.gguf", architecture="nonsense")
+    assert "odd.gguf: cannot be converted: " in excise(*command, tmp_path / "odd.gguf", fails=True)
+    assert "unknown dtype 'float16'" in excise(*command, tmp_path / "odd.gguf", "--dtype", "float16", fails=True)
+    (tmp_path / "a.txt").touch()
+    assert "a folder or one .gguf file, not a.txt" in excise(*command, tmp_path / "a.txt", fails=True)
+    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.fixture
+def copy(tiny_model, tmp_path):
+    """The tiny model in a folder that may be written to."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "my “model”"))
+
+
+def test_a_local_folder_is_linked_to(copy, tmp_path, excise, monkeypatch):
+    for name in ("pytorch_model.bin", "modeling_evil.py", "optimizer.pt", "consolidated.safetensors", "LICENSE"):
+        (copy / name).write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    excise("fetch-model", "--source", copy.name, "--output", "out")
+    links = {path.name: path.readlink() for path in (tmp_path / "out").iterdir() if path.is_symlink()}
+    assert links.keys() == {
+        "LICENSE", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    assert all(target == copy / name for name, target in links.items())
+    assert {path.name for path in (tmp_path / "out").iterdir()} == links.keys() | {"excise.json"}
+    known = identity(tmp_path / "out", "float32")
+    assert known == {
+        "id": copy.name,
+        "revision": None,
+        "fingerprint": fingerprint(tmp_path / "out"),
+        "dtype": "float32",
+    }
+    assert str(tmp_path) not in (tmp_path / "out" / "excise.json").read_text()
+    load_model(tmp_path / "out")
+
+
+def test_sharded_weights_are_the_same_model(copy, tmp_path, excise):
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(copy).save_pretrained(tmp_path / "parts", max_shard_size="10KB")
+    shutil.copy(copy / "tokenizer.json", tmp_path / "parts")
+    excise("fetch-model", "--source", tmp_path / "parts", "--output", tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("model-*-of-*.safetensors"))) > 1
+    assert fingerprint(tmp_path / "out") == fingerprint(copy)
+    next((tmp_path / "parts").glob("model-00001*")).unlink()
+    said = excise("fetch-model", "--source", tmp_path / "parts", "--output", tmp_path / "new", fails=True)
+    assert "model-00001-of-" in said
+    assert "not there" in said
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), "no config.json in it"),
+        (
+            lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+            "it has pytorch_model.bin. Pickled weights",
+        ),
+        (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "unknown model type 'bert'"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json"),
+    ],
+)
+def test_an_unusable_folder_is_refused_and_the_old_one_stays(copy, tmp_path, excise, spoil, message):
+    spoil(copy)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    assert message in excise("fetch-model", "--source", copy, "--output", tmp_path / "out", fails=True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["old"]
+    assert {path.name for path in tmp_path.iterdir()} == {"out", copy.name}
+
+
+def test_what_a_killed_fetch_left_is_removed(copy, tmp_path, excise):
+    import os
+    import socket
+    import subprocess
+    import sys
+
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    start = f".out.{socket.gethostname()}-"
+    for name in (f"{start}{dead.pid}.tmp", f"{start}{os.getppid()}.tmp", ".out.elsewhere-1.tmp"):
+        (tmp_path / name).mkdir()
+    excise("fetch-model", "--source", copy, "--output", tmp_path / "out")
+    left = {path.name for path in tmp_path.iterdir() if path.name.startswith(".")}
+    assert left == {f"{start}{os.getppid()}.tmp", ".out.elsewhere-1.tmp"}
+
+
+def test_inspect_says_what_the_model_is(copy, tmp_path, excise):
+    excise("fetch-model", "--source", copy, "--output", tmp_path / "out")
+    excise("inspect", "--model", tmp_path / "out", "--need-neurons", 48, "--output", tmp_path / "m.json")
+    facts = read_json(tmp_path / "m.json")
+    model = load_model(copy)
+    expected = {
+        "id": copy.name, "architecture": "llama", "layers": 2, "neurons_per_layer": 24, "neurons": 48,
+        "hidden_size": 16, "vocabulary": model.config.vocab_size, "max_positions": 256, "dtype_on_disk": ["F32"],
+        "parameters": sum(p.numel() for p in model.parameters()), "fingerprint": fingerprint(copy),
+        "tied_embeddings": False, "revision": None,
+    }  # fmt: skip
+    meta = facts.pop("meta")
+    assert facts == expected
+    assert meta["model"]["fingerprint"] == fingerprint(copy)
+    said = excise("inspect", "--model", tmp_path / "out", "--need-neurons", 49, "--output", tmp_path / "x", fails=True)
+    assert "49 neurons are to be selected; it has 48 (2 layers x 24)" in said
+    assert "unknown dtype" in excise(
+        "inspect", "--model", copy, "--dtype", "half", "--output", tmp_path / "x", fails=True
+    )
+
+
+def test_inspect_notices_changed_weights_and_files(copy, other_model, tmp_path, excise):
+    excise("fetch-model", "--source", copy, "--output", tmp_path / "out")
+    command = ("inspect", "--model", tmp_path / "out", "--output", tmp_path / "m.json")
+    weights = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes((other_model / "model.safetensors").read_bytes())
+    assert "the weights are not those that were fetched" in excise(*command, fails=True)
+    (copy / "model.safetensors").write_bytes(weights)
+    excise(*command)
+    (copy / "tokenizer.json").write_text("{}")
+    assert "tokenizer.json changed since the model was fetched" in excise(*command, fails=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"intermediate_size": 32},
+            "2 layers x 32 neurons, but the weights hold (16, 24) for layers.0.mlp.down_proj.weight",
+        ),
+        ({"num_hidden_layers": 3}, "the weights hold nothing for layers.2.mlp.down_proj.weight"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "its weights are quantised"),
+        ({"model_type": "mamba"}, "unknown model type 'mamba'"),
+    ],
+)
+def test_inspect_refuses_a_model_that_cannot_be_pruned(copy, tmp_path, excise, change, message):
+    config = read_json(copy / "config.json")
+    (copy / "config.json").write_text(json.dumps(config | change))
+    assert message in excise("inspect", "--model", copy, "--output", tmp_path / "m.json", fails=True)
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt2"])
+def test_inspect_knows_other_families(family, tmp_path, excise):
+    from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
+
+    if family == "opt":
+        model = OPTForCausalLM(
+            OPTConfig(
+                vocab_size=50,
+                hidden_size=8,
+                ffn_dim=24,
+                num_hidden_layers=3,
+                num_attention_heads=2,
+                word_embed_proj_dim=8,
+            )
+        )
+    else:
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=8, n_layer=3, n_head=2))
+    model.save_pretrained(tmp_path / family)
+    excise("inspect", "--model", tmp_path / family, "--output", tmp_path / "m.json")
+    facts = read_json(tmp_path / "m.json")
+    assert (facts["architecture"], facts["layers"]) == (family, 3)
+    assert facts["neurons_per_layer"] == {"opt": 24, "gpt2": 32}[family]
+    assert facts["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert facts["tied_embeddings"] is True
+
+
+def test_incomplete_weights_are_not_filled_with_random_numbers(copy):
+    from safetensors.numpy import load_file, save_file
+
+    from excise.errors import ExciseError
+
+    tensors = load_file(copy / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ExciseError, match=r"lack 1 tensors of the model \(model\.layers\.1\.mlp\.up_proj\.weight\)"):
+        load_model(copy)
+
+
+def test_a_folder_that_cannot_be_written_is_named(copy, tmp_path, excise):
+    (tmp_path / "file").touch()
+    said = excise("fetch-model", "--source", copy, "--output", tmp_path / "file" / "out", fails=True)
+    assert "cannot be written" in said
+
+
+def test_only_what_a_model_needs_is_asked_from_the_hub():
+    from fnmatch import fnmatch
+
+    wanted = ["config.json", "tokenizer.model", "model.safetensors", "model-00001-of-00002.safetensors", "LICENSE.md"]
+    unwanted = [
+        "pytorch_model.bin",
+        "modeling_x.py",
+        "consolidated.safetensors",
+        "model.fp16.onnx",
+        "training_args.bin",
+    ]
+    assert all(any(fnmatch(name, pattern) for pattern in folders.PATTERNS) for name in wanted)
+    assert not any(fnmatch(name, pattern) for name in unwanted for pattern in folders.PATTERNS)
