@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from excise.artefacts import Json
 from excise.errors import ExciseError
 from excise.pruning import prune
@@ -47,8 +49,8 @@ def export(folder: Path, selection: Json, output: Path, *, base: Json, evaluatio
         if output.exists():
             shutil.rmtree(output)
         temporary.replace(output)
-    except OSError as error:
-        raise ExciseError(f"{output}: cannot be written ({error.strerror or error}); nothing is left behind") from error
+    except (OSError, SafetensorError) as error:
+        raise ExciseError(f"{output}: cannot be written ({error}); nothing is left behind") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

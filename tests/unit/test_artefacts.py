@@ -32,12 +32,26 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_an_error_that_names_the_file_and_keeps_the_old_one():
-    message = "cannot be written"
-    with pytest.raises(ExciseError, match=message), replacing("/dev/full/x") as file:
-        file.write(b"x")
-    with pytest.raises(ExciseError, match=message), replacing("/proc/none/x") as file:
-        file.write(b"x")
+def test_a_disk_that_fills_up_while_writing_is_an_error_and_keeps_the_old_file(tmp_path):
+    """A limit on the size of files makes the operating system fail the write half-way, as a full disk does."""
+    path = tmp_path / "a.json"
+    write_json(path, {}, {"value": 1})
+    script = (
+        "import resource, sys\n"
+        "from excise.artefacts import write_json\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "write_json(sys.argv[1], {}, {'value': 'x' * 100_000})\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=False)
+    assert "cannot be written (File too large)" in result.stderr
+    assert read_json(path)["value"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ExciseError, match="cannot be written"):
+        write_json(tmp_path / "file" / "a.json", {}, {})
 
 
 def test_nan_is_not_written(tmp_path):

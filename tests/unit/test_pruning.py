@@ -1,6 +1,8 @@
 """Pruning: what it changes, that it can be undone, and that the export equals it."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -144,6 +146,22 @@ def test_the_exported_model_gives_the_same_logits_bit_for_bit(excise, tmp_path, 
     assert json.loads((output / "neurons.json").read_text())["neurons"] == chosen["neurons"]
     assert json.loads((output / "excise.json").read_text())["fingerprint"] == fingerprint(output)
     assert [entry.name for entry in output.parent.iterdir()] == ["pruned"]
+
+
+def test_a_full_disk_during_export_leaves_nothing_behind(tmp_path, tiny_model):
+    path = tmp_path / "neurons.json"
+    path.write_text(json.dumps(selection((0, 1), model=tiny_model)))
+    script = (
+        "import resource, sys\n"
+        "from excise.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", script, "apply", path, tiny_model, "--output", tmp_path / "out"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1, result.stderr
+    assert "cannot be written" in result.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["neurons.json"]
 
 
 def test_a_neuron_list_of_another_model_is_refused(excise, tmp_path, tiny_model, other_model):
