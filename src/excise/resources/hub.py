@@ -16,7 +16,9 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def explained(repository: str, *, revision: str | None = None, repo_type: str = "model") -> Iterator[None]:
+def explained(
+    repository: str, *, revision: str | None = None, repo_type: str = "model", inside: str = ""
+) -> Iterator[None]:
     """Turn what the hub's client raises into messages for people.
 
     Raises:
@@ -49,7 +51,7 @@ def explained(repository: str, *, revision: str | None = None, repo_type: str = 
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError) as error:
         raise _unreachable(what) from error
     except errors.EntryNotFoundError as error:
-        raise ExciseError(f"{what}: the repository lacks a file: {_first_line(error)}") from error
+        raise ExciseError(f"{what}: the repository has no file {inside!r}; its page ({page}) lists them") from error
     except (errors.HFValidationError, errors.HfHubHTTPError) as error:
         raise ExciseError(
             f"{what}: the hub refused: {_first_line(error)} For 401 or 403 set HF_TOKEN to a token that may read it."
@@ -83,7 +85,7 @@ def download_file(repository: str, inside: str, *, revision: str | None, repo_ty
     """
     from huggingface_hub import hf_hub_download
 
-    with explained(repository, revision=revision, repo_type=repo_type):
+    with explained(repository, revision=revision, repo_type=repo_type, inside=inside):
         path = Path(hf_hub_download(repository, inside, revision=revision, repo_type=repo_type))
     return path, _commit(path)
 
