@@ -18,7 +18,7 @@ import torch
 from excise.evaluation import perplexity
 from excise.evaluation.generation import Sampling, batches, generate
 from excise.evaluation.sampling import sample
-from excise.resources.models import load_model
+from excise.resources.models import load_model, load_tokenizer
 
 
 def best(repeats: int, *sides: Callable[[], object]) -> list[float]:
@@ -39,7 +39,7 @@ def perplexity_overhead(model: Any, *, seqlen: int, windows: int, batch_size: in
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(model.config.vocab_size, (seqlen * windows,), generator=generator)
     planned = perplexity.plan(len(ids), "windows", seqlen=seqlen, stride=seqlen, windows=windows)
-    parts = ids.view(windows, seqlen).to(model.device).split(batch_size)
+    parts = torch.split(ids.view(windows, seqlen).to(model.device), batch_size)
 
     def bare() -> None:
         with torch.inference_mode():
@@ -66,16 +66,19 @@ def generation_speedup(model: Any, *, prompts: int, batch_size: int, tokens: int
     return one / many
 
 
-def sampling_speedup(model: Any, *, rows: int, repeats: int) -> float:
-    """Time with the whole vocabulary sorted / with growing top-k, on the model's own logits after random texts."""
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(10, 1000, (rows, 12), generator=generator).to(model.device)
+def sampling_speedup(model: Any, tokenizer: Any, *, rows: int, repeats: int) -> float:
+    """Time with the whole vocabulary sorted / with growing top-k, on the model's logits on prose (our docstring)."""
+    ids = torch.tensor(tokenizer(str(__doc__) * 2)["input_ids"][:rows], device=model.device)
     with torch.inference_mode():
-        logits = model(input_ids=ids, logits_to_keep=1).logits[:, -1]
-    uniform = torch.rand(rows, generator=generator, dtype=torch.float64)
-    options = {"temperature": 1.0, "top_p": 0.9}
-    whole = lambda: sample(logits, uniform, **options, first_k=logits.shape[-1])  # noqa: E731
-    grown = lambda: sample(logits, uniform, **options)  # noqa: E731
+        logits = model(input_ids=ids[None], use_cache=False).logits[0]
+    uniform = torch.rand(len(logits), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def whole() -> torch.Tensor:
+        return sample(logits, uniform, temperature=1.0, top_p=0.9, first_k=logits.shape[-1])
+
+    def grown() -> torch.Tensor:
+        return sample(logits, uniform, temperature=1.0, top_p=0.9)
+
     if not torch.equal(whole(), grown()):
         raise SystemExit("growing top-k gives other tokens than sorting")
     slow, fast = best(repeats, whole, grown)
@@ -95,7 +98,7 @@ def main() -> None:
     repeats = arguments.repeats
     overhead = perplexity_overhead(model, seqlen=512, windows=4, batch_size=2, repeats=repeats)
     print(f"perplexity / bare forward, 4 windows of 512:       {overhead:.3f}  (at most 1.05)")
-    sampled = sampling_speedup(model, rows=64, repeats=repeats)
+    sampled = sampling_speedup(model, load_tokenizer(arguments.model), rows=64, repeats=repeats)
     print(f"whole sort / growing top-k, 64 rows:               {sampled:.1f}")
     generated = generation_speedup(model, prompts=32, batch_size=32, tokens=20, repeats=repeats)
     print(f"one prompt at a time / batch 32, 20 new tokens:    {generated:.1f}  (at least 5)")

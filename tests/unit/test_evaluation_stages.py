@@ -270,6 +270,26 @@ def test_evaluate_refuses_prompts_with_different_numbers_of_draws(
     assert "same number of different draws, found [2, 3]" in excise(*evaluate(folder, "one"), fails=True)
 
 
+def test_fluency_of_the_first_draws_only(excise: Run, chain: Callable[..., Path], tiny_model: Path) -> None:
+    folder = chain("one")
+    everything = read(folder / "fluency.jsonl")[1]
+    command = ("fluency", "--model", tiny_model, "--dtype", "float64", "--device", "cpu", "--draws")
+    files = ("--generations", folder / "generations.jsonl", "--output", folder / "fluency.jsonl")
+    excise(*command, 2, *files)
+    found = read(folder / "fluency.jsonl")[1]
+    expected = [row for row in everything if row["draw"] < 2]
+    assert [(row["id"], row["draw"], row["tokens"]) for row in found] == [
+        (row["id"], row["draw"], row["tokens"]) for row in expected
+    ]
+    assert [row["nll"] for row in found] == pytest.approx([row["nll"] for row in expected], rel=1e-10)
+    excise(*evaluate(folder, "one"))
+    degeneration = json.loads((folder / "evaluation.json").read_text())["degeneration"]
+    assert degeneration["fluency_draws"] == 2
+    nll = sum(row["nll"] for row in expected) / sum(row["tokens"] for row in expected)
+    assert degeneration["fluency_nll"] == pytest.approx(nll)
+    assert "no generations in it" in excise(*command, 0, *files, fails=True)
+
+
 def test_fluency_refuses_another_model(excise: Run, chain: Callable[..., Path], other_model: Path) -> None:
     folder = chain("one")
     command = ("fluency", "--model", other_model, "--generations", folder / "generations.jsonl")

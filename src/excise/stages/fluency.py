@@ -12,6 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     parser.add_argument("--model", type=Path, required=True, help="folder of the unpruned model")
     parser.add_argument("--generations", type=Path, required=True, help="generations, JSONL")
+    parser.add_argument("--draws", type=int, help="read only the first so many draws of each prompt (default: all)")
     parser.add_argument("--batch-size", type=int, default=64, help="continuations read together (default 64)")
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
@@ -34,8 +35,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.batch_size < 1:
         raise ExciseError(f"--batch-size {arguments.batch_size}: must be at least 1")
     generated, rows = read_jsonl(arguments.generations, ("id", "draw", "prompt_ids", "completion_ids"))
+    if arguments.draws is not None:
+        rows = [row for row in rows if row["draw"] < arguments.draws]
     if not rows:
-        raise ExciseError(f"{arguments.generations}: no generations in it")
+        raise ExciseError(f"{arguments.generations}: no generations in it (--draws {arguments.draws})")
     base = identity(arguments.model, arguments.dtype)
     writer = generated.get("model", base)
     if writer["fingerprint"] != base["fingerprint"]:
@@ -64,6 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         provenance(
             "fluency",
             {
+                "draws": arguments.draws,
                 "batch_size": arguments.batch_size,
                 "device": resolve_device(arguments.device).type,
                 "threads": torch.get_num_threads(),
