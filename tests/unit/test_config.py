@@ -88,7 +88,7 @@ def test_variants_are_named_after_selection_draw_and_number():
         (changed("selections", "lrp", "general", value="nuetral"), "Did you mean 'neutral'"),
         (changed("selections", "lrp", "draws", value=2), "draws and like belong to method random"),
         (changed("selections", "random", "like", value="lrp-plain2"), "unknown selection 'lrp-plain2'"),
-        (changed("selections", "lrp", "factor", value=1), "greater than or equal to the exclusive maximum"),
+        (changed("selections", "lrp", "factor", value=1), "greater than or equal to the maximum of 1"),
         (changed("export", value="lrp-99"), "unknown variant 'lrp-99'"),
         (changed("evaluation", "perplexity", "text", value="wikitext2"), "unknown text 'wikitext2'"),
         (changed("models", "a/b", value={"source": "x"}), "models: 'a/b' does not match"),
