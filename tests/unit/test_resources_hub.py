@@ -77,13 +77,23 @@ class Hub(http.server.BaseHTTPRequestHandler):
                 200, data, {"ETag": etag, "X-Repo-Commit": COMMIT, "Content-Type": "application/octet-stream"}
             )
         if rest[:1] == ["tree"]:
-            tree = [
-                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}  # noqa: S324
-                for name, data in self.files.items()
-            ]
-            return self.send(200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
+            return self.send(200, self.tree("/".join(rest[2:])), {"Content-Type": "application/json"})
         info = {"id": "me/open", "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.files]}
         return self.send(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+
+    def tree(self, folder):
+        """The entries of a folder, or of all folders if the client asks so."""
+        start = f"{folder}/" if folder else ""
+        entries = {}
+        for name, data in self.files.items():
+            if name.startswith(start):
+                below = name[len(start) :].split("/")
+                if len(below) == 1 or "recursive=true" in self.path.lower():
+                    oid = hashlib.sha1(data).hexdigest()  # noqa: S324
+                    entries[name] = {"type": "file", "path": name, "size": len(data), "oid": oid}
+                else:
+                    entries[start + below[0]] = {"type": "directory", "path": start + below[0], "oid": "0" * 40}
+        return json.dumps(list(entries.values())).encode()
 
     def send(self, status, data=b"", headers=()):
         self.send_response(status)
@@ -239,3 +249,22 @@ configs:
     meta, rows = read_jsonl(tmp_path / "p.jsonl")
     assert [(row["text"], row["toxicity"]) for row in rows] == [("a", 0.5)]
     assert meta["settings"]["revision"] == COMMIT
+
+
+def test_a_data_set_from_the_hub_and_again_without_it(hub, run, tmp_path):
+    card = b"---\nconfigs:\n- config_name: raw\n  data_files: [{split: test, path: raw/test-*}]\n- config_name: other\n"
+    Hub.files = {
+        "README.md": card + b"  data_files: [{split: test, path: other/test-*}]\n---\n",
+        "raw/test-0.parquet": parquet([{"text": "one"}, {"text": ""}, {"text": "three"}]),
+        "other/test-0.parquet": parquet([{"text": "other"}]),
+    }
+    command = ("fetch-text", "--source", "me/open", "--name", "raw", "--output")
+    run(*command, "one.jsonl", HF_ENDPOINT=hub)
+    meta, rows = read_jsonl(tmp_path / "one.jsonl")
+    assert [row["text"] for row in rows] == ["one", "", "three"]
+    assert meta["settings"]["revision"] == COMMIT
+    assert not [path for path, _ in Hub.asked if "other" in path and "parquet" in path]
+    run(*command, "two.jsonl", HF_HUB_OFFLINE="1")
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+    run(*command, "three.jsonl", "--limit", 1, HF_ENDPOINT=hub)
+    assert [row["text"] for row in read_jsonl(tmp_path / "three.jsonl")[1]] == ["one"]

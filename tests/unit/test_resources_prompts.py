@@ -165,6 +165,7 @@ RTP = {"filename": "x", "challenging": True, "prompt": {"text": "So", "toxicity"
         ("p.json", '[{"text": "a"}, "b"]', [], [{"text": "a"}, {"text": "b"}]),
         ("p.txt", "a\nb\na\n", [], [{"text": "a"}, {"text": "b"}]),
         ("p.tsv", 'toxic\tneutral\nhe "is\tfine\n', ["--field", "toxic"], [{"text": 'he "is'}]),
+        ("p.tsv", 'toxic\tneutral\n"he ""is\n so"\tfine\n', ["--field", "toxic"], [{"text": 'he "is\n so'}]),
         ("p.csv", 'text,toxicity\n"a, b",0.5\n', [], [{"text": "a, b", "toxicity": 0.5}]),
     ],
 )  # fmt: skip

@@ -91,9 +91,9 @@ def download_file(repository: str, inside: str, *, revision: str | None, repo_ty
 
 
 def download_snapshot(
-    repository: str, *, revision: str | None, repo_type: str, patterns: Iterable[str] | None = None
+    repository: str, *, revision: str | None, repo_type: str, patterns: Iterable[str]
 ) -> tuple[Path, str]:
-    """The files at the top of a repository that match ``patterns`` (all files if None).
+    """The files at the top of a repository that match ``patterns``; offline, whatever of it is there.
 
     Returns:
         The snapshot folder in the hub's cache, and its commit.
@@ -108,8 +108,8 @@ def download_snapshot(
             repository,
             revision=revision,
             repo_type=repo_type,
-            allow_patterns=list(patterns) if patterns is not None else None,
-            ignore_patterns=["*/*"] if patterns is not None else None,
+            allow_patterns=list(patterns),
+            ignore_patterns=["*/*"],
         )
     return Path(path), _commit(Path(path) / "x")
 
@@ -138,13 +138,12 @@ def dataset_rows(
     Raises:
         ExciseError: it cannot be had.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
 
+    # Also notes in the cache which commit the revision is, so that the same request works without the hub later.
+    folder, commit = download_snapshot(repository, revision=revision, repo_type="dataset", patterns=["README.md"])
     if constants.HF_HUB_OFFLINE:
-        folder, commit = download_snapshot(repository, revision=revision, repo_type="dataset")
         return folder_rows(folder, subset=subset, split=split, limit=limit, name=f"hub:{repository}"), commit
-    with explained(repository, revision=revision, repo_type="dataset"):
-        commit = str(HfApi().dataset_info(repository, revision=revision).sha)
     return _rows(repository, f"hub:{repository}", subset, split, limit, revision=commit), commit
 
 

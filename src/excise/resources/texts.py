@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from excise.artefacts import Json, read_jsonl
 from excise.errors import ExciseError, unknown
@@ -53,7 +52,7 @@ def records(path: Path) -> Iterator[tuple[str, Json]]:
     """The records of a structured file, each with words for its place in the file.
 
     JSON is a list of objects, or, as C4 is on the hub, JSON lines; JSONL has one object a line, and a first line
-    ``{"meta": ...}`` is passed over; CSV is quoted as usual, TSV has no quoting; both begin with their column names.
+    ``{"meta": ...}`` is passed over; CSV and TSV are quoted as usual and begin with their column names.
 
     Raises:
         ExciseError: a record is broken; names its line or place.
@@ -96,8 +95,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Json]]:
 
 def _table(path: Path, kind: str) -> Iterator[tuple[str, Json]]:
     lines = io.StringIO(read_text(path), newline="")
-    style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if kind == ".tsv" else {}
-    reader = csv.reader(lines, strict=True, **style)
+    reader = csv.reader(lines, strict=True, delimiter="\t" if kind == ".tsv" else ",")
     try:
         columns = next(reader, [])
         for row in reader:
