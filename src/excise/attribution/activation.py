@@ -10,7 +10,7 @@ from torch import nn
 from excise.attribution import Options, Values
 from excise.attribution.batches import Batch
 from excise.attribution.common import subtract
-from excise.attribution.forward import collect
+from excise.attribution.forward import absolute_sum, collect
 from excise.attribution.lxt_patch import assert_unpatched
 
 contrast = subtract
@@ -26,7 +26,7 @@ def measuring(model: nn.Module, options: Options) -> Iterator[Callable[[Batch], 
     assert_unpatched(model)
 
     def measure(batch: Batch) -> Values:
-        sums = collect(model, batch, neurons=lambda values: values.abs().sum(1, dtype=torch.float64))
+        sums = collect(model, batch, neurons=absolute_sum)
         return {"activation": sums["activation"] / batch.counted.sum(1).cpu()[:, None, None]}
 
     yield measure

@@ -6,7 +6,7 @@ column sum of weight x weight-gradient of the output projection, without ever fo
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -45,25 +45,55 @@ class _Probe(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (activation,), (gradient,), reading = ctx.saved_tensors, gradients, ctx.reading
-        precise = torch.promote_types(activation.dtype, torch.float32)
-        relevance = activation.to(precise) * gradient
-        relevance = relevance.view(reading.samples, -1, relevance.shape[-1])  # [samples, tokens, neurons]
-        if reading.counted is not None:
-            relevance = relevance * reading.counted.to(relevance.device)[..., None]
-        reading.layers[ctx.layer] = token_sum(relevance)
+        width = activation.shape[-1]
+        first, second = activation.view(reading.samples, -1, width), gradient.reshape(reading.samples, -1, width)
         if ctx.layer == 0 and reading.padding is not None:
-            flat = gradient.reshape(reading.samples, -1, gradient.shape[-1])
-            if flat[reading.padding.to(flat.device)].nan_to_num(posinf=0, neginf=0).any():
-                raise ExciseError(
-                    "a padding token has relevance: some attention of this model ran without its mask. "
-                    "Use --batch-size 1, and report the model."
-                )
+            refuse_padding(second[reading.padding.to(second.device)])
+        if reading.counted is not None:
+            second = second * reading.counted.to(second.device)[..., None]
+        reading.layers[ctx.layer] = token_sum(lambda block: wide(first[:, block]) * wide(second[:, block]), first)
         return (gradient / 2 if ctx.halve else gradient), None, None, None
 
 
-def token_sum(values: torch.Tensor) -> torch.Tensor:
-    """Sum over tokens, ``[samples, tokens, width] -> [samples, width]``, in float64 (float32 where there is none)."""
-    return values.sum(1, dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+def refuse_padding(gradients: torch.Tensor) -> None:
+    """Refuse gradients at padding, which are exactly zero where attention is masked. NaN is left to the engine.
+
+    Raises:
+        ExciseError: one is not zero.
+    """
+    if gradients.nan_to_num(posinf=0, neginf=0).any():
+        raise ExciseError(
+            "a padding token has relevance: some attention of this model ran without its mask. "
+            "Use --batch-size 1, and report the model."
+        )
+
+
+def wide(values: torch.Tensor) -> torch.Tensor:
+    """The same values in float32, or in float64 where they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def token_sum(terms: Callable[[slice], torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    """Sum over tokens in float64 (in float32 on devices that have no float64).
+
+    Sums of a few dozen tokens are made in the precision of the terms and added up in float64: as exact as the terms
+    themselves, no tensor of the size of the activations is made, and on a CPU the blocks stay in the cache.
+
+    Args:
+        terms: from a range of tokens to what is to be added, ``[samples, tokens of the range, width]``.
+        like: ``[samples, tokens, width]``: shape and device.
+
+    Returns:
+        ``[samples, width]``.
+    """
+    samples, tokens, width = like.shape
+    size = 32 if like.device.type == "cpu" else 256
+    total = torch.zeros(
+        samples, width, device=like.device, dtype=torch.float32 if like.device.type == "mps" else torch.float64
+    )
+    for start in range(0, tokens, size):
+        total += terms(slice(start, start + size)).sum(1)
+    return total
 
 
 def relevance(

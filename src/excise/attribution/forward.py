@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from excise.architectures import input_projections, neuron_shape, output_projections
-from excise.attribution.backward import embed, last_hidden
+from excise.attribution.backward import embed, last_hidden, token_sum, wide
 from excise.attribution.batches import Batch
 from excise.errors import ExciseError
 
@@ -61,6 +61,10 @@ def collect(
 
 
 def squared_norm(values: torch.Tensor) -> torch.Tensor:
-    """Squared norm over tokens, ``[samples, tokens, width] -> [samples, width]``, squares in float32 or better."""
-    precise = values.to(torch.promote_types(values.dtype, torch.float32))
-    return precise.square().sum(1, dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+    """Squared norm over tokens, ``[samples, tokens, width] -> [samples, width]``."""
+    return token_sum(lambda block: wide(values[:, block]).square(), values)
+
+
+def absolute_sum(values: torch.Tensor) -> torch.Tensor:
+    """Sum over tokens of absolute values, ``[samples, tokens, width] -> [samples, width]``."""
+    return token_sum(lambda block: wide(values[:, block]).abs(), values)
