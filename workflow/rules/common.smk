@@ -64,6 +64,19 @@ def of_kind(kind):
     ]
 
 
+def text_flags(wildcards):
+    """Where a text comes from."""
+    text = config["texts"][wildcards.text]
+    keys = ("source", "revision", "split", "field", "sha256", "limit", "label", "licence")
+    return flags(**{key: text[key] for key in keys}, name=text["subset"]) + (" --lines" if text["lines"] else "")
+
+
+def prompt_flags():
+    """Where the prompts come from."""
+    keys = ("source", "revision", "split", "field", "sha256", "only", "label", "licence")
+    return flags(**{key: config["prompts"][key] for key in keys}, name=config["prompts"]["subset"])
+
+
 def model_flags(wildcards):
     """How a job opens its model."""
     return flags(

@@ -108,8 +108,8 @@ rule reference_file:
     wildcard_constraints:
         corpus=alternatives(of_kind("file")),
     params:
-        most=lambda w: config["references"][w.corpus]["count"],
+        choice=lambda w: flags(**{key: config["references"][w.corpus][key] for key in ("count", "minimum")}),
         code=digest("stages.reference"),
     shell:
-        "excise reference --kind file --source {input.source:q} --model {input.model:q} --count {params.most} "
+        "excise reference --kind file --source {input.source:q} --model {input.model:q} {params.choice} "
         "--seed {wildcards.seed} --output {output:q} --log {log:q}"

@@ -37,15 +37,7 @@ rule fetch_text:
     wildcard_constraints:
         text=alternatives(config["texts"]),
     params:
-        source=lambda w: flags(
-            source=config["texts"][w.text]["source"],
-            revision=config["texts"][w.text]["revision"],
-            sha256=config["texts"][w.text]["sha256"],
-            name=config["texts"][w.text]["subset"],
-            split=config["texts"][w.text]["split"],
-            field=config["texts"][w.text]["field"],
-            label=config["texts"][w.text]["label"],
-        ),
+        source=text_flags,
         cache=f"{RESOURCES}/wheels",
         code=digest("stages.fetch_text"),
     shell:
