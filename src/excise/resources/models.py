@@ -93,11 +93,13 @@ def load_model(folder: str | Path, *, dtype: str = "float32", device: str = "aut
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     config = load_config(folder)
     architecture(config)
+    disable_progress_bar()  # it shows tensors, not seconds; our own bars follow
     model, loading = AutoModelForCausalLM.from_pretrained(
         str(folder), dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True, output_loading_info=True
     )
