@@ -65,7 +65,7 @@ class Statistics:
                 raise ExciseError(f"batches {max(first, start)} to {min(last, stop)} would be counted twice")
         level, index = node
         while (sibling := self.nodes.pop((level, index ^ 1), None)) is not None:
-            sums = _join(sibling, sums) if index % 2 else _join(sums, sibling)
+            sums = add(sibling, sums) if index % 2 else add(sums, sibling)
             level, index = level + 1, index // 2
         self.nodes[level, index] = sums
 
@@ -105,7 +105,7 @@ class Statistics:
             ordered = sorted(self.nodes, key=lambda node: _span(node)[0])
             total = self.nodes[ordered[0]]
             for node in ordered[1:]:
-                total = _join(total, self.nodes[node])
+                total = add(total, self.nodes[node])
             self._totals = total
         return self._totals
 
@@ -153,7 +153,12 @@ def _span(node: Node) -> tuple[int, int]:
     return index << level, ((index + 1) << level) - 1
 
 
-def _join(left: Sums, right: Sums) -> Sums:
+def add(left: Sums, right: Sums) -> Sums:
+    """Add two sets of sums, and join their rows, left before right.
+
+    Raises:
+        ExciseError: they are not the same sums.
+    """
     if left.keys() != right.keys():
         raise ExciseError(f"different sums: {', '.join(sorted(left.keys() ^ right.keys()))} only in one of them")
     return {

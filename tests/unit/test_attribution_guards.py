@@ -13,6 +13,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from benchmarks.gate import FAMILIES, error, samples, tiny
+from excise.architectures import output_projections
 from excise.attribution import MEASURED, Options, measured
 from excise.attribution.backward import relevance
 from excise.attribution.batches import pad
@@ -272,6 +273,30 @@ def test_accelerate_hooks_do_not_shadow_the_patch() -> None:
     assert hasattr(spread.model.norm, "_old_forward")
     assert torch.equal(run(spread), plain)
     assert_unpatched(spread)
+
+
+@pytest.mark.parametrize("method", [method for method in MEASURED if method != "lrp-abs-weights"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "opt", "gpt2", "phi3"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_an_offloaded_model_gives_the_same(family: str, method: str, recompute: bool) -> None:
+    """Weights that are not there between passes, as offloading leaves them."""
+    from accelerate import cpu_offload
+
+    expected = whole(tiny(family), method).totals()
+    away = cpu_offload(tiny(family), execution_device=torch.device("cpu"))
+    assert output_projections(away)[0].weight.is_meta
+    options = Options(recompute=recompute)
+    found = measure(away, measured(method), [pad(samples())], range(1), options=options, meta={"method": method})
+    for name, value in found.totals().items():
+        assert error(value, expected[name]) < 1e-12
+    assert_unpatched(away)
+
+
+def test_weight_scores_of_an_offloaded_model_are_refused() -> None:
+    from accelerate import cpu_offload
+
+    with pytest.raises(ExciseError, match="needs the weights in memory"):
+        whole(cpu_offload(tiny("llama"), execution_device=torch.device("cpu")), "lrp-abs-weights")
 
 
 LXT_PATCHED = """

@@ -120,6 +120,22 @@ def test_abs_aggregates_absolute_values_of_samples() -> None:
     assert (signed < 0).any()
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_absolute_weight_relevance_against_single_sample_weight_gradients(family: str) -> None:
+    from excise.architectures import input_projections
+
+    ours = values(tiny(family), "lrp-abs-weights")["relevance"]
+    for row, sample in enumerate(samples()):
+        model = tiny(family)
+        weights = [projections[-1].weight.requires_grad_() for projections in input_projections(model)]
+        with patched(model, "attnlrp") as patch:
+            record(model, pad([sample]), patch)
+        for layer, weight in enumerate(weights):
+            product = (weight * weight.grad).detach()
+            product = (product.T if family == "gpt2" else product)[-24:]
+            assert error(ours[row, layer], product.abs().sum(1)) < 1e-9
+
+
 def test_excluded_tokens_do_not_count() -> None:
     """Without the first token, the sums are those of the other tokens; counts say so."""
     model = tiny("llama")
@@ -304,4 +320,5 @@ def test_unknown_names_are_refused() -> None:
         measured("lpr")
     with pytest.raises(ExciseError, match="unknown control 'lrp'"):
         drawn("lrp")
-    assert set(MEASURED).isdisjoint(DRAWN)
+    assert MEASURED == ("activation", "aura", "gradient", "lrp", "lrp-abs-weights", "lrp-cp", "wanda")
+    assert DRAWN == ("magnitude", "random")

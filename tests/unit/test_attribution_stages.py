@@ -124,6 +124,22 @@ def test_the_order_of_seeds_does_not_matter(tiny_model: Path, references: Any, t
     assert (tmp_path / "ab").read_bytes() == (tmp_path / "ba").read_bytes()
 
 
+def test_corpora_pool_under_a_name(tiny_model: Path, references: Any, tmp_path: Path) -> None:
+    files = [
+        attribute(tiny_model, references[key], tmp_path / f"{key[0]}{key[1]}", "--per-sample", seed=key[1])
+        for key in sorted(references)
+    ]
+    for name, order in (("one", files), ("two", files[::-1])):
+        stage("average", "--statistics", *order, "--pool", "both", "--model", tiny_model, "--output", tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    meta, found = read_tensors(tmp_path / "one")
+    assert meta["corpus"] == {"id": "both", "seeds": [0, 1]}
+    assert meta["counts"]["samples"] == 24
+    rows = torch.cat([read_tensors(file)[1]["relevance_rows"] for file in files])
+    torch.testing.assert_close(found["score"], rows.mean(0))
+    assert found["by_seed"].shape == (2, 2, 24)
+
+
 @pytest.mark.parametrize("method", DRAWN)
 def test_controls_have_the_form_of_a_differential(method: str, tiny_model: Path, tmp_path: Path) -> None:
     for seed in (0, 0, 1):
@@ -195,7 +211,7 @@ def test_averages_and_differentials_of_misfits_are_refused(
     ours = attribute(tiny_model, references["general", 0], tmp_path / "ours")
     with pytest.raises(ExciseError, match="not for the model given"):
         stage("average", "--statistics", ours, "--model", other_model, "--output", tmp_path / "scores")
-    with pytest.raises(ExciseError, match=r"a seed is given twice \(0, 0\)"):
+    with pytest.raises(ExciseError, match=r"a seed is given twice \(general 0, general 0\)"):
         stage("average", "--statistics", ours, ours, "--model", tiny_model, "--output", tmp_path / "scores")
     toxic = attribute(tiny_model, references["toxic", 1], tmp_path / "toxic", seed=1)
     with pytest.raises(ExciseError, match=r"corpus\.id is 'general' in one, 'toxic' in the other"):

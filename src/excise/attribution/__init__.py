@@ -18,6 +18,7 @@ neurons with the lowest values are removed first.
 """
 
 import importlib
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -32,8 +33,16 @@ if TYPE_CHECKING:
 
     from excise.attribution.batches import Batch
 
-MEASURED = ("lrp", "lrp-cp", "gradient", "wanda", "activation", "aura")
-DRAWN = ("random", "magnitude")
+
+def _methods(function: str) -> tuple[str, ...]:
+    """The files beside this one that define ``function``: found by reading, for importing them would load torch."""
+    defines = re.compile(rf"^(def {function}\(|{function} = )", re.MULTILINE)
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return tuple(path.stem.replace("_", "-") for path in files if defines.search(path.read_text(encoding="utf-8")))
+
+
+MEASURED = _methods("measuring")
+DRAWN = _methods("draw")
 
 TARGETS = ("last-max", "continuation", "contrastive")
 """What a backward pass starts from; see ``attribution.targets``."""

@@ -9,6 +9,7 @@ from excise.artefacts import Json
 from excise.attribution import Measured, Options, Values
 from excise.attribution.backward import embed, last_hidden
 from excise.attribution.batches import Batch
+from excise.attribution.placement import input_device
 from excise.errors import ExciseError
 from excise.progress import Progress
 from excise.statistics import Statistics, batch_sums
@@ -41,7 +42,7 @@ def measure(
     """
     check_ready(model)
     statistics = Statistics(meta, len(batches))
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     samples = sum(len(batches[index].ids) for index in part)
     with Progress(samples, "samples", meta["method"]) as progress, method.measuring(model, options) as values_of:
         for index in part:

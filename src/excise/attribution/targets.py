@@ -40,6 +40,7 @@ def objective(model: Any, hidden: torch.Tensor, batch: Batch, target: str, eleme
     Returns:
         A scalar: the samples do not touch each other, so its gradient holds each sample's own.
     """
+    batch = batch.to(hidden.device)  # the last of several, where a model is spread
     if target == "last-max":
         last = batch.mask.sum(1) - 1
         states = hidden[torch.arange(len(last), device=last.device), last]
@@ -78,6 +79,7 @@ def chosen_logits(model: Any, states: torch.Tensor, tokens: torch.Tensor) -> tor
         everything: torch.Tensor = projection(states)
         return everything.gather(-1, tokens[:, None])[:, 0]
     precise = torch.promote_types(states.dtype, torch.float32)
+    states, tokens = states.to(weight.device), tokens.to(weight.device)
     logits = (states.to(precise) * weight[tokens].to(precise)).sum(-1)
     bias = getattr(projection, "bias", None)
     return logits if bias is None else logits + bias[tokens].to(precise)

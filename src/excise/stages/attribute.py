@@ -6,6 +6,7 @@ exactly the bytes of the whole.
 
 import argparse
 import logging
+import os
 from pathlib import Path
 
 from excise.attribution import AGGREGATES, MEASURED, TARGETS, TOKENS
@@ -36,7 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep only layer inputs, recompute the rest: less memory, a third slower",
     )
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default auto)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda, or spread: over all accelerators, then main memory (default auto)",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     parser.add_argument("--output", type=Path, required=True, help="statistics, safetensors")
 
@@ -49,6 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.attribution import Options, measured, module_name
     from excise.attribution.batches import make_batches, read_reference, shard
     from excise.attribution.engine import measure
+    from excise.attribution.placement import SPREAD, load_spread
     from excise.errors import unknown
     from excise.provenance import provenance
     from excise.resources.models import identity, load_config, load_model, resolve_device
@@ -64,8 +70,10 @@ def run(arguments: argparse.Namespace) -> None:
     excluded = special_tokens(arguments.model) if arguments.tokens == "not-special" else []
     batches = make_batches(samples, arguments.batch_size, excluded)
     part = shard(len(batches), *parse_shard(arguments.shard))
-    device = resolve_device(arguments.device)
+    spread = arguments.device == SPREAD
+    device = resolve_device("auto" if spread else arguments.device)
     if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True)
     meta = provenance(
         "attribute",
@@ -77,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
             "excluded_token_ids": excluded,
             "batch_size": arguments.batch_size,
             "per_sample": arguments.per_sample,
-            "device": device.type,
+            "device": SPREAD if spread else device.type,
             "threads": torch.get_num_threads(),
         },
         packages=method.PACKAGES,
@@ -96,7 +104,10 @@ def run(arguments: argparse.Namespace) -> None:
     logger.info(
         "%s of %d samples, batches %d to %d of %d", arguments.method, len(samples), part.start, part.stop, len(batches)
     )
-    model = load_model(arguments.model, dtype=arguments.dtype, device=str(device))
+    if spread:
+        model = load_spread(arguments.model, dtype=arguments.dtype)
+    else:
+        model = load_model(arguments.model, dtype=arguments.dtype, device=str(device))
     options = Options(target=arguments.target, aggregate=arguments.aggregate, recompute=arguments.recompute)
     statistics = measure(model, method, batches, part, options=options, meta=meta, per_sample=arguments.per_sample)
     statistics.write(arguments.output)

@@ -11,12 +11,15 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     parser.add_argument("--statistics", type=Path, nargs="+", required=True, help="merged statistics, one a seed")
+    parser.add_argument("--pool", help="name for several corpora added up as one (default: only one may be given)")
     parser.add_argument("--model", type=Path, required=True, help="model folder (its weights enter some scores)")
     parser.add_argument("--output", type=Path, required=True, help="neuron scores, safetensors")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Read, pool, score, write."""
+    import functools
+
     import torch
 
     from excise.artefacts import sha256_file, write_tensors
@@ -26,27 +29,30 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.provenance import provenance
     from excise.pruning import check_fits
     from excise.resources.models import identity
-    from excise.statistics import Statistics, refuse_difference
+    from excise.statistics import Statistics, add, refuse_difference
 
     read = [(Statistics.read(path), path) for path in arguments.statistics]
-    read.sort(key=lambda pair: pair[0].meta["corpus"]["seed"])
+    read.sort(key=lambda pair: (pair[0].meta["corpus"]["seed"], pair[0].meta["corpus"]["id"]))
     first, first_path = read[0]
     for other, path in read[1:]:
         try:
-            refuse_difference(first.meta, other.meta, ignored=VARYING)
+            refuse_difference(first.meta, other.meta, ignored=(*VARYING, "corpus.id") if arguments.pool else VARYING)
         except ExciseError as error:
             raise ExciseError(f"{first_path} and {path}: {error}") from error
-    seeds = [statistics.meta["corpus"]["seed"] for statistics, _ in read]
-    if len(set(seeds)) < len(seeds):
-        raise ExciseError(f"--statistics: a seed is given twice ({', '.join(map(str, seeds))}); it would count double")
+    given = [(statistics.meta["corpus"]["seed"], statistics.meta["corpus"]["id"]) for statistics, _ in read]
+    if len(set(given)) < len(given):
+        listed = ", ".join(f"{corpus} {seed}" for seed, corpus in given)
+        raise ExciseError(f"--statistics: a seed is given twice ({listed}); it would count double")
+    seeds = sorted({seed for seed, _ in given})
     model = identity(arguments.model, first.meta["model"]["dtype"])
     check_fits({"meta": first.meta}, model["fingerprint"], where=str(first_path))
-    totals = []
+    by_seed: dict[int, list[dict[str, torch.Tensor]]] = {seed: [] for seed in seeds}
     for statistics, path in read:
         try:
-            totals.append(statistics.totals())
+            by_seed[statistics.meta["corpus"]["seed"]].append(statistics.totals())
         except ExciseError as error:
             raise ExciseError(f"{path}: {error}") from error
+    totals = [functools.reduce(add, parts) for parts in by_seed.values()]
     method = first.meta["method"]
     tensors = neuron_scores(measured(method), totals, arguments.model)
     meta = provenance(
@@ -56,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
         modules=(module_name(method),),
         method=method,
         model=first.meta["model"],
-        corpus={"id": first.meta["corpus"]["id"], "seeds": seeds},
+        corpus={"id": arguments.pool or first.meta["corpus"]["id"], "seeds": seeds},
         counts={name: sum(int(total[name]) for total in totals) for name in ("samples", "tokens")},
         inputs=[sha256_file(path) for _, path in read],
         attribution={"code": first.meta["code"], "versions": first.meta["versions"]},
