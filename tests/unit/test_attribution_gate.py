@@ -90,6 +90,13 @@ def test_agreement_with_lxt(family: str, method: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_documentation_has_the_table_of_every_family_and_check() -> None:
+    text = (REPOSITORY / "docs" / "attribution.md").read_text(encoding="utf-8")
+    assert "| family | " + " | ".join(gate.CHECKS) + " |" in text
+    for family in gate.FAMILIES:
+        assert f"\n| {family} | " in text
+
+
 def test_float32_agrees_with_float64() -> None:
     results = []
     for dtype in (torch.float32, torch.float64):

@@ -1,0 +1,93 @@
+"""Measure the relevance of every single weight of some layers: one file a layer, as large as the layer.
+
+For pruning single weights only; neuron work never needs it. A range of layers is its own job, and needs eight bytes a
+weight of that range beside the model.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    parser.add_argument("--method", default="lrp", help="lrp or lrp-cp (default lrp)")
+    parser.add_argument("--model", type=Path, required=True, help="model folder")
+    parser.add_argument(
+        "--reference", type=Path, required=True, help="reference set, JSONL: id, input_ids, target_start"
+    )
+    parser.add_argument("--layers", help="FIRST:END, from 0, END excluded (default: all)")
+    parser.add_argument(
+        "--target", default="continuation", help="last-max, continuation or contrastive (default continuation)"
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="samples a batch (default 8)")
+    parser.add_argument("--recompute", action="store_true", help="keep only layer inputs, recompute the rest")
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for layer-LLL.safetensors")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read, measure, write a file a layer."""
+    import torch
+
+    from excise.architectures import neuron_shape
+    from excise.artefacts import sha256_file, write_tensors
+    from excise.attribution import TARGETS, Options
+    from excise.attribution.batches import make_batches, read_reference
+    from excise.attribution.weight_relevance import weight_relevance
+    from excise.errors import unknown
+    from excise.provenance import provenance
+    from excise.resources.models import identity, load_config, load_model, resolve_device
+
+    rules = {"lrp": "attnlrp", "lrp-cp": "cp"}
+    if arguments.method not in rules:
+        raise unknown("method", arguments.method, rules, where="--method")
+    if arguments.target not in TARGETS:
+        raise unknown("target", arguments.target, TARGETS, where="--target")
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    config = load_config(arguments.model)
+    layers = parse_layers(arguments.layers, neuron_shape(config)[0])
+    _, samples = read_reference(arguments.reference, config)
+    device = resolve_device(arguments.device)
+    model = load_model(arguments.model, dtype=arguments.dtype, device=str(device))
+    found = weight_relevance(
+        model,
+        make_batches(samples, arguments.batch_size),
+        layers,
+        rule=rules[arguments.method],
+        options=Options(target=arguments.target, recompute=arguments.recompute),
+    )
+    meta = provenance(
+        "weight-relevance",
+        {
+            "target": arguments.target,
+            "batch_size": arguments.batch_size,
+            "recompute": arguments.recompute,
+            "device": device.type,
+            "threads": torch.get_num_threads(),
+        },
+        packages=("torch", "transformers", "lxt"),
+        method=arguments.method,
+        model=identity(arguments.model, arguments.dtype),
+        corpus={"sha256": sha256_file(arguments.reference), "samples": len(samples)},
+    )
+    for layer, tensors in zip(layers, found, strict=True):
+        write_tensors(arguments.output / f"layer-{layer:03}.safetensors", {**meta, "layer": layer}, tensors)
+
+
+def parse_layers(text: str | None, count: int) -> range:
+    """``"4:8"`` -> layers 4 to 7.
+
+    Raises:
+        ExciseError: it does not read FIRST:END, or there are no such layers.
+    """
+    from excise.errors import ExciseError
+
+    if text is None:
+        return range(count)
+    first, _, end = text.partition(":")
+    if not (first.isdigit() and end.isdigit() and int(first) < int(end) <= count):
+        raise ExciseError(f"--layers {text!r}: must be FIRST:END with 0 <= FIRST < END <= {count}")
+    return range(int(first), int(end))
