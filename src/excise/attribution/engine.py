@@ -83,14 +83,15 @@ def check_causal(model: Any, batch: Batch) -> None:
     Raises:
         ExciseError: changing a sample's last token changed the states of tokens before it.
     """
+    length = min(16, int(batch.mask[-1].sum()))  # of the longest sample: no padding among them
     first = Batch(
         index=batch.index,
-        ids=batch.ids[:1],
-        input_ids=batch.input_ids[:1, :16].clone(),
-        mask=batch.mask[:1, :16],
-        counted=batch.counted[:1, :16],
-        position_ids=batch.position_ids[:1, :16],
-        target_start=batch.target_start[:1],
+        ids=batch.ids[-1:],
+        input_ids=batch.input_ids[-1:, :length].clone(),
+        mask=batch.mask[-1:, :length],
+        counted=batch.counted[-1:, :length],
+        position_ids=batch.position_ids[-1:, :length],
+        target_start=batch.target_start[-1:],
     )
     with torch.no_grad():
         before = last_hidden(model, first, embed(model, first))

@@ -14,7 +14,7 @@ linear map          gradient (LRP-0; no epsilon)                   the same
 norm                variance a constant (identity rule)            the same
 activation          output / input (identity rule, eq. 9)          gate: a constant; ungated: identity rule
 gate x up           half to each factor (uniform rule, eq. 7)      all to up
-attention           q, k: a quarter each; v: half (eqs. 7, 13)     q, k: constants (softmax detached); v: all
+attention           q, k: a quarter each; v: half (eq. 7)          q, k: constants (softmax detached); v: all
 soft-capping        identity rule                                  identity rule
 ==================  =============================================  ===========================================
 
@@ -34,6 +34,7 @@ import torch
 from torch import nn
 
 from excise.architectures import activations, architecture, attentions
+from excise.attribution.norms import NORMS
 from excise.attribution.targets import Elementwise
 from excise.errors import ExciseError, unknown
 
@@ -115,7 +116,7 @@ def patched(model: Any, rule: str) -> Iterator[Patch]:
     )
     with contextlib.ExitStack() as undo:
         for name, module in parts["norm"].items():
-            _override(module, _NORMS[type(module).__name__], patch, name, undo)
+            _override(module, NORMS[type(module).__name__], patch, name, undo)
         constant = rule == "cp" and architecture(model.config).gated
         for name, module in parts["activation"].items():
             function = _plain_forward(module)
@@ -214,59 +215,6 @@ def _official(kind: type, model: Any) -> bool:
 def _modeling(model: Any) -> types.ModuleType:
     """The module of the model's family in transformers."""
     return sys.modules[type(model).__module__]
-
-
-# --- norms ------------------------------------------------------------------------------------------------------
-
-
-def _inverse_deviation(value: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """1 / root mean square over the last dimension, as a constant of the backward pass."""
-    with torch.no_grad():
-        return torch.rsqrt(value.pow(2).mean(-1, keepdim=True) + epsilon)
-
-
-def _precise(value: torch.Tensor) -> torch.Tensor:
-    return value.to(torch.promote_types(value.dtype, torch.float32))
-
-
-def _llama_norm(module: Any, hidden: torch.Tensor) -> torch.Tensor:
-    value = _precise(hidden)
-    value = value * _inverse_deviation(value, module.variance_epsilon)
-    normed: torch.Tensor = module.weight * value.to(hidden.dtype)
-    return normed
-
-
-def _olmo_norm(module: Any, hidden: torch.Tensor) -> torch.Tensor:
-    value = _precise(hidden)
-    value = value * _inverse_deviation(value, module.variance_epsilon)
-    normed: torch.Tensor = module.weight * value
-    return normed.to(hidden.dtype)
-
-
-def _gemma_norm(module: Any, hidden: torch.Tensor) -> torch.Tensor:
-    value = _precise(hidden)
-    value = value * _inverse_deviation(value, module.eps)
-    return (value * (1.0 + _precise(module.weight))).to(hidden.dtype)
-
-
-def _layer_norm(module: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """LayerNorm; subtracting the mean is linear and stays in the gradient."""
-    value = _precise(hidden)
-    value = value - value.mean(-1, keepdim=True)
-    value = value * _inverse_deviation(value, module.eps)
-    if module.weight is not None:
-        value = value * module.weight
-    if module.bias is not None:
-        value = value + module.bias
-    return value.to(hidden.dtype)
-
-
-_NORMS: dict[str, Function] = {
-    **{f"{prefix}RMSNorm": _llama_norm for prefix in ("Llama", "Mistral", "Qwen2", "Qwen3", "Phi3")},
-    **{f"{prefix}RMSNorm": _gemma_norm for prefix in ("Gemma", "Gemma2", "Gemma3")},
-    "Olmo2RMSNorm": _olmo_norm,
-    "LayerNorm": _layer_norm,
-}
 
 
 # --- attention --------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         inputs=[sha256_file(path) for _, path in read],
         attribution={"code": first.meta["code"], "versions": first.meta["versions"]},
     )
-    write_tensors(arguments.output, meta, {name: tensor.to(torch.float64) for name, tensor in tensors.items()})
+    write_tensors(arguments.output, meta, tensors)
 
 
 VARYING = ("corpus.seed", "corpus.sha256", "corpus.samples", "sample_ids")
