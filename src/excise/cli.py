@@ -24,6 +24,7 @@ STAGES = (
     "average",
     "differential",
     "control",
+    "weight-relevance",
     "select",
     "perplexity",
     "fluency",

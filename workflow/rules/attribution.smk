@@ -21,6 +21,8 @@ rule attribute:
         f"{MODEL}/logs/attribute/{{method}}/{{corpus}}/seed-{{seed}}-shard-{{shard}}.log",
     benchmark:
         f"{MODEL}/benchmarks/attribute/{{method}}/{{corpus}}/seed-{{seed}}-shard-{{shard}}.tsv"
+    conda:
+        "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
         mem_mb=model_mb(3),
@@ -49,6 +51,8 @@ rule merge:
         f"{MODEL}/statistics/{{method}}/{{corpus}}/seed-{{seed}}.safetensors",
     log:
         f"{MODEL}/logs/merge/{{method}}/{{corpus}}/seed-{{seed}}.log",
+    conda:
+        "../../envs/excise.yaml"
     params:
         code=digest("stages.merge"),
     shell:
@@ -68,6 +72,8 @@ rule average:
         f"{MODEL}/scores/{{method}}/{{corpus}}.safetensors",
     log:
         f"{MODEL}/logs/average/{{method}}/{{corpus}}.log",
+    conda:
+        "../../envs/excise.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
     params:
@@ -87,6 +93,8 @@ rule differential:
     wildcard_constraints:
         general=alternatives(config["references"]),
         behaviour=alternatives(config["references"]),
+    conda:
+        "../../envs/excise.yaml"
     params:
         code=lambda w: digest("stages.differential", method_module(w.method)),
     shell:
@@ -104,6 +112,8 @@ rule control:
     wildcard_constraints:
         method=alternatives(CONTROLS),
         draw="[0-9]+",
+    conda:
+        "../../envs/excise.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
     params:

@@ -12,6 +12,11 @@ from excise.config import BASELINE, CONTROLS, validated, variants
 from excise.digest import digest
 from excise.errors import ExciseError
 
+
+envvars:
+    "PATH",
+
+
 # Jobs find the command beside the Python that runs Snakemake, also where no environment is activated.
 os.environ["PATH"] = os.pathsep.join(
     [str(Path(sys.executable).parent), os.environ["PATH"]]
@@ -39,7 +44,9 @@ def alternatives(names):
 
 wildcard_constraints:
     model=alternatives(config["models"]),
-    method=alternatives({selection["method"] for selection in config["selections"].values()}),
+    method=alternatives(
+        {selection["method"] for selection in config["selections"].values()}
+    ),
     corpus=alternatives(config["references"]),
     seed=alternatives(config["seeds"]),
     shard="[0-9]+",
@@ -67,14 +74,37 @@ def of_kind(kind):
 def text_flags(wildcards):
     """Where a text comes from."""
     text = config["texts"][wildcards.text]
-    keys = ("source", "revision", "split", "field", "sha256", "limit", "label", "licence")
-    return flags(**{key: text[key] for key in keys}, name=text["subset"]) + (" --lines" if text["lines"] else "")
+    keys = (
+        "source",
+        "revision",
+        "split",
+        "field",
+        "sha256",
+        "limit",
+        "label",
+        "licence",
+    )
+    return flags(**{key: text[key] for key in keys}, name=text["subset"]) + (
+        " --lines" if text["lines"] else ""
+    )
 
 
 def prompt_flags():
     """Where the prompts come from."""
-    keys = ("source", "revision", "split", "field", "sha256", "only", "label", "licence")
-    return flags(**{key: config["prompts"][key] for key in keys}, name=config["prompts"]["subset"])
+    keys = (
+        "source",
+        "revision",
+        "split",
+        "field",
+        "sha256",
+        "only",
+        "label",
+        "licence",
+    )
+    return flags(
+        **{key: config["prompts"][key] for key in keys},
+        name=config["prompts"]["subset"],
+    )
 
 
 def model_flags(wildcards):

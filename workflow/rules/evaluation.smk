@@ -19,6 +19,8 @@ rule generate:
         f"{MODEL}/logs/generate/{{variant}}.log",
     benchmark:
         f"{MODEL}/benchmarks/generate/{{variant}}.tsv"
+    conda:
+        "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
         mem_mb=model_mb(2),
@@ -46,6 +48,8 @@ rule score:
         f"{MODEL}/benchmarks/score/{{variant}}-{{number}}.tsv"
     wildcard_constraints:
         number="[0-9]+",
+    conda:
+        "../../envs/excise.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
     params:
@@ -70,6 +74,8 @@ rule perplexity:
         f"{MODEL}/logs/perplexity/{{variant}}.log",
     benchmark:
         f"{MODEL}/benchmarks/perplexity/{{variant}}.tsv"
+    conda:
+        "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
         mem_mb=model_mb(2),
@@ -102,6 +108,8 @@ rule fluency:
         f"{MODEL}/logs/fluency/{{variant}}.log",
     benchmark:
         f"{MODEL}/benchmarks/fluency/{{variant}}.tsv"
+    conda:
+        "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
         mem_mb=model_mb(2),
@@ -127,6 +135,8 @@ rule evaluate:
         f"{VARIANT}/evaluation.json",
     log:
         f"{MODEL}/logs/evaluate/{{variant}}.log",
+    conda:
+        "../../envs/excise.yaml"
     params:
         threshold=config["evaluation"]["threshold"],
         code=digest("stages.evaluate"),

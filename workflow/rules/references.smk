@@ -19,6 +19,8 @@ rule respond:
         f"{MODEL}/logs/respond/seed-{{seed}}.log",
     benchmark:
         f"{MODEL}/benchmarks/respond/seed-{{seed}}.tsv"
+    conda:
+        "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
         mem_mb=model_mb(2),
@@ -40,6 +42,8 @@ rule score_responses:
         f"{MODEL}/logs/score_responses/seed-{{seed}}.log",
     benchmark:
         f"{MODEL}/benchmarks/score_responses/seed-{{seed}}.tsv"
+    conda:
+        "../../envs/excise.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
     params:
@@ -59,6 +63,8 @@ rule reference_responses:
         f"{MODEL}/logs/reference/{{corpus}}/seed-{{seed}}.log",
     wildcard_constraints:
         corpus=alternatives(of_kind("responses")),
+    conda:
+        "../../envs/excise.yaml"
     params:
         choice=lambda w: flags(
             **{
@@ -83,6 +89,8 @@ rule reference_windows:
         f"{MODEL}/logs/reference/{{corpus}}/seed-{{seed}}.log",
     wildcard_constraints:
         corpus=alternatives(of_kind("windows")),
+    conda:
+        "../../envs/excise.yaml"
     params:
         choice=lambda w: flags(
             **{
@@ -107,8 +115,15 @@ rule reference_file:
         f"{MODEL}/logs/reference/{{corpus}}/seed-{{seed}}.log",
     wildcard_constraints:
         corpus=alternatives(of_kind("file")),
+    conda:
+        "../../envs/excise.yaml"
     params:
-        choice=lambda w: flags(**{key: config["references"][w.corpus][key] for key in ("count", "minimum")}),
+        choice=lambda w: flags(
+            **{
+                key: config["references"][w.corpus][key]
+                for key in ("count", "minimum")
+            }
+        ),
         code=digest("stages.reference"),
     shell:
         "excise reference --kind file --source {input.source:q} --model {input.model:q} {params.choice} "

@@ -11,6 +11,8 @@ localrules:
 rule settings:
     output:
         f"{RUN}/settings.json",
+    log:
+        f"{RUN}/logs/settings.log",
     params:
         settings=config,
     run:
@@ -34,6 +36,8 @@ rule summary:
         json=f"{MODEL}/summary.json",
     log:
         f"{MODEL}/logs/summary.log",
+    conda:
+        "../../envs/excise.yaml"
     params:
         options=flags(
             seed=config["seed"],
@@ -80,6 +84,8 @@ rule report:
         picture=f"{MODEL}/trade-off.svg",
     log:
         f"{MODEL}/logs/report.log",
+    conda:
+        "../../envs/excise.yaml"
     params:
         timings=f"{MODEL}/benchmarks",
         code=digest("stages.report"),

@@ -16,6 +16,8 @@ rule fetch_model:
         directory(f"{RESOURCES}/models/{{model}}"),
     log:
         f"{RESOURCES}/logs/fetch_model/{{model}}.log",
+    conda:
+        "../../envs/excise.yaml"
     params:
         source=lambda w: flags(
             **{
@@ -36,6 +38,8 @@ rule fetch_text:
         f"{RESOURCES}/logs/fetch_text/{{text}}.log",
     wildcard_constraints:
         text=alternatives(config["texts"]),
+    conda:
+        "../../envs/excise.yaml"
     params:
         source=text_flags,
         cache=f"{RESOURCES}/wheels",
@@ -49,6 +53,8 @@ rule fetch_prompts:
         f"{RUN}/prompts/all.jsonl",
     log:
         f"{RUN}/logs/fetch_prompts.log",
+    conda:
+        "../../envs/excise.yaml"
     params:
         source=flags(
             **{
@@ -70,6 +76,8 @@ rule split_prompts:
         evaluation=f"{RUN}/prompts/evaluation.jsonl",
     log:
         f"{RUN}/logs/split_prompts.log",
+    conda:
+        "../../envs/excise.yaml"
     params:
         split=flags(
             fraction=config["prompts"]["attribution_fraction"],
@@ -90,6 +98,8 @@ rule inspect_model:
         f"{MODEL}/model.json",
     log:
         f"{MODEL}/logs/inspect_model.log",
+    conda:
+        "../../envs/excise.yaml"
     params:
         neurons=max(variant.neurons for variant in VARIANTS.values()),
         code=digest("stages.inspect"),

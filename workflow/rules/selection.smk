@@ -14,6 +14,8 @@ rule select:
         f"{MODEL}/selections/{{variant}}.json",
     log:
         f"{MODEL}/logs/select/{{variant}}.log",
+    conda:
+        "../../envs/excise.yaml"
     params:
         choice=selection_flags,
         like=lambda wildcards, input: flags(like=input.get("like") or None),
@@ -35,6 +37,8 @@ rule export:
         directory(f"{MODEL}/export/{{variant}}"),
     log:
         f"{MODEL}/logs/export/{{variant}}.log",
+    conda:
+        "../../envs/excise.yaml"
     resources:
         mem_mb=model_mb(3),
     params:

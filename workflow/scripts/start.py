@@ -40,7 +40,7 @@ def main() -> None:
     if any(Path(".snakemake/locks").glob("*.lock")):
         print("removing the lock of a run that was killed", file=sys.stderr)
         subprocess.run([snakemake, "--unlock", *sys.argv[1:]], check=True)
-    os.execv(snakemake, [snakemake, *sys.argv[1:]])
+    os.execv(snakemake, [snakemake, *sys.argv[1:]])  # noqa: S606 (no shell is wanted)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from torch import Tensor
 from excise.errors import ExciseError
 from excise.evaluation.variant import refuse_patched
 
-CHUNK = 256
-"""Positions whose logits exist at one time."""
+CHUNK = 128
+"""Positions whose logits exist at one time: small enough that their memory is reused, large enough to multiply fast."""
 
 
 def head(model: Any, hidden: Tensor) -> Tensor:
@@ -39,6 +39,16 @@ def check_head(model: Any) -> None:
         )
 
 
+def log_normaliser(logits: Tensor) -> Tensor:
+    """``logsumexp`` over the vocabulary, ``[rows, vocabulary]`` to ``[rows]``.
+
+    On a CPU a few rows at a time, so that the intermediate values stay in the cache: half the time, the same bits.
+    """
+    if logits.device.type != "cpu":
+        return logits.logsumexp(-1)
+    return torch.cat([rows.logsumexp(-1) for rows in torch.split(logits, 4)])
+
+
 def token_nll(model: Any, hidden: Tensor, targets: Tensor, *, chunk: int = CHUNK) -> Tensor:
     """Negative log-likelihood of each target token, in nats.
 
@@ -55,5 +65,5 @@ def token_nll(model: Any, hidden: Tensor, targets: Tensor, *, chunk: int = CHUNK
     for states, ids in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
         logits = head(model, states)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        parts.append((logits.logsumexp(-1) - logits.gather(-1, ids[:, None])[:, 0]).cpu().double())
+        parts.append((log_normaliser(logits) - logits.gather(-1, ids[:, None])[:, 0]).cpu().double())
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)

@@ -47,6 +47,9 @@ def run(arguments: argparse.Namespace) -> None:
     if control and (arguments.guard or arguments.differential != "plain"):
         raise ExciseError(f"--guard and --differential do not apply to the control {method!r}")
 
+    if arguments.guard and tensors["general"].min() == tensors["general"].max():
+        raise ExciseError(f"--guard {arguments.guard}: {method} has one general score for all neurons; use --guard 0")
+
     def choose(general: "torch.Tensor", behaviour: "torch.Tensor", error: "torch.Tensor | None") -> "torch.Tensor":
         score = selection.differential(general, behaviour, kind=arguments.differential, standard_error=error)
         protected = selection.guarded(general, arguments.guard)
