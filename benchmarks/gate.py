@@ -335,7 +335,7 @@ def check_recompute(family: str) -> float:
 
 
 def check_targets(family: str) -> float:
-    """The three targets, against the logits of the whole causal model, sample by sample."""
+    """The targets, against the logits of the whole causal model, sample by sample."""
     model, worst = tiny(family), 0.0
     for sample in samples():
         batch = pad([sample])
@@ -349,7 +349,13 @@ def check_targets(family: str) -> float:
             total += float(row[token])
             rest = sum(float(value) for index, value in enumerate(row) if index != token)
             contrast += float(row[token]) - rest / len(row)
-        expected = {"last-max": float(logits[-1].max()), "continuation": total, "contrastive": contrast}
+        length = len(sample.input_ids) - sample.target_start
+        expected = {
+            "last-max": float(logits[-1].max()),
+            "continuation": total / length,
+            "continuation-sum": total,
+            "contrastive": contrast / length,
+        }
         for target, value in expected.items():
             worst = max(worst, error(float(objective(model, hidden, batch, target, plain)), value))
     return worst

@@ -52,7 +52,7 @@ def test_float16_does_overflow() -> None:
     model = tiny("llama")
     model.lm_head.weight.mul_(2e5).clamp_(-6e4, 6e4)  # representable in float16 themselves
     assert torch.isfinite(run(model)).all()
-    values = relevance(model.to(torch.float16), pad(samples()), target="continuation")
+    values = relevance(model.to(torch.float16), pad(samples()), target="continuation-sum")
     assert not torch.isfinite(values).all()
 
 

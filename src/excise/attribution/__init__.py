@@ -44,7 +44,7 @@ def _methods(function: str) -> tuple[str, ...]:
 MEASURED = _methods("measuring")
 DRAWN = _methods("draw")
 
-TARGETS = ("last-max", "continuation", "contrastive")
+TARGETS = ("last-max", "continuation", "continuation-sum", "contrastive")
 """What a backward pass starts from; see ``attribution.targets``."""
 
 AGGREGATES = ("signed", "abs")

@@ -1,8 +1,11 @@
 """What a backward pass starts from: one number per sample, made from the logits at the positions that need them.
 
 - ``last-max``: the largest logit at a sample's last token. What the model would say next, whatever the sample was.
-- ``continuation``: the sum of the logits of the tokens that follow the prompt: for each token ``t`` from
-  ``target_start`` on, the logit of ``t`` at the position before it. Why the model says what it said.
+- ``continuation``: the mean of the logits of the tokens that follow the prompt: for each token ``t`` from
+  ``target_start`` on, the logit of ``t`` at the position before it. Why the model says what it said. A mean, because
+  relevance is proportional to its target: with a sum, a window of 127 target tokens outweighs an answer of 20 by
+  six to one, and R_general - R_toxic is R_general.
+- ``continuation-sum``: the sum of the same logits.
 - ``contrastive``: as ``continuation``, but each position is seeded with +1 on the target token and -1/V on each of
   the other ``V - 1`` entries of the vocabulary: why this token rather than an average one.
 
@@ -47,13 +50,17 @@ def objective(model: Any, hidden: torch.Tensor, batch: Batch, target: str, eleme
         return capped(model, head(model)(states), elementwise).amax(-1).sum()
     rows, columns = continuation_positions(batch)
     states, tokens = hidden[rows, columns - 1], batch.input_ids[rows, columns]
-    if target == "continuation":
+    precise = torch.promote_types(states.dtype, torch.float32)
+    share = 1 / rows.bincount(minlength=len(batch.ids))[rows].to(precise)  # of each position in its sample's mean
+    if target in ("continuation", "continuation-sum"):
         # Only the rows of the head that are asked for: a sample's positions x vocabulary would be the largest tensor.
-        return capped(model, chosen_logits(model, states, tokens), elementwise).sum()
+        logits = capped(model, chosen_logits(model, states, tokens), elementwise)
+        return logits.sum() if target == "continuation-sum" else (logits * share).sum()
     if target == "contrastive":
         logits = capped(model, head(model)(states), elementwise)
-        chosen = logits.gather(-1, tokens[:, None]).sum()
-        return chosen * (1 + 1 / logits.shape[-1]) - logits.mean(-1).sum()
+        chosen = logits.gather(-1, tokens[:, None])[:, 0]
+        contrast = chosen * (1 + 1 / logits.shape[-1]) - logits.mean(-1)
+        return (contrast * share).sum()
     raise ExciseError(f"unknown target {target!r}")
 
 

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--layers", help="FIRST:END, from 0, END excluded (default: all)")
     parser.add_argument(
-        "--target", default="continuation", help="last-max, continuation or contrastive (default continuation)"
+        "--target", default="continuation", help="as for attribute (default continuation)"
     )
     parser.add_argument("--batch-size", type=int, default=8, help="samples a batch (default 8)")
     parser.add_argument("--recompute", action="store_true", help="keep only layer inputs, recompute the rest")
