@@ -154,6 +154,11 @@ def method_module(method):
     return f"attribution.{method.replace('-', '_')}"
 
 
+def scorer_flags(scorer):
+    """A scorer and its options."""
+    return flags(scorer=scorer, **config["scorers"].get(scorer, {}))
+
+
 def scorer_modules(scorer):
     """The modules that hold a scorer."""
     return [f"evaluation.scorers.{re.split('[-:]', scorer)[0]}"]

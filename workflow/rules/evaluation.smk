@@ -53,13 +53,13 @@ rule score:
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
     params:
-        scorer=lambda w: config["evaluation"]["scorers"][int(w.number)],
+        scorer=lambda w: scorer_flags(config["evaluation"]["scorers"][int(w.number)]),
         code=lambda w: digest(
             "stages.score",
             *scorer_modules(config["evaluation"]["scorers"][int(w.number)]),
         ),
     shell:
-        "excise score --scorer {params.scorer:q} --generations {input:q} --output {output:q} --log {log:q}"
+        "excise score {params.scorer} --generations {input:q} --output {output:q} --log {log:q}"
 
 
 rule perplexity:
@@ -115,9 +115,10 @@ rule fluency:
         mem_mb=model_mb(2),
     params:
         model=model_flags,
+        draws=flags(draws=config["evaluation"]["fluency_draws"]),
         code=digest("stages.fluency"),
     shell:
-        "excise fluency --model {input.model:q} {params.model} --generations {input.generations:q} "
+        "excise fluency --model {input.model:q} {params.model} {params.draws} --generations {input.generations:q} "
         "--output {output:q} --log {log:q}"
 
 

@@ -47,10 +47,10 @@ rule score_responses:
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
     params:
-        scorer=config["responses"]["scorer"],
+        scorer=scorer_flags(config["responses"]["scorer"]),
         code=digest("stages.score", *scorer_modules(config["responses"]["scorer"])),
     shell:
-        "excise score --scorer {params.scorer:q} --generations {input:q} --output {output:q} --log {log:q}"
+        "excise score {params.scorer} --generations {input:q} --output {output:q} --log {log:q}"
 
 
 rule reference_responses:
