@@ -85,7 +85,7 @@ def test_variants_are_named_after_selection_draw_and_number():
         (changed("references", "toxic", "below", value=0.1), "give at_least or below"),
         (changed("selections", "lrp", "neurons", value=["x"]), "selections.lrp.neurons.0: 'x' is not of type 'integer'"),
         (changed("selections", "lrp", "neurons", value=[0]), "0 is less than the minimum of 1"),
-        (changed("selections", "lrp", "general", value="nuetral"), "Did you mean 'neutral'"),
+        (changed("selections", "lrp", "general", value="txoic"), "Did you mean 'toxic'"),
         (changed("selections", "lrp", "draws", value=2), "draws and like belong to method random"),
         (changed("selections", "random", "like", value="lrp-plain2"), "unknown selection 'lrp-plain2'"),
         (changed("selections", "lrp", "factor", value=1), "greater than or equal to the maximum of 1"),
