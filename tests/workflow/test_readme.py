@@ -31,7 +31,13 @@ def clone(make_experiment, tmp_path_factory):
         if source.is_file() or source.is_symlink():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)
-    (folder / ".venv").symlink_to(sys.prefix)
+    # The environment of this test run under the clone's name, but with a stamp of its own: nothing is installed again.
+    (folder / ".venv").mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        if entry.name not in (".installed", "pyvenv.cfg"):
+            (folder / ".venv" / entry.name).symlink_to(entry)
+    shutil.copy2(Path(sys.prefix) / "pyvenv.cfg", folder / ".venv")
+    (folder / ".venv/.installed").touch()
     experiment = make_experiment()
     config = experiment.config | {"experiment": "demo"}
     (folder / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
