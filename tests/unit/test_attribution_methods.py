@@ -58,9 +58,11 @@ def test_forward_methods_against_loops_over_single_samples(family: str) -> None:
     for row, sample in enumerate(samples()):
         entering, neurons = seen(model, sample)
         for layer in range(3):
-            squares = sum(token.square() for token in entering[layer])
+            length = len(sample.input_ids)
+            squares = sum(token.square() for token in entering[layer]) / length
             torch.testing.assert_close(wanda["input"][row, layer], squares)
-            torch.testing.assert_close(wanda["activation"][row, layer], sum(t.square() for t in neurons[layer]))
+            squares = sum(token.square() for token in neurons[layer]) / length
+            torch.testing.assert_close(wanda["activation"][row, layer], squares)
             mean = sum(token.abs() for token in neurons[layer]) / len(sample.input_ids)
             torch.testing.assert_close(activation["activation"][row, layer], mean)
             largest = torch.stack(list(neurons[layer])).max(0).values
@@ -152,7 +154,7 @@ def test_excluded_tokens_do_not_count() -> None:
         assert error(measure(without)["relevance"][0, 1], (value.detach() * value.grad)[0, 1:].sum(0)) < 1e-9
     _, neurons = seen(model, sample)
     with measured("wanda").measuring(model, Options()) as measure:
-        torch.testing.assert_close(measure(without)["activation"][0, 1], neurons[1][1:].square().sum(0))
+        torch.testing.assert_close(measure(without)["activation"][0, 1], neurons[1][1:].square().mean(0))
     with measured("activation").measuring(model, Options()) as measure:
         torch.testing.assert_close(measure(without)["activation"][0, 1], neurons[1][1:].abs().mean(0))
     with measured("aura").measuring(model, Options()) as measure:

@@ -10,7 +10,7 @@ from torch import nn
 from excise.attribution import Options, Values
 from excise.attribution.batches import Batch
 from excise.attribution.common import subtract
-from excise.attribution.forward import absolute_sum, collect
+from excise.attribution.forward import absolute_sum, collect, per_token
 from excise.attribution.lxt_patch import assert_unpatched
 
 contrast = subtract
@@ -26,8 +26,7 @@ def measuring(model: nn.Module, options: Options) -> Iterator[Callable[[Batch], 
     assert_unpatched(model)
 
     def measure(batch: Batch) -> Values:
-        sums = collect(model, batch, neurons=absolute_sum)
-        return {"activation": sums["activation"] / batch.counted.sum(1).cpu()[:, None, None]}
+        return per_token(collect(model, batch, neurons=absolute_sum), batch)
 
     yield measure
 

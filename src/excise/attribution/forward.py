@@ -60,6 +60,15 @@ def collect(
     return {name: torch.stack([v for v in values if v is not None], dim=1) for name, values in found.items()}
 
 
+def per_token(values: dict[str, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
+    """Sums over tokens ``[samples, layers, width]`` as means over the counted tokens of each sample.
+
+    So samples of different length, and corpora of such samples, are on one scale and can be subtracted.
+    """
+    tokens = batch.counted.sum(1).cpu().double()[:, None, None]
+    return {name: value / tokens for name, value in values.items()}
+
+
 def squared_norm(values: torch.Tensor) -> torch.Tensor:
     """Squared norm over tokens, ``[samples, tokens, width] -> [samples, width]``."""
     return token_sum(lambda block: wide(values[:, block]).square(), values)

@@ -1,7 +1,9 @@
 """Wanda's weight score, abs(weight) x norm of the input (Sun et al. 2023), summed over the weights of each neuron.
 
 The statistics are squared input norms only: of the MLP input (for up and gate rows) and of the neuron activations
-(for the output projection's columns). With ``n_j`` the root of the mean over samples of the squared norm,
+(for the output projection's columns), as means over the tokens of each sample: Wanda's calibration samples are of one
+length, where that is a constant factor; corpora of different lengths could not be subtracted without it. With ``n_j``
+the root of the mean over samples,
 
     score_i = sum_j (abs(up_ij) + abs(gate_ij)) n_j + n_i sum_k abs(down_ki)      (never negative)
 """
@@ -16,7 +18,7 @@ from torch import nn
 from excise.attribution import Options, Values
 from excise.attribution.batches import Batch
 from excise.attribution.common import subtract
-from excise.attribution.forward import collect, squared_norm
+from excise.attribution.forward import collect, per_token, squared_norm
 from excise.attribution.lxt_patch import assert_unpatched
 from excise.attribution.weights import neuron_weights
 
@@ -29,9 +31,9 @@ PACKAGES = ("torch", "transformers")
 
 @contextlib.contextmanager
 def measuring(model: nn.Module, options: Options) -> Iterator[Callable[[Batch], Values]]:  # noqa: ARG001
-    """See ``excise.attribution``; values: ``input`` and ``activation``, squared norms over tokens."""
+    """See ``excise.attribution``; values: ``input`` and ``activation``, mean squares over tokens."""
     assert_unpatched(model)
-    yield lambda batch: collect(model, batch, inputs=squared_norm, neurons=squared_norm)
+    yield lambda batch: per_token(collect(model, batch, inputs=squared_norm, neurons=squared_norm), batch)
 
 
 def neuron_scores(means: Values, model_folder: Path) -> torch.Tensor:

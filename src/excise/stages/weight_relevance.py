@@ -16,9 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", type=Path, required=True, help="reference set, JSONL: id, input_ids, target_start"
     )
     parser.add_argument("--layers", help="FIRST:END, from 0, END excluded (default: all)")
-    parser.add_argument(
-        "--target", default="continuation", help="as for attribute (default continuation)"
-    )
+    parser.add_argument("--target", default="continuation", help="as for attribute (default continuation)")
     parser.add_argument("--batch-size", type=int, default=8, help="samples a batch (default 8)")
     parser.add_argument("--recompute", action="store_true", help="keep only layer inputs, recompute the rest")
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
