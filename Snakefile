@@ -2,6 +2,7 @@
 #
 #   snakemake --profile local -n                                     what would run
 #   snakemake --profile local                                        run config.yaml (the demo)
+#   snakemake --profile slurm                                        the same on a cluster (docs/slurm.md)
 #   snakemake --profile local --configfile experiments/mine.yaml     run your own experiment
 
 from snakemake.utils import min_version
@@ -15,6 +16,7 @@ if not workflow.overwrite_configfiles:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/jobs.smk"
 include: "workflow/rules/resources.smk"
 include: "workflow/rules/references.smk"
 include: "workflow/rules/attribution.smk"

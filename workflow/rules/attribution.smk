@@ -25,7 +25,7 @@ rule attribute:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        mem_mb=model_mb(3),
+        **model_job(batch_tokens, shard_tokens, numbers=8, passes=3),
     params:
         model=model_flags,
         settings=flags(
@@ -75,7 +75,7 @@ rule average:
     conda:
         "../../envs/excise.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        **cpu_job(mem_mb=2000),
     params:
         code=lambda w: digest("stages.average", method_module(w.method)),
     shell:
@@ -115,7 +115,7 @@ rule control:
     conda:
         "../../envs/excise.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        **cpu_job(mem_mb=2000),
     params:
         seed=lambda w: config["seed"] + int(w.draw),
         code=lambda w: digest("stages.control", method_module(w.method)),

@@ -122,23 +122,6 @@ def sampling_flags(section):
     return flags(**{key: config[section][key] for key in keys})
 
 
-def model_mb(copies):
-    """Memory of a job that holds the model's weights `copies` times: 1,000 MB for Python and torch, and the weights.
-
-    More with every attempt, since activations depend on batch and sequence length.
-    """
-
-    def mem_mb(wildcards, input, attempt):
-        with open(input.facts, encoding="utf-8") as file:
-            facts = yaml.safe_load(file)
-        width = {"float32": 4, "bfloat16": 2, "float64": 8}[
-            config["models"][wildcards.model]["dtype"]
-        ]
-        return attempt * (1000 + int(copies * facts["parameters"] * width / 1e6))
-
-    return mem_mb
-
-
 def targets():
     """What `rule all` asks for."""
     wanted = []

@@ -23,7 +23,7 @@ rule generate:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        mem_mb=model_mb(2),
+        **model_job(**generated("evaluation")),
     params:
         model=model_flags,
         selection=lambda wildcards, input: flags(
@@ -51,7 +51,7 @@ rule score:
     conda:
         "../../envs/excise.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        **cpu_job(mem_mb=2000),
     params:
         scorer=lambda w: scorer_flags(config["evaluation"]["scorers"][int(w.number)]),
         code=lambda w: digest(
@@ -78,7 +78,7 @@ rule perplexity:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        mem_mb=model_mb(2),
+        **model_job(window_tokens, perplexity_tokens, numbers=2),
     params:
         model=model_flags,
         selection=lambda wildcards, input: flags(
@@ -112,7 +112,7 @@ rule fluency:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        mem_mb=model_mb(2),
+        **model_job(**generated("evaluation")),
     params:
         model=model_flags,
         draws=flags(draws=config["evaluation"]["fluency_draws"]),

@@ -23,7 +23,7 @@ rule respond:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        mem_mb=model_mb(2),
+        **model_job(**generated("responses")),
     params:
         model=model_flags,
         sampling=sampling_flags("responses"),
@@ -45,7 +45,7 @@ rule score_responses:
     conda:
         "../../envs/excise.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        **cpu_job(mem_mb=2000),
     params:
         scorer=scorer_flags(config["responses"]["scorer"]),
         code=digest("stages.score", *scorer_modules(config["responses"]["scorer"])),

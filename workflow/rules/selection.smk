@@ -40,7 +40,7 @@ rule export:
     conda:
         "../../envs/excise.yaml"
     resources:
-        mem_mb=model_mb(3),
+        **weights_job(),
     params:
         code=digest("stages.apply"),
     shell:

@@ -1,0 +1,199 @@
+"""Experiments that go through a real Slurm; without one these tests are left out, loudly."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+from tests.slurm.cluster import Cluster, missing, until
+from tests.workflow.conftest import Experiment, make_experiment
+
+__all__ = ["make_experiment"]
+
+REQUIRED = "EXCISE_TEST_SLURM"
+"""Set in continuous integration: these tests must run."""
+
+PROGRAM = str(Path(sys.executable).parent / "snakemake")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Slurm without accounting."""
+    found = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+
+
+@dataclass
+class Run:
+    """A working directory whose jobs go to Slurm, with faults to order and a ledger to read."""
+
+    experiment: Experiment
+    cluster: Cluster
+    site: dict[str, Any] | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.experiment.folder
+
+    @property
+    def faults(self) -> Path:
+        return self.folder.parent / "faults"
+
+    def environment(self) -> dict[str, str]:
+        """As a user's shell on a login node, but quick: short pauses between looks at the queue."""
+        site = self.folder.parent / "site.yaml"
+        site.write_text(yaml.safe_dump(self.site or {"gpu": {"slurm_partition": "gpu"}}))
+        paths = [str(REPOSITORY), str(REPOSITORY / "tests/workflow"), str(REPOSITORY / "tests/slurm"), str(REPOSITORY / "src")]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_HUB")}
+        return environment | {
+            "PYTHONPATH": os.pathsep.join(paths),
+            "OMP_NUM_THREADS": "1",
+            "EXCISE_FAULTS": str(self.faults),
+            "EXCISE_SLURM_PAUSE": "2",
+            "EXCISE_SLURM_SITE": str(site),
+        }
+
+    def command(self, *arguments: str, program: str = "snakemake", profile: str = "--profile") -> list[str]:
+        """The command line; test settings shorten waits and nothing else."""
+        (self.folder / "experiment.yaml").write_text(yaml.safe_dump(self.experiment.config, allow_unicode=True))
+        start = [PROGRAM] if program == "snakemake" else [sys.executable, str(REPOSITORY / "workflow/scripts/start.py")]
+        return [
+            *start, "--snakefile", str(REPOSITORY / "Snakefile"), "--configfile", "experiment.yaml",
+            profile, str(REPOSITORY / "profiles/slurm"),
+            "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "20", *arguments,
+        ]  # fmt: skip
+
+    def start(self, *arguments: str, environment: dict[str, str] | None = None, **options: str) -> subprocess.Popen[str]:
+        """Start the run; its messages go to ``messages``. It is killed when it hangs."""
+        self.faults.mkdir(exist_ok=True)
+        command = self.command(*arguments, **options)
+        with open(self.folder.parent / "messages", "a") as messages:
+            return subprocess.Popen(
+                ["timeout", "--foreground", "-k", "5", "400", *command], cwd=self.folder,
+                env=self.environment() | (environment or {}), stdout=messages, stderr=messages, start_new_session=True, text=True,
+            )  # fmt: skip
+
+    def finish(self, process: subprocess.Popen[str], *, fails: bool = False) -> str:
+        """Wait for the end; returns all messages so far."""
+        process.wait()
+        messages = self.messages()
+        assert (process.returncode != 0) == fails, messages[-8000:]
+        return messages
+
+    def run(self, *arguments: str, fails: bool = False, **options: Any) -> str:
+        """Run to the end."""
+        return self.finish(self.start(*arguments, **options), fails=fails)
+
+    def messages(self) -> str:
+        return (self.folder.parent / "messages").read_text()
+
+    def order(self, fault: str) -> Path:
+        """Order a fault of the scorer."""
+        self.faults.mkdir(exist_ok=True)
+        (self.faults / fault).touch()
+        return self.faults / fault
+
+    def ledger(self, event: str = "start") -> list[tuple[str, str]]:
+        """Lines of the ledger with this event: work and job."""
+        path = self.faults / "ledger"
+        lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return [(work, job) for work, job, kind in lines if kind == event]
+
+    def memory(self) -> list[str]:
+        """Memory that the jobs of the ledger asked for, sorted."""
+        asked = {job["id"]: job["memory"] for job in self.cluster.jobs("all")}
+        return sorted(asked[job] for _, job in self.ledger())
+
+    def until_started(self, number: int = 1) -> list[tuple[str, str]]:
+        """Wait until this many jobs are in the middle of their work."""
+        return until(lambda: len(found := self.ledger()) >= number and found, f"{number} jobs to start", seconds=120)
+
+    def kill(self, process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
+        """Send a signal to the launcher and all its local processes."""
+        os.killpg(process.pid, number)
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def prepared(make_experiment: Callable[[], Experiment]) -> Experiment:
+    """An experiment of which the responses exist; two jobs, one a seed, score them with ``faulty_scorer``. Do not change it."""
+    experiment = make_experiment()
+    experiment.config["responses"]["scorer"] = "python:faulty_scorer:scores"
+    result = experiment.snakemake("--until", "respond")
+    assert result.returncode == 0, result.stderr[-6000:]
+    return experiment
+
+
+@pytest.fixture(scope="session")
+def undisturbed(prepared: Experiment) -> dict[str, bytes]:
+    """What scoring writes when nothing goes wrong and nothing is submitted."""
+    folder = copy(prepared)
+    (folder.parent / "faults").mkdir()
+    environment = Experiment(folder, prepared.config)
+    command = environment.command("--until", "score_responses")
+    paths = [str(REPOSITORY), str(REPOSITORY / "tests/slurm"), str(REPOSITORY / "tests/workflow"), str(REPOSITORY / "src")]
+    subprocess.run(
+        command, cwd=folder, check=True, capture_output=True,
+        env=environment.environment() | {"PYTHONPATH": os.pathsep.join(paths), "EXCISE_FAULTS": str(folder.parent / "faults")},
+    )  # fmt: skip
+    return environment.artefacts()
+
+
+_copies = iter(range(1000))
+
+
+def copy(experiment: Experiment) -> Path:
+    """A copy of an experiment's folder, with Snakemake's records."""
+    folder = experiment.folder.parent.parent / f"copy{next(_copies)}" / experiment.folder.name
+    shutil.copytree(experiment.folder, folder, symlinks=True)
+    return folder
+
+
+@pytest.fixture
+def scoring(prepared: Experiment, cluster: Cluster) -> Iterator[Run]:
+    """A fresh copy of the prepared experiment."""
+    run = Run(Experiment(copy(prepared), prepared.config), cluster)
+    yield run
+    for job in cluster.jobs():
+        cluster.ask("scancel", job["id"])
+    until(lambda: not cluster.jobs(), "the test's jobs to end")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave these tests out where they cannot run, unless they must."""
+    ours = [item for item in items if Path(__file__).parent in item.path.parents]
+    reason = missing(accounting=False)
+    if not ours or reason is None:
+        return
+    if os.environ.get(REQUIRED):
+        raise pytest.UsageError(f"tests/slurm must run ({REQUIRED} is set), but cannot: {reason}")
+    config.stash[LEFT_OUT] = (len(ours), reason)
+    items[:] = [item for item in items if item not in ours]
+    config.hook.pytest_deselected(items=ours)
+
+
+LEFT_OUT = pytest.StashKey[tuple[int, str]]()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say in the last lines what was left out, and how to run it."""
+    if LEFT_OUT in config.stash:
+        number, reason = config.stash[LEFT_OUT]
+        terminalreporter.section("left out: tests with a real Slurm")
+        terminalreporter.write_line(f"{number} tests in tests/slurm did not run: {reason}.")
+        terminalreporter.write_line("To run them, on Debian or Ubuntu, as root and in a container if you like:")
+        terminalreporter.write_line("  apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge")
+        terminalreporter.write_line("  make test")

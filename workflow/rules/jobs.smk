@@ -1,0 +1,172 @@
+# What a job asks of the machine that runs it. Locally these numbers decide how many jobs run side by side; on Slurm
+# they are limits, and a job that breaks one runs again with twice, then three times as much.
+#
+# memory (MB)    attempt x (800 + 1.2 x weights + numbers x tokens at once x layers x neurons per layer x bytes)
+#                800: Python and torch 500, the two Snakemakes that wrap a Slurm job 300; numbers: how many the job keeps
+#                per token and MLP neuron (attribution 8: all activations, for the backward pass; perplexity 2;
+#                generation 0.5: the cache of keys and values). Measured on SmolLM2-135M: README of benchmarks.
+# runtime (min)  attempt x (10 + tokens x parameters x 2 x passes / speed); a backward pass counts as two forward passes
+# GPUs           none where the configuration says device: cpu; else as many as the memory without the 800 MB needs
+#
+# Other numbers for one rule, without editing: --set-resources attribute:mem_mb=64000 attribute:runtime=240
+
+import math
+
+from workflow.scripts import slurm_guard
+
+WIDTHS = {"float32": 4, "bfloat16": 2, "float64": 8}
+CPU_SPEED = 5e9  # FLOP/s of a thread; a fifth of what two ordinary cores do, since a limit is not an estimate
+GPU_SPEED = 1e13  # FLOP/s; a tenth of what an A100 reaches in bfloat16
+PROMPT = 64  # tokens allowed for a prompt
+SAMPLE = 512  # tokens allowed for a sample of a ready-made file
+
+slurm_guard.install(workflow)
+if workflow.remote_exec:
+    os.environ["HF_HUB_OFFLINE"] = "1"  # what a compute node needs was fetched
+
+ON_GPU = config["device"] != "cpu"
+
+
+def site():
+    """What the cluster wants of every job: profiles/slurm/site.yaml, or the file that EXCISE_SLURM_SITE names."""
+    path = Path(
+        os.environ.get("EXCISE_SLURM_SITE")
+        or Path(workflow.basedir) / "profiles/slurm/site.yaml"
+    )
+    settings = {"all": {}, "cpu": {}, "gpu": {}, "gpu_memory_mb": 80000}
+    if path.is_file():
+        given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if unknown := given.keys() - settings.keys() - {"partitions"}:
+            raise WorkflowError(
+                f"{path}: unknown key {sorted(unknown)[0]!r}. Allowed: all, cpu, gpu, gpu_memory_mb, partitions."
+            )
+        settings |= {key: value for key, value in given.items() if value is not None}
+        if given.get("partitions"):
+            os.environ.setdefault("SNAKEMAKE_SLURM_PARTITIONS", str(path))
+    return settings
+
+
+SITE = site()
+
+
+def model_facts(wildcards, input):
+    """Layers, neurons and parameters of the model, and bytes per number."""
+    with open(input.facts, encoding="utf-8") as file:
+        facts = yaml.safe_load(file)
+    return facts, WIDTHS[config["models"][wildcards.model]["dtype"]]
+
+
+def cpu_job(mem_mb=1500, runtime=20):
+    """Resources of a job without a model."""
+    return {
+        "mem_mb": lambda wildcards, attempt: attempt * mem_mb,
+        "runtime": lambda wildcards, attempt: attempt * runtime,
+        **SITE["all"],
+        **SITE["cpu"],
+    }
+
+
+def model_job(at_once, tokens=lambda wildcards, input: 0, numbers=0.5, passes=1):
+    """Resources of a job that runs the model.
+
+    at_once(wildcards): tokens that are in memory together; tokens(wildcards, input): tokens in all.
+    """
+
+    def model_mb(wildcards, input):
+        facts, width = model_facts(wildcards, input)
+        per_token = numbers * facts["layers"] * facts["neurons_per_layer"] * width
+        return (
+            1.2 * facts["parameters"] * width + at_once(wildcards) * per_token
+        ) / 1e6
+
+    def mem_mb(wildcards, input, attempt):
+        return attempt * int(800 + model_mb(wildcards, input))
+
+    def runtime(wildcards, input, attempt, threads):
+        facts, _ = model_facts(wildcards, input)
+        speed = GPU_SPEED if ON_GPU else CPU_SPEED * threads
+        work = 2 * passes * facts["parameters"] * tokens(wildcards, input)
+        return attempt * (10 + math.ceil(work / speed / 60))
+
+    def gpu(wildcards, input):
+        return math.ceil(model_mb(wildcards, input) / SITE["gpu_memory_mb"])
+
+    asked = {"mem_mb": mem_mb, "runtime": runtime, **SITE["all"]}
+    if not ON_GPU:
+        return asked | SITE["cpu"]
+    if "gres" not in SITE["gpu"]:  # Slurm takes one of the two
+        asked["gpu"] = gpu
+    return asked | SITE["gpu"]
+
+
+def weights_job():
+    """Resources of a job that holds the weights and runs nothing."""
+
+    def mem_mb(wildcards, input, attempt):
+        facts, width = model_facts(wildcards, input)
+        return attempt * int(800 + 2.4 * facts["parameters"] * width / 1e6)
+
+    return cpu_job() | {"mem_mb": mem_mb}
+
+
+def sample_tokens(wildcards):
+    """Tokens of the longest sample of a reference set."""
+    reference = config["references"][wildcards.corpus]
+    if reference["kind"] == "windows":
+        return reference["seqlen"]
+    return (
+        SAMPLE
+        if reference["kind"] == "file"
+        else PROMPT + config["responses"]["max_new_tokens"]
+    )
+
+
+def batch_tokens(wildcards):
+    """Tokens of one batch of attribution."""
+    return config["attribution"]["batch_size"] * sample_tokens(wildcards)
+
+
+def shard_tokens(wildcards, input):
+    """Tokens of one shard of a reference set."""
+    reference = config["references"][wildcards.corpus]
+    samples = (
+        reference["windows"] if reference["kind"] == "windows" else reference["count"]
+    )
+    return sample_tokens(wildcards) * math.ceil(
+        samples / config["attribution"]["shards"]
+    )
+
+
+def generated(section):
+    """Tokens at once, and tokens in all, of generation as a section of the configuration wants it."""
+    settings = config[section]
+    length = PROMPT + settings["max_new_tokens"]
+
+    def tokens(wildcards, input):
+        with open(input.get("prompts") or input.generations, "rb") as file:
+            lines = sum(1 for _ in file)
+        return lines * length * (settings["draws"] if "prompts" in input.keys() else 1)
+
+    return {
+        "at_once": lambda wildcards: settings["batch_size"] * length,
+        "tokens": tokens,
+    }
+
+
+def perplexity_tokens(wildcards, input):
+    """Tokens of the perplexity text: its windows, or all of it at three bytes a token."""
+    protocol = config["evaluation"]["perplexity"]
+    if protocol["windows"] is not None:
+        return protocol["windows"] * protocol["seqlen"]
+    overlap = (
+        protocol["seqlen"] / protocol["stride"]
+        if protocol["protocol"] == "sliding"
+        else 1
+    )
+    return overlap * os.path.getsize(input.text) / 3
+
+
+def window_tokens(wildcards):
+    """Tokens of one batch of perplexity windows."""
+    protocol = config["evaluation"]["perplexity"]
+    return protocol["batch_size"] * protocol["seqlen"]

@@ -1,0 +1,339 @@
+"""Cures for snakemake-executor-plugin-slurm 2.8.0, and how a run goes on behind one that was killed.
+
+All that we change in the plugin is in this file; tests/slurm/test_faults.py shows each fault. To see whether a newer
+plugin needs a cure no longer, take it out of ``install`` and run the test named here.
+
+| fault of the plugin | cure | test |
+|---|---|---|
+| while squeue fails it turns to sacct, and without accounting waits for ever | ``_settled_age`` | controller restarted |
+| a failed query drops all running jobs: the run waits for ever | ``_states``: a failed query is no news | controller restarted |
+| "CANCELLED by 0" (sacct) is no known state | ``_states`` cuts states at the first space | cancelled, with accounting |
+| a job that Slurm forgot is waited for, for ever | ``_states``: after a minute its files decide | forgotten job |
+| pauses between queries grow to 180 s | ``_sleep``: at most ``LONGEST_PAUSE`` | - (speed) |
+| sbatch fails while the controller restarts, which costs an attempt | ``_submission_failed`` | controller restarted |
+| Ctrl-C forgets the jobs whose state is being asked; a second Ctrl-C leaves all | ``_cancel``, ``_interrupt`` | Ctrl-C |
+| guesses an account with a wrong sacct call | ``_account`` | - (noise) |
+| why a job was killed stands in a file of many lines only | ``_with_last_lines`` | memory limit |
+| SLURM_* of a job around Snakemake: SLURM_CONF is lost, SBATCH_* stay | ``_clean_environment`` | inside a job |
+| killed and started again: running jobs are submitted a second time | ``_wait_for_orphans`` | killed and restarted |
+| folders with ' and " in their name break the command of a job (interface-executor-plugins 9.4.0) | ``_quoted`` | all |
+| what a killed run's jobs wrote has no metadata: later changes go unnoticed | ``_run_job`` writes it first | killed and restarted |
+"""
+
+import asyncio
+import getpass
+import json
+import logging
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from snakemake_interface_executor_plugins import utils
+
+logger = logging.getLogger("snakemake")
+
+LONGEST_PAUSE = float(os.environ.get("EXCISE_SLURM_PAUSE", "30"))
+"""Seconds between two queries at most: one squeue by name each, which no controller notices."""
+
+FORGOTTEN = 60.0
+"""Seconds after which a job that Slurm does not list has ended, whatever it ended like: its outputs tell."""
+
+PATIENCE = 1800.0
+"""Seconds that sbatch is tried again while no controller answers."""
+
+NO_CONTROLLER = ("Unable to contact slurm controller", "Connection refused")
+"""What sbatch says when the job was certainly not accepted."""
+
+OWNER = Path(".snakemake/slurm-owner.json")
+"""Who works in this folder: host, process and its start."""
+
+RUN_NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+"""How the plugin's job names end."""
+
+
+def install(workflow: Any) -> None:
+    """Cure the plugin, and make ``workflow`` wait for a killed run's jobs before it plans its own.
+
+    Does nothing where the plugin is not installed, and inside a job only what concerns the command of the next step.
+    """
+    utils.format_cli_value = _quoted(utils.format_cli_value)
+    plugin = sys.modules.get("snakemake_executor_plugin_slurm")
+    if plugin is None or workflow.remote_exec or workflow.subprocess_exec:
+        return
+    prepare = workflow._prepare_dag
+
+    def prepare_after_orphans(*arguments: Any, **options: Any) -> None:
+        prepare(*arguments, **options)
+        if workflow.executor_plugin is not None and workflow.executor_plugin.name == "slurm":
+            _clean_environment()
+            _take_over()
+            _wait_for_orphans()
+            signal.signal(signal.SIGINT, _interrupt)
+
+    workflow._prepare_dag = prepare_after_orphans
+    if getattr(plugin, "_excise", False):
+        return  # several workflows in one process, as in Snakemake's own API
+    plugin._excise = True
+    executor = plugin.Executor
+    plugin.get_min_job_age = _settled_age(plugin.get_min_job_age)
+    plugin.query_job_status = _states(plugin.query_job_status)
+    executor.check_active_jobs = _told_which(executor.check_active_jobs)
+    executor.run_job = _run_job(executor.run_job)
+    executor.report_job_error = _with_last_lines(executor.report_job_error)
+    executor._report_job_error_threadsafe = _submission_failed(executor._report_job_error_threadsafe)
+    executor.cancel_jobs = _cancel(executor.cancel_jobs)
+    executor.sleep = _sleep
+    executor.get_account_arg = _account(executor.get_account_arg)
+
+
+def _quoted(original: Any) -> Any:
+    """Strings on a job's command line are quoted for the shell, not for Python."""
+
+    def format_cli_value(value: Any, quote: bool = False, base64_encode: bool = False) -> str:
+        if isinstance(value, str) and quote and not base64_encode and not utils.is_quoted(value):
+            return shlex.quote(value)
+        formatted: str = original(value, quote=quote, base64_encode=base64_encode)
+        return formatted
+
+    return format_cli_value
+
+
+def _clean_environment() -> None:
+    """Forget the job that Snakemake itself runs in; its own jobs would take over what that one was given."""
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_", "SRUN_", "SALLOC_"))]:
+        if name != "SLURM_CONF":
+            del os.environ[name]
+
+
+# ---- states ----
+
+_expected: set[str] = set()
+_missing_since: dict[str, float] = {}
+
+
+def _settled_age(original: Any) -> Any:
+    """MinJobAge is asked until it is known, then remembered."""
+    known: list[int] = []
+
+    def get_min_job_age() -> int | None:
+        if not known and (age := original()) is not None:
+            known.append(age)
+        return known[0] if known else 10**6  # no answer now: no reason to leave squeue
+
+    return get_min_job_age
+
+
+def _told_which(original: Any) -> Any:
+    """Note which jobs a query is about."""
+
+    async def check_active_jobs(self: Any, active_jobs: list[Any]) -> Any:
+        _expected.clear()
+        _expected.update(job.external_jobid for job in active_jobs)
+        async for job in original(self, active_jobs):
+            yield job
+
+    return check_active_jobs
+
+
+def _states(original: Any) -> Any:
+    """A failed query is no news; states are cut at the first space; what Slurm forgot has ended."""
+
+    async def query_job_status(command: str, log: Any) -> tuple[dict[str, str], float]:
+        states, seconds = await original(command, log)
+        if states is None:
+            logger.warning("Slurm does not answer; asking again later.")
+            _missing_since.clear()
+            return {}, 0.0
+        states = {job: (state.split() or [""])[0] for job, state in states.items()}
+        now = time.monotonic()
+        for job in _expected:
+            if job in states:
+                _missing_since.pop(job, None)
+            elif now - _missing_since.setdefault(job, now) > FORGOTTEN:
+                logger.warning(f"Slurm no longer lists job {job}; whether it succeeded is seen from its outputs.")
+                states[job] = "UNKNOWN"  # the plugin's word for "ended"; Snakemake then looks for the outputs
+        return states, seconds
+
+    return query_job_status
+
+
+async def _sleep(self: Any) -> None:
+    """Pause between queries; a run that ends does not wait for the next one."""
+    end = time.monotonic() + min(self.next_seconds_between_status_checks or LONGEST_PAUSE, LONGEST_PAUSE)
+    while self.wait and time.monotonic() < end:
+        await asyncio.sleep(0.5)
+
+
+REASON = re.compile(r"slurmstepd|srun: error|excise \S+: error|Error:")
+"""Lines of a job's log that say why it ended."""
+
+
+def _with_last_lines(original: Any) -> Any:
+    """Show what the log of a failed job says: the node's daemon writes there why it killed the job."""
+
+    def report_job_error(self: Any, job_info: Any, msg: str | None = None, **options: Any) -> None:
+        path = (job_info.aux or {}).get("slurm_logfile")
+        if path is not None and Path(path).exists():
+            lines = Path(path).read_text(errors="replace").splitlines()
+            lines = [line for line in lines if REASON.search(line)][-6:] or lines[-6:]
+            msg = "\n    ".join([msg or "", "Last lines of its Slurm log:", *lines, ""])
+        original(self, job_info, msg=msg, **options)
+
+    return report_job_error
+
+
+# ---- submission and cancellation ----
+
+
+def _run_job(original: Any) -> Any:
+    """Write down what the job will be made from before it is submitted.
+
+    Should Snakemake be killed, the job goes on and its outputs are kept; without this record they would count as
+    up to date for ever, whatever changes in code and parameters.
+    """
+
+    def run_job(self: Any, job: Any) -> None:
+        if not job.is_group():
+            persistence = self.workflow.persistence
+            asyncio.run(persistence.finished(job))
+            persistence.started(job)
+        original(self, job)
+
+    return run_job
+
+
+def _submission_failed(original: Any) -> Any:
+    """While no controller answers, a submission is repeated and no attempt of the job is lost."""
+    since: dict[Any, float] = {}
+
+    def report(self: Any, job_info: Any, msg: str) -> None:
+        began = since.setdefault(job_info.job, time.monotonic())
+        unanswered = any(reason in msg for reason in NO_CONTROLLER)
+        if unanswered and time.monotonic() - began < PATIENCE and not getattr(self, "_cancelled", False):
+            logger.warning(f"Slurm does not answer; job {job_info.job.jobid} is submitted again in {LONGEST_PAUSE:g} s.")
+            time.sleep(LONGEST_PAUSE)
+            self.run_job(job_info.job)
+            return
+        since.pop(job_info.job, None)
+        original(self, job_info, msg)
+
+    return report
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """Ctrl-C cancels all jobs, which takes a second; a second Ctrl-C must not end that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _account(original: Any) -> Any:
+    """An account is given or it is not; guesses end in sacct's usage message on clusters without accounting."""
+
+    def get_account_arg(self: Any, job: Any) -> Iterator[str]:
+        if job.resources.get("slurm_account"):
+            yield from original(self, job)
+        else:
+            yield ""
+
+    return get_account_arg
+
+
+def _cancel(original: Any) -> Any:
+    """Cancel all jobs of this run, not only those that the plugin has in hand at this moment."""
+
+    def cancel_jobs(self: Any, active_jobs: list[Any]) -> None:
+        self._cancelled = True
+        subprocess.run(["scancel", "--user", getpass.getuser(), "--name", self.run_uuid], check=False, timeout=60)
+        original(self, active_jobs)
+
+    return cancel_jobs
+
+
+# ---- behind a killed run ----
+
+
+def owner() -> dict[str, Any] | None:
+    """Who was last noted as working in this folder through Slurm."""
+    try:
+        found: dict[str, Any] = json.loads(OWNER.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return found
+
+
+def lives(found: dict[str, Any]) -> bool | None:
+    """Whether that process still runs; None when it was on another host."""
+    if found["host"] != socket.gethostname():
+        return None
+    try:
+        process = psutil.Process(found["process"])
+        return abs(process.create_time() - found["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _take_over() -> None:
+    """Note that this folder is ours; remove the lock of a run of this host that was killed."""
+    from snakemake_interface_common.exceptions import WorkflowError
+
+    found = owner()
+    state = None if found is None else lives(found)
+    locked = any(Path(".snakemake/locks").glob("*"))
+    if found is not None and state:
+        raise WorkflowError(
+            f"another Snakemake works in this folder (process {found['process']} on {found['host']}); wait for it or stop it"
+        )
+    if found is not None and locked and state is None:
+        raise WorkflowError(
+            f"a Snakemake on {found['host']} (process {found['process']}) works in this folder, or was killed there. "
+            f"If it does not run any more: snakemake --unlock, then start again."
+        )
+    if found is not None and locked:
+        logger.warning("Removing the lock of a run that was killed.")
+        for lock in Path(".snakemake/locks").glob("*"):
+            lock.unlink()
+    OWNER.parent.mkdir(exist_ok=True)
+    ours = {"host": socket.gethostname(), "process": os.getpid(), "started": psutil.Process().create_time()}
+    OWNER.write_text(json.dumps(ours))
+
+
+def _orphans() -> Iterator[tuple[str, str, str]]:
+    """Id, state and comment of the jobs that an earlier run submitted from this folder and that have not ended."""
+    columns = "%i|%t|%T|%j|%k|%Z"
+    asked = ["squeue", "--user", getpass.getuser(), "--noheader", "--format", columns]
+    while True:
+        answer = subprocess.run(asked, capture_output=True, text=True, check=False)
+        if answer.returncode == 0:
+            break
+        logger.warning(f"Slurm does not answer ({answer.stderr.strip()}); asking again in {LONGEST_PAUSE:g} s.")
+        time.sleep(LONGEST_PAUSE)
+    for line in answer.stdout.splitlines():
+        job, _, state, name, comment, folder = line.split("|", 5)
+        if RUN_NAME.search(name) and Path(folder) == Path.cwd():
+            yield job, state, comment
+
+
+def _wait_for_orphans() -> None:
+    """Wait until no job of an earlier run works in this folder; say which ones."""
+    told: list[str] = []
+    while found := list(_orphans()):
+        ids = [job for job, _, _ in found]
+        if ids != told:
+            listed = "\n".join(f"  {job} {state} {comment}" for job, state, comment in found)
+            logger.warning(
+                f"Waiting for {len(found)} jobs that an earlier run left in Slurm; they are not submitted again.\n"
+                f"{listed}\nTo give them up: scancel {' '.join(ids)}"
+            )
+            told = ids
+        time.sleep(min(LONGEST_PAUSE, 5))
+    if told:
+        logger.warning("The jobs of the earlier run have ended; going on.")
