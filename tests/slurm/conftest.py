@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ class Run:
         """Lines of the ledger with this event: work and job."""
         path = self.faults / "ledger"
         lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-        return [(work, job) for work, job, kind in lines if kind == event]
+        return [(work, job) for work, job, kind, _ in lines if kind == event]
 
     def memory(self) -> list[str]:
         """Memory that the jobs of the ledger asked for, sorted."""
@@ -165,7 +166,7 @@ def copy(experiment: Experiment) -> Path:
 @pytest.fixture
 def scoring(prepared: Experiment, cluster: Cluster) -> Iterator[Run]:
     """A fresh copy of the prepared experiment."""
-    run = Run(Experiment(copy(prepared), prepared.config), cluster)
+    run = Run(Experiment(copy(prepared), deepcopy(prepared.config)), cluster)
     yield run
     for job in cluster.jobs():
         cluster.ask("scancel", job["id"])

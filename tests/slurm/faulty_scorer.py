@@ -29,7 +29,7 @@ def scores(texts: list[str]) -> list[float]:
 
     def write(event: str) -> None:
         with open(folder / "ledger", "a") as ledger:
-            ledger.write(f"{work} {job} {event}\n")
+            ledger.write(f"{work} {job} {event} {os.environ.get('HF_HUB_OFFLINE')}\n")
 
     write("start")
     if claimed(folder / "exit-once"):

@@ -1,0 +1,140 @@
+"""The whole chain through a real Slurm, typed at the root of a clone."""
+
+import os
+import re
+import shutil
+import subprocess
+from copy import deepcopy
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+from tests.slurm.cluster import until
+from tests.slurm.conftest import PROGRAM, Run
+from tests.workflow.conftest import Experiment
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The tracked files, and profiles/slurm/site.yaml written as docs/slurm.md says."""
+    folder = tmp_path_factory.mktemp("clone") / "excise"
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    tracked = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, tracked):
+        source, target = REPOSITORY / name, folder / name
+        if source.is_file() or source.is_symlink():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
+    site = yaml.safe_load((folder / "profiles/slurm/site.example.yaml").read_text())
+    assert set(site) == {"all", "cpu", "gpu"}
+    site["gpu"] = {"slurm_partition": "gpu", "gpu_model": "a100"}
+    (folder / "profiles/slurm/site.yaml").write_text(yaml.safe_dump(site))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(make_experiment):
+    """One seed, one pruned variant; device auto, so that its model jobs ask for a GPU."""
+    experiment = make_experiment()
+    experiment.config |= {"seeds": [0], "device": "auto"}
+    experiment.config["attribution"]["shards"] = 1
+    del experiment.config["selections"]["random"]
+    experiment.config["selections"]["lrp"]["neurons"] = [2]
+    experiment.config["evaluation"]["scorers"] = ["python:faulty_scorer:scores"]
+    return experiment
+
+
+@pytest.fixture(scope="module")
+def finished(small, clone, cluster):
+    """The experiment's run on one machine, and its run through Slurm: artefacts, run, messages and jobs."""
+    folder = clone
+    for path in small.folder.iterdir():
+        shutil.copy2(path, folder)
+    run = Run(Experiment(folder, deepcopy(small.config)), cluster)
+    environment = {name: value for name, value in run.environment().items() if name != "EXCISE_SLURM_SITE"}
+    run.faults.mkdir()
+    command = [PROGRAM, "--snakefile", str(REPOSITORY / "Snakefile"), *small.command("--quiet")[3:]]
+    subprocess.run(command, cwd=small.folder, env=environment, check=True, capture_output=True)
+    (run.faults / "ledger").unlink()
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(run.experiment.config, allow_unicode=True))
+    command = f"{PROGRAM} --profile slurm --configfile experiment.yaml --slurm-init-seconds-before-status-checks 1"
+    result = subprocess.run(
+        ["timeout", "-k", "5", "500", *command.split()], cwd=folder, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-8000:]
+    return small.artefacts(), run, result.stderr, cluster.jobs("all")
+
+
+def test_slurm_writes_the_same_bytes_as_one_machine(finished):
+    alone, run, _, _ = finished
+    assert len(alone) > 20
+    assert run.experiment.artefacts() == alone
+    assert (run.experiment.run_folder / "report.html").is_file()
+
+
+def test_each_rule_is_a_job_with_its_own_resources(finished):
+    _, run, _, jobs = finished
+    ours = [job for job in jobs if job["name"].startswith("excise_") and str(run.folder) in job["folder"]]
+    assert {job["state"] for job in ours} == {"COMPLETED"}
+    by_rule = {}
+    for job in ours:
+        by_rule.setdefault(re.match(r"rule_(.+?)_wildcards", job["comment"])[1], []).append(job)
+    counts = {rule: len(found) for rule, found in by_rule.items()}
+    assert counts == {
+        "respond": 1, "score_responses": 1, "attribute": 2, "average": 2, "generate": 2, "score": 2, "perplexity": 2,
+        "fluency": 2, "export": 1,
+    }  # fmt: skip
+    details = run.cluster.ask("scontrol", "show", "job", by_rule["attribute"][0]["id"]).stdout
+    assert "TresPerJob=gres:gpu:a100:1" in details
+    on_gpu = {"respond", "attribute", "generate", "perplexity", "fluency"}
+    for rule, found in by_rule.items():
+        for job in found:
+            assert job["partition"] == ("gpu" if rule in on_gpu else "cpu"), job
+            assert int(job["memory"].rstrip("M")) >= 800, job
+
+
+def test_jobs_run_offline_and_none_ran_twice(finished):
+    _, run, _, _ = finished
+    lines = [line.split() for line in (run.faults / "ledger").read_text().splitlines()]
+    assert {offline for _, _, _, offline in lines} == {"1"}
+    works = [work for work, _ in run.ledger("start")]
+    assert len(works) == len(set(works)) == 2
+
+
+def test_logs_lie_where_a_person_looks(finished):
+    _, run, _, _ = finished
+    assert len(list((run.folder / "logs/slurm/rule_attribute").rglob("*.log"))) == 4
+    assert (run.folder / "logs/slurm/rule_attribute/tiny_lrp_toxic_0_0").is_dir()
+
+
+def test_both_ways_of_naming_the_profile_plan_the_same(finished):
+    _, run, _, _ = finished
+    plans = []
+    for arguments in (["--profile", "profiles/slurm"], ["--workflow-profile", "profiles/slurm"]):
+        command = [PROGRAM, *arguments, "--configfile", "experiment.yaml", "--dry-run", "--forceall"]
+        result = subprocess.run(command, cwd=run.folder, env=os.environ | run.environment(), capture_output=True, text=True, check=True)
+        lines = [line for line in result.stdout.splitlines() if not line.startswith(("[", "Using"))]
+        lines = [re.sub(r"jobid: \d+", "", ", ".join(sorted(re.split(r"[ ,]+", line)))) for line in lines]
+        plans.append(sorted(lines))
+    assert plans[0] == plans[1]
+    assert any("excise" in line and "attribute" in line for line in plans[0])
+
+
+def test_a_job_waits_for_a_gpu(cluster, prepared, small):
+    """All GPUs are busy: the job is pending, not failed, and runs when one is free."""
+    from tests.slurm.conftest import copy
+
+    run = Run(Experiment(copy(prepared), deepcopy(prepared.config)), cluster)
+    run.experiment.config["device"] = "auto"
+    run.experiment.config["seeds"] = [0]
+    busy = cluster.ask("sbatch", "--parsable", "-p", "gpu", "--gpus=2", "--wrap", "sleep 600").stdout.strip()
+    until(lambda: any(job["id"] == busy and job["state"] == "RUNNING" for job in cluster.jobs()), "the GPUs to be busy")
+    process = run.start("--until", "respond")
+    job = until(lambda: [job for job in cluster.jobs() if "rule_respond" in job["comment"]], "the job to be submitted")[0]
+    until(lambda: next(j for j in cluster.jobs() if j["id"] == job["id"])["reason"] == "Resources", "the job to wait")
+    cluster.ask("scancel", busy)
+    run.finish(process)
+    assert (run.experiment.run_folder / "responses/seed-0/generations.jsonl").is_file()
