@@ -65,6 +65,7 @@ SLURMDBD_CONF = """\
 {mark}
 DbdHost=localhost
 DbdPort=16819
+CommunicationParameters=NoInAddrAny
 SlurmUser=root
 AuthInfo=socket={root}/munge/socket
 LogFile={root}/slurmdbd.log
@@ -140,7 +141,9 @@ class Cluster:
         gres = [MARK]
         for number, (node, gpus) in enumerate(NODES.items()):
             (self.root / node / "spool").mkdir(parents=True)
-            line = f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={17001 + number} CPUs=4 RealMemory=16000"
+            line = (
+                f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={17001 + number} CPUs=4 RealMemory=16000"
+            )
             lines.append(line + (f" Gres=gpu:a100:{gpus}" if gpus else ""))
             for gpu in range(gpus):
                 os.mknod(devices / f"gpu{gpu}", 0o20666, os.makedev(1, 3))
@@ -150,7 +153,7 @@ class Cluster:
         if self.accounting:
             accounting = (
                 "AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=localhost\n"
-                f"AccountingStoragePort=16819\nAccountingStoreFlags=job_comment"
+                f"AccountingStoragePort=16819\nAccountingStoragePass={self.root}/munge/socket\nAccountingStoreFlags=job_comment"
             )
         ETC.mkdir(exist_ok=True)
         (self.root / "state").mkdir()
@@ -175,7 +178,9 @@ class Cluster:
 
     def start_node(self, node: str) -> None:
         """Start one slurmd."""
-        self.spawn(node, sys.executable, str(Path(__file__).parent / "reaper.py"), shutil.which("slurmd"), "-D", "-N", node)
+        self.spawn(
+            node, sys.executable, str(Path(__file__).parent / "reaper.py"), shutil.which("slurmd"), "-D", "-N", node
+        )
 
     def start_accounting(self) -> None:
         """Start MariaDB on a socket alone, and slurmdbd."""
@@ -185,7 +190,15 @@ class Cluster:
             check=True, capture_output=True,
         )  # fmt: skip
         MYSQL_SOCKET.parent.mkdir(exist_ok=True)
-        self.spawn("mariadbd", "mariadbd", "--no-defaults", f"--datadir={data}", "--user=root", "--skip-networking", f"--socket={MYSQL_SOCKET}")
+        self.spawn(
+            "mariadbd",
+            "mariadbd",
+            "--no-defaults",
+            f"--datadir={data}",
+            "--user=root",
+            "--skip-networking",
+            f"--socket={MYSQL_SOCKET}",
+        )
         until(lambda: self.ask("mariadb-admin", f"--socket={MYSQL_SOCKET}", "ping").returncode == 0, "MariaDB")
         self.start_slurmdbd()
         until(lambda: self.ask("sacctmgr", "-i", "add", "cluster", "excise").returncode in (0, 1), "slurmdbd", every=1)
@@ -193,7 +206,7 @@ class Cluster:
     def start_slurmdbd(self) -> None:
         """Start slurmdbd."""
         self.spawn("slurmdbd", "slurmdbd", "-D")
-        until(lambda: self.ask("sacctmgr", "-n", "show", "cluster").returncode == 0, "slurmdbd")
+        until(lambda: self.ask("sacctmgr", "-n", "show", "cluster").returncode == 0, "slurmdbd", seconds=15)
 
     def stop_daemon(self, name: str, number: int = signal.SIGTERM) -> None:
         """Stop one daemon and wait for its end."""
@@ -205,10 +218,13 @@ class Cluster:
             daemon.kill()
             daemon.wait()
 
-    def lose_node(self, node: str) -> None:
-        """Kill a node's daemon and all that it started, as when its power goes."""
+    def lose_node(self, node: str, *, daemon_only: bool = False) -> None:
+        """Kill a node's daemon, and all that it started, as when its power goes; or let that go on, unseen."""
         reaper = psutil.Process(self.daemons[node].pid)
-        for process in (reaper, *reaper.children(recursive=True)):
+        family = reaper.children(recursive=True)
+        if daemon_only:
+            family = [process for process in family if process.name() == "slurmd"]
+        for process in [reaper, *family] if not daemon_only else family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.daemons.pop(node).wait()

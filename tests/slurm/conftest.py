@@ -26,10 +26,13 @@ REQUIRED = "EXCISE_TEST_SLURM"
 PROGRAM = str(Path(sys.executable).parent / "snakemake")
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A Slurm without accounting."""
-    found = Cluster(tmp_path_factory.mktemp("slurm"))
+@pytest.fixture(scope="module")
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Slurm of the module's own; with accounting where the module says so."""
+    accounting = getattr(request.module, "ACCOUNTING", False)
+    if accounting and (reason := missing(accounting=True)):
+        pytest.fail(f"accounting cannot be tested: {reason}")
+    found = Cluster(tmp_path_factory.mktemp("slurm"), accounting=accounting)
     try:
         found.start()
         yield found
@@ -57,7 +60,12 @@ class Run:
         """As a user's shell on a login node, but quick: short pauses between looks at the queue."""
         site = self.folder.parent / "site.yaml"
         site.write_text(yaml.safe_dump(self.site or {"gpu": {"slurm_partition": "gpu"}}))
-        paths = [str(REPOSITORY), str(REPOSITORY / "tests/workflow"), str(REPOSITORY / "tests/slurm"), str(REPOSITORY / "src")]
+        paths = [
+            str(REPOSITORY),
+            str(REPOSITORY / "tests/workflow"),
+            str(REPOSITORY / "tests/slurm"),
+            str(REPOSITORY / "src"),
+        ]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_HUB")}
         return environment | {
             "PYTHONPATH": os.pathsep.join(paths),
@@ -77,7 +85,9 @@ class Run:
             "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "20", *arguments,
         ]  # fmt: skip
 
-    def start(self, *arguments: str, environment: dict[str, str] | None = None, **options: str) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, environment: dict[str, str] | None = None, **options: str
+    ) -> subprocess.Popen[str]:
         """Start the run; its messages go to ``messages``. It is killed when it hangs."""
         self.faults.mkdir(exist_ok=True)
         command = self.command(*arguments, **options)
@@ -145,7 +155,12 @@ def undisturbed(prepared: Experiment) -> dict[str, bytes]:
     (folder.parent / "faults").mkdir()
     environment = Experiment(folder, prepared.config)
     command = environment.command("--until", "score_responses")
-    paths = [str(REPOSITORY), str(REPOSITORY / "tests/slurm"), str(REPOSITORY / "tests/workflow"), str(REPOSITORY / "src")]
+    paths = [
+        str(REPOSITORY),
+        str(REPOSITORY / "tests/slurm"),
+        str(REPOSITORY / "tests/workflow"),
+        str(REPOSITORY / "src"),
+    ]
     subprocess.run(
         command, cwd=folder, check=True, capture_output=True,
         env=environment.environment() | {"PYTHONPATH": os.pathsep.join(paths), "EXCISE_FAULTS": str(folder.parent / "faults")},

@@ -1,5 +1,6 @@
 """What goes wrong on a cluster, tried on a real Slurm: the run ends right, and nothing is done twice."""
 
+import os
 import signal
 
 import pytest
@@ -46,32 +47,35 @@ def test_a_job_cancelled_by_somebody_else_is_retried(scoring, undisturbed):
     check(scoring, undisturbed, started=3)
 
 
-def test_killed_and_started_again_waits_for_the_running_jobs(scoring, undisturbed):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=["killed", "terminal closed"])
+def test_killed_and_started_again_waits_for_the_running_jobs(scoring, undisturbed, number):
     """The second run submits nothing; what the orphans wrote has metadata, so that a changed parameter is noticed."""
     hold = scoring.order("hold")
     process = scoring.start(*SCORE)
     jobs = {job for _, job in scoring.until_started(2)}
-    scoring.kill(process)
+    scoring.kill(process, number)
     again = scoring.start(*SCORE)
     until(lambda: "Waiting for 2 jobs that an earlier run left" in scoring.messages(), "the message", seconds=60)
     hold.unlink()
     messages = scoring.finish(again)
     check(scoring, undisturbed, started=2)
     assert {job["id"] for job in scoring.cluster.jobs("all")} >= jobs
-    assert "Removing the lock of a run that was killed" in messages
     assert "rule_score_responses_wildcards_tiny_0" in messages
     scoring.experiment.config["responses"]["scorer"] = "python:tiny_scorer:scores"
     plan = scoring.run(*SCORE, "--dry-run")
     assert "score_responses        2" in plan.replace("\t", " ") or "Params have changed" in plan
 
 
-def test_ctrl_c_cancels_all_jobs(scoring):
+def test_ctrl_c_cancels_all_jobs_and_a_second_start_is_refused(scoring):
     scoring.order("hold")
     process = scoring.start(*SCORE)
     jobs = {job for _, job in scoring.until_started(2)}
+    scoring.run(*SCORE, fails=True)
+    assert "another Snakemake works in this folder" in scoring.messages()
     scoring.kill(process, signal.SIGINT)  # the group and its parent forward it: Snakemake gets it twice
     until(lambda: not jobs & {job["id"] for job in scoring.cluster.jobs()}, "the jobs to be cancelled", seconds=20)
     assert process.returncode != 0
+    assert len(scoring.ledger()) == 2
 
 
 def test_a_controller_that_restarts_is_no_news(scoring, undisturbed):
@@ -88,22 +92,62 @@ def test_a_controller_that_restarts_is_no_news(scoring, undisturbed):
     check(scoring, undisturbed, started=2)
 
 
-def test_a_lost_node_costs_one_retry(scoring, undisturbed):
+def test_no_attempt_is_lost_while_no_controller_takes_jobs(scoring, undisturbed, tmp_path):
+    """The controller is gone at the moment of submission, and again when a run starts."""
+    shim = tmp_path / "sbatch"
+    shim.write_text(
+        f'#!/bin/sh\ntouch {tmp_path}/called\nwhile [ ! -e {tmp_path}/go ]; do sleep 0.1; done\nexec /usr/bin/sbatch "$@"\n'
+    )
+    shim.chmod(0o755)
+    scoring.cluster.stop_daemon("slurmctld")
+    process = scoring.start(*SCORE, environment={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    until(lambda: "Slurm does not answer" in scoring.messages(), "the first message")
+    scoring.cluster.start_controller()
+    until((tmp_path / "called").exists, "sbatch to be called")
+    scoring.cluster.stop_daemon("slurmctld")
+    (tmp_path / "go").touch()
+    until(lambda: "is submitted again" in scoring.messages(), "the submission to fail", seconds=90)
+    scoring.cluster.start_controller()
+    scoring.finish(process)
+    check(scoring, undisturbed, started=2)
+    assert scoring.memory() == ["2000M", "2000M"]
+
+
+@pytest.mark.parametrize("survives", [False, True], ids=["all of it", "the job's process goes on"])
+def test_a_lost_node_costs_one_retry(scoring, undisturbed, survives):
+    """Where the old process lives on, unseen by Slurm, it ends beside the retry and writes the same bytes."""
     hold = scoring.order("hold")
     process = scoring.start(*SCORE)
     started = scoring.until_started(2)
     nodes = {job["id"]: job["node"] for job in scoring.cluster.jobs()}
     lost = nodes[started[0][1]]
     victims = [job for _, job in started if nodes[job] == lost]
-    scoring.cluster.lose_node(lost)
+    scoring.cluster.lose_node(lost, daemon_only=survives)
     try:
         scoring.until_started(2 + len(victims))
         hold.unlink()
         scoring.finish(process)
+        ends = 2 + len(victims) * survives
+        until(lambda: len(scoring.ledger("end")) == ends, "the old process to end")
     finally:
         scoring.cluster.start_node(lost)
     until(lambda: scoring.cluster.idle() == 3, "the node to come back", seconds=60)
-    check(scoring, undisturbed, started=2 + len(victims))
+    assert scoring.experiment.artefacts() == undisturbed
+    assert len(scoring.ledger("start")) == 2 + len(victims)
+
+
+def test_a_job_over_its_time_limit_is_retried_with_more(scoring, undisturbed):
+    hold = scoring.order("hold")
+    process = scoring.start(*SCORE)
+    _, job = scoring.until_started(2)[0]
+    scoring.cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    scoring.until_started(3)
+    hold.unlink()
+    messages = scoring.finish(process)
+    check(scoring, undisturbed, started=3)
+    assert "TIME LIMIT" in messages
+    limits = {job["id"]: job["limit"] for job in scoring.cluster.jobs("all")}
+    assert limits[scoring.ledger()[2][1]] == "40:00"
 
 
 def test_snakemake_inside_a_slurm_job_submits_as_from_outside(scoring, undisturbed):

@@ -115,7 +115,9 @@ def test_both_ways_of_naming_the_profile_plan_the_same(finished):
     plans = []
     for arguments in (["--profile", "profiles/slurm"], ["--workflow-profile", "profiles/slurm"]):
         command = [PROGRAM, *arguments, "--configfile", "experiment.yaml", "--dry-run", "--forceall"]
-        result = subprocess.run(command, cwd=run.folder, env=os.environ | run.environment(), capture_output=True, text=True, check=True)
+        result = subprocess.run(
+            command, cwd=run.folder, env=os.environ | run.environment(), capture_output=True, text=True, check=True
+        )
         lines = [line for line in result.stdout.splitlines() if not line.startswith(("[", "Using"))]
         lines = [re.sub(r"jobid: \d+", "", ", ".join(sorted(re.split(r"[ ,]+", line)))) for line in lines]
         plans.append(sorted(lines))
@@ -133,7 +135,9 @@ def test_a_job_waits_for_a_gpu(cluster, prepared, small):
     busy = cluster.ask("sbatch", "--parsable", "-p", "gpu", "--gpus=2", "--wrap", "sleep 600").stdout.strip()
     until(lambda: any(job["id"] == busy and job["state"] == "RUNNING" for job in cluster.jobs()), "the GPUs to be busy")
     process = run.start("--until", "respond")
-    job = until(lambda: [job for job in cluster.jobs() if "rule_respond" in job["comment"]], "the job to be submitted")[0]
+    job = until(lambda: [job for job in cluster.jobs() if "rule_respond" in job["comment"]], "the job to be submitted")[
+        0
+    ]
     until(lambda: next(j for j in cluster.jobs() if j["id"] == job["id"])["reason"] == "Resources", "the job to wait")
     cluster.ask("scancel", busy)
     run.finish(process)

@@ -1,23 +1,22 @@
 """Cures for snakemake-executor-plugin-slurm 2.8.0, and how a run goes on behind one that was killed.
 
-All that we change in the plugin is in this file; tests/slurm/test_faults.py shows each fault. To see whether a newer
-plugin needs a cure no longer, take it out of ``install`` and run the test named here.
+All that we change in the plugin is in this file. Each line below says the fault, the cure, and the test (tests/slurm)
+that fails without it: to see whether a newer plugin needs a cure no longer, take it out of ``install`` and run that.
 
-| fault of the plugin | cure | test |
-|---|---|---|
-| while squeue fails it turns to sacct, and without accounting waits for ever | ``_settled_age`` | controller restarted |
-| a failed query drops all running jobs: the run waits for ever | ``_states``: a failed query is no news | controller restarted |
-| "CANCELLED by 0" (sacct) is no known state | ``_states`` cuts states at the first space | cancelled, with accounting |
-| a job that Slurm forgot is waited for, for ever | ``_states``: after a minute its files decide | forgotten job |
-| pauses between queries grow to 180 s | ``_sleep``: at most ``LONGEST_PAUSE`` | - (speed) |
-| sbatch fails while the controller restarts, which costs an attempt | ``_submission_failed`` | controller restarted |
-| Ctrl-C forgets the jobs whose state is being asked; a second Ctrl-C leaves all | ``_cancel``, ``_interrupt`` | Ctrl-C |
-| guesses an account with a wrong sacct call | ``_account`` | - (noise) |
-| why a job was killed stands in a file of many lines only | ``_with_last_lines`` | memory limit |
-| SLURM_* of a job around Snakemake: SLURM_CONF is lost, SBATCH_* stay | ``_clean_environment`` | inside a job |
-| killed and started again: running jobs are submitted a second time | ``_wait_for_orphans`` | killed and restarted |
-| folders with ' and " in their name break the command of a job (interface-executor-plugins 9.4.0) | ``_quoted`` | all |
-| what a killed run's jobs wrote has no metadata: later changes go unnoticed | ``_run_job`` writes it first | killed and restarted |
+- While squeue fails it turns to sacct, and without accounting waits for ever. ``_settled_age``; restarted controller.
+- A failed query drops all running jobs, and the run waits for ever. ``_states``; restarted controller, database down.
+- "CANCELLED by 0", which sacct says, is no state it knows. ``_states``; cancelled, seen through sacct.
+- A job that Slurm forgot is waited for, for ever. ``_states``; unit/test_slurm_guard.py.
+- Pauses between queries grow to 180 s, and the end waits for the last. ``_sleep``; every test would take minutes.
+- sbatch fails while the controller restarts, which costs an attempt. ``_submission_failed``; no attempt is lost.
+- Ctrl-C forgets jobs whose state is being asked; a second Ctrl-C leaves all. ``_cancel``, ``_interrupt``; Ctrl-C.
+- It guesses an account, by a wrong call of sacct. ``_account``; the messages of every test.
+- Why a job was killed stands in a long file only. ``_with_last_lines``; memory limit, time limit.
+- Of a job around Snakemake, SLURM_CONF is lost and SBATCH_* stay. ``_clean_environment``; inside a Slurm job.
+- Killed and started again, it submits running jobs a second time. ``_wait_for_orphans``; killed and started again.
+- What those jobs wrote has no metadata, so later changes go unnoticed. ``_run_job``; killed and started again.
+- Folders with both ' and " in their name break a job's command (snakemake-interface-executor-plugins 9.4.0).
+  ``_quoted``; all tests.
 """
 
 import asyncio
@@ -219,7 +218,7 @@ def _submission_failed(original: Any) -> Any:
         began = since.setdefault(job_info.job, time.monotonic())
         unanswered = any(reason in msg for reason in NO_CONTROLLER)
         if unanswered and time.monotonic() - began < PATIENCE and not getattr(self, "_cancelled", False):
-            logger.warning(f"Slurm does not answer; job {job_info.job.jobid} is submitted again in {LONGEST_PAUSE:g} s.")
+            logger.warning(f"Slurm does not answer; job {job_info.job.jobid} is submitted again shortly.")
             time.sleep(LONGEST_PAUSE)
             self.run_job(job_info.job)
             return
@@ -229,7 +228,7 @@ def _submission_failed(original: Any) -> Any:
     return report
 
 
-def _interrupt(number: int, frame: Any) -> None:
+def _interrupt(*_: Any) -> None:
     """Ctrl-C cancels all jobs, which takes a second; a second Ctrl-C must not end that."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -290,7 +289,8 @@ def _take_over() -> None:
     locked = any(Path(".snakemake/locks").glob("*"))
     if found is not None and state:
         raise WorkflowError(
-            f"another Snakemake works in this folder (process {found['process']} on {found['host']}); wait for it or stop it"
+            f"another Snakemake works in this folder (process {found['process']} on {found['host']}); "
+            "wait for it or stop it"
         )
     if found is not None and locked and state is None:
         raise WorkflowError(

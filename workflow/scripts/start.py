@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import psutil
+import slurm_guard
 
 
 def running_here(program: str) -> list[int]:
@@ -38,6 +39,11 @@ def main() -> None:
         print(f"waiting for jobs that a killed run left behind (processes {jobs})", file=sys.stderr)
         time.sleep(5)
     if any(Path(".snakemake/locks").glob("*.lock")):
+        if (found := slurm_guard.owner()) and slurm_guard.lives(found) is None:
+            sys.exit(
+                f"a Snakemake on {found['host']} (process {found['process']}) works here, or was killed there; "
+                "start it there, or if it does not run any more: snakemake --unlock"
+            )
         print("removing the lock of a run that was killed", file=sys.stderr)
         subprocess.run([snakemake, "--unlock", *sys.argv[1:]], check=True)
     os.execv(snakemake, [snakemake, *sys.argv[1:]])  # noqa: S606 (no shell is wanted)
