@@ -21,8 +21,6 @@ PROMPT = 64  # tokens allowed for a prompt
 SAMPLE = 512  # tokens allowed for a sample of a ready-made file
 
 slurm_guard.install(workflow)
-if workflow.remote_exec:
-    os.environ["HF_HUB_OFFLINE"] = "1"  # what a compute node needs was fetched
 
 ON_GPU = config["device"] != "cpu"
 

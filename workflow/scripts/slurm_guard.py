@@ -65,6 +65,8 @@ def install(workflow: Any) -> None:
     Does nothing where the plugin is not installed, and inside a job only what concerns the command of the next step.
     """
     utils.format_cli_value = _quoted(utils.format_cli_value)
+    if workflow.remote_exec:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # what a compute node needs was fetched on the login node
     plugin = sys.modules.get("snakemake_executor_plugin_slurm")
     if plugin is None or workflow.remote_exec or workflow.subprocess_exec:
         return
