@@ -23,6 +23,9 @@ __all__ = ["make_experiment"]
 REQUIRED = "EXCISE_TEST_SLURM"
 """Set in continuous integration: these tests must run."""
 
+PATHS = os.pathsep.join(str(REPOSITORY / folder) for folder in ("src", "", "tests/workflow", "tests/slurm"))
+"""Where jobs find the package and the scorers of the tests."""
+
 PROGRAM = str(Path(sys.executable).parent / "snakemake")
 
 
@@ -57,15 +60,9 @@ class Run:
         """As a user's shell on a login node, but quick: short pauses between looks at the queue."""
         site = self.folder.parent / "site.yaml"
         site.write_text(yaml.safe_dump(self.site or {"gpu": {"slurm_partition": "gpu"}}))
-        paths = [
-            str(REPOSITORY),
-            str(REPOSITORY / "tests/workflow"),
-            str(REPOSITORY / "tests/slurm"),
-            str(REPOSITORY / "src"),
-        ]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_HUB")}
         return environment | {
-            "PYTHONPATH": os.pathsep.join(paths),
+            "PYTHONPATH": PATHS,
             "OMP_NUM_THREADS": "1",
             "EXCISE_FAULTS": str(self.faults),
             "EXCISE_SLURM_PAUSE": "2",
@@ -137,32 +134,35 @@ class Run:
 
 @pytest.fixture(scope="session")
 def prepared(make_experiment: Callable[[], Experiment]) -> Experiment:
-    """An experiment of which the responses exist; two jobs, one a seed, score them with ``faulty_scorer``. Do not change it."""
+    """An experiment whose responses exist; two jobs, one a seed, score them with ``faulty_scorer``. Do not change it."""
     experiment = make_experiment()
     experiment.config["responses"]["scorer"] = "python:faulty_scorer:scores"
-    result = experiment.snakemake("--until", "respond")
-    assert result.returncode == 0, result.stderr[-6000:]
+    run_locally(experiment, "--until", "respond")
     return experiment
 
 
 @pytest.fixture(scope="session")
 def undisturbed(prepared: Experiment) -> dict[str, bytes]:
     """What scoring writes when nothing goes wrong and nothing is submitted."""
-    folder = copy(prepared)
-    (folder.parent / "faults").mkdir()
-    environment = Experiment(folder, prepared.config)
-    command = environment.command("--until", "score_responses")
-    paths = [
-        str(REPOSITORY),
-        str(REPOSITORY / "tests/slurm"),
-        str(REPOSITORY / "tests/workflow"),
-        str(REPOSITORY / "src"),
-    ]
-    subprocess.run(
-        command, cwd=folder, check=True, capture_output=True,
-        env=environment.environment() | {"PYTHONPATH": os.pathsep.join(paths), "EXCISE_FAULTS": str(folder.parent / "faults")},
-    )  # fmt: skip
-    return environment.artefacts()
+    experiment = Experiment(copy(prepared), prepared.config)
+    run_locally(experiment, "--until", "score_responses")
+    return experiment.artefacts()
+
+
+def run_locally(experiment: Experiment, *arguments: str) -> None:
+    """Run on this machine, without Slurm."""
+    faults = experiment.folder.parent / "faults"
+    faults.mkdir(exist_ok=True)
+    environment = experiment.environment() | {"PYTHONPATH": PATHS, "EXCISE_FAULTS": str(faults)}
+    result = subprocess.run(
+        experiment.command(*arguments),
+        cwd=experiment.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-6000:]
 
 
 _copies = iter(range(1000))

@@ -1,8 +1,6 @@
 """What the cures do with Slurm's answers; the same against a real Slurm is in tests/slurm."""
 
 import asyncio
-import json
-import os
 import socket
 from importlib.metadata import version
 from types import SimpleNamespace
@@ -55,8 +53,17 @@ def test_strings_are_quoted_for_the_shell():
     [({}, True), ({"started": 1.0}, False), ({"process": 2**22 + 1}, False), ({"host": "else"}, None)],
 )
 def test_who_works_in_a_folder(change, state):
-    ours = {"host": socket.gethostname(), "process": os.getpid(), "started": psutil.Process().create_time()}
-    assert slurm_guard.lives(json.loads(json.dumps(ours | change))) is state
+    parent = psutil.Process().parent()
+    theirs = {"host": socket.gethostname(), "process": parent.pid, "started": parent.create_time()}
+    assert slurm_guard.lives(theirs | change) is state
+
+
+def test_names_of_earlier_runs_are_kept_until_their_jobs_have_ended(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert slurm_guard._take_over() == []
+    slurm_guard._note(["one"])
+    assert slurm_guard._take_over() == ["one"]
+    assert slurm_guard._take_over() == ["one"]
 
 
 def test_the_cures_are_for_the_plugin_that_is_installed():

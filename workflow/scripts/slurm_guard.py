@@ -53,10 +53,7 @@ NO_CONTROLLER = ("Unable to contact slurm controller", "Connection refused")
 """What sbatch says when the job was certainly not accepted."""
 
 OWNER = Path(".snakemake/slurm-owner.json")
-"""Who works in this folder: host, process and its start."""
-
-RUN_NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
-"""How the plugin's job names end."""
+"""Who works in this folder: host, process, its start, and the names of runs whose jobs may still be in Slurm."""
 
 
 def install(workflow: Any) -> None:
@@ -76,8 +73,7 @@ def install(workflow: Any) -> None:
         prepare(*arguments, **options)
         if workflow.executor_plugin is not None and workflow.executor_plugin.name == "slurm":
             _clean_environment()
-            _take_over()
-            _wait_for_orphans()
+            _wait_for_orphans(_take_over())
             signal.signal(signal.SIGINT, _interrupt)
 
     workflow._prepare_dag = prepare_after_orphans
@@ -87,6 +83,7 @@ def install(workflow: Any) -> None:
     executor = plugin.Executor
     plugin.get_min_job_age = _settled_age(plugin.get_min_job_age)
     plugin.query_job_status = _states(plugin.query_job_status)
+    executor.__post_init__ = _noted(executor.__post_init__)
     executor.check_active_jobs = _told_which(executor.check_active_jobs)
     executor.run_job = _run_job(executor.run_job)
     executor.report_job_error = _with_last_lines(executor.report_job_error)
@@ -266,68 +263,87 @@ def owner() -> dict[str, Any] | None:
     """Who was last noted as working in this folder through Slurm."""
     try:
         found: dict[str, Any] = json.loads(OWNER.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except FileNotFoundError:
         return None
     return found
 
 
 def lives(found: dict[str, Any]) -> bool | None:
-    """Whether that process still runs; None when it was on another host."""
+    """Whether that process still runs beside ours; None when it was on another host."""
     if found["host"] != socket.gethostname():
         return None
     try:
         process = psutil.Process(found["process"])
-        return abs(process.create_time() - found["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        alive = abs(process.create_time() - found["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+    return alive and process.pid != os.getpid()
 
 
-def _take_over() -> None:
-    """Note that this folder is ours; remove the lock of a run of this host that was killed."""
+def _note(runs: list[str]) -> None:
+    """Note that this folder is ours, and which runs may have jobs in Slurm."""
+    ours = {"host": socket.gethostname(), "process": os.getpid(), "started": psutil.Process().create_time()}
+    OWNER.parent.mkdir(exist_ok=True)
+    draft = OWNER.with_suffix(".tmp")
+    draft.write_text(json.dumps(ours | {"runs": runs}))
+    draft.replace(OWNER)
+
+
+def _noted(original: Any) -> Any:
+    """Note the run's name before it submits anything."""
+
+    def post_init(self: Any, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
+        _note([self.run_uuid])
+
+    return post_init
+
+
+def _take_over() -> list[str]:
+    """Note that this folder is ours; remove the lock of a run of this host that was killed.
+
+    Returns:
+        Names of earlier runs whose jobs may still be in Slurm.
+    """
     from snakemake_interface_common.exceptions import WorkflowError
 
     found = owner()
     state = None if found is None else lives(found)
-    locked = any(Path(".snakemake/locks").glob("*"))
+    locks = list(Path(".snakemake/locks").glob("*"))
     if found is not None and state:
         raise WorkflowError(
             f"another Snakemake works in this folder (process {found['process']} on {found['host']}); "
             "wait for it or stop it"
         )
-    if found is not None and locked and state is None:
+    if found is not None and locks and state is None:
         raise WorkflowError(
             f"a Snakemake on {found['host']} (process {found['process']}) works in this folder, or was killed there. "
             f"If it does not run any more: snakemake --unlock, then start again."
         )
-    if found is not None and locked:
+    if found is not None and locks:
         logger.warning("Removing the lock of a run that was killed.")
-        for lock in Path(".snakemake/locks").glob("*"):
+        for lock in locks:
             lock.unlink()
-    OWNER.parent.mkdir(exist_ok=True)
-    ours = {"host": socket.gethostname(), "process": os.getpid(), "started": psutil.Process().create_time()}
-    OWNER.write_text(json.dumps(ours))
+    runs: list[str] = [] if found is None else found["runs"]
+    _note(runs)
+    return runs
 
 
-def _orphans() -> Iterator[tuple[str, str, str]]:
-    """Id, state and comment of the jobs that an earlier run submitted from this folder and that have not ended."""
-    columns = "%i|%t|%T|%j|%k|%Z"
-    asked = ["squeue", "--user", getpass.getuser(), "--noheader", "--format", columns]
+def _orphans(runs: list[str]) -> list[list[str]]:
+    """Id, state and comment of each job of these runs that has not ended."""
+    asked = ["squeue", "--name", ",".join(runs), "--noheader", "--format", "%i|%T|%k"]
     while True:
         answer = subprocess.run(asked, capture_output=True, text=True, check=False)
         if answer.returncode == 0:
-            break
+            return [line.split("|", 2) for line in answer.stdout.splitlines()]
         logger.warning(f"Slurm does not answer ({answer.stderr.strip()}); asking again in {LONGEST_PAUSE:g} s.")
         time.sleep(LONGEST_PAUSE)
-    for line in answer.stdout.splitlines():
-        job, _, state, name, comment, folder = line.split("|", 5)
-        if RUN_NAME.search(name) and Path(folder) == Path.cwd():
-            yield job, state, comment
 
 
-def _wait_for_orphans() -> None:
+def _wait_for_orphans(runs: list[str]) -> None:
     """Wait until no job of an earlier run works in this folder; say which ones."""
     told: list[str] = []
-    while found := list(_orphans()):
+    while found := _orphans(runs) if runs else []:
         ids = [job for job, _, _ in found]
         if ids != told:
             listed = "\n".join(f"  {job} {state} {comment}" for job, state, comment in found)
