@@ -4,7 +4,8 @@
 # memory (MB)    attempt x (800 + 1.2 x weights + numbers x tokens at once x layers x neurons per layer x bytes)
 #                800: Python and torch 500, the two Snakemakes that wrap a Slurm job 300; numbers: how many the job keeps
 #                per token and MLP neuron (attribution 8: all activations, for the backward pass; perplexity 2;
-#                generation 0.5: the cache of keys and values). Measured on SmolLM2-135M: README of benchmarks.
+#                generation 0.5: the cache of keys and values). The demo's LRP on C4 used
+#                2.6 GB of the 3.0 GB that this gives.
 # runtime (min)  attempt x (10 + tokens x parameters x 2 x passes / speed); a backward pass counts as two forward passes
 # GPUs           none where the configuration says device: cpu; else as many as the memory without the 800 MB needs
 #
@@ -15,8 +16,8 @@ import math
 from workflow.scripts import slurm_guard
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float64": 8}
-CPU_SPEED = 5e9  # FLOP/s of a thread; a fifth of what two ordinary cores do, since a limit is not an estimate
-GPU_SPEED = 1e13  # FLOP/s; a tenth of what an A100 reaches in bfloat16
+CPU_SPEED = 5e9  # FLOP/s of a thread; the demo reached 2e10 to 4e10 on a shared core; a limit is not an estimate
+GPU_SPEED = 1e13  # FLOP/s; a thirtieth of an A100's peak in bfloat16; not measured
 PROMPT = 64  # tokens allowed for a prompt
 SAMPLE = 512  # tokens allowed for a sample of a ready-made file
 
