@@ -129,7 +129,9 @@ def test_a_job_waits_for_a_gpu(cluster, prepared, small):
     run = Run(Experiment(copy(prepared), deepcopy(prepared.config)), cluster)
     run.experiment.config["device"] = "auto"
     run.experiment.config["seeds"] = [0]
-    busy = cluster.ask("sbatch", "--parsable", "-p", "gpu", "--gpus=2", "--wrap", "sleep 600").stdout.strip()
+    busy = cluster.ask(
+        "sbatch", "--parsable", "-p", "gpu", "--gpus=2", "-o", "/dev/null", "--wrap", "sleep 600"
+    ).stdout.strip()
     until(lambda: any(job["id"] == busy and job["state"] == "RUNNING" for job in cluster.jobs()), "the GPUs to be busy")
     process = run.start("--until", "respond")
     job = until(lambda: [job for job in cluster.jobs() if "rule_respond" in job["comment"]], "the job to be submitted")[
