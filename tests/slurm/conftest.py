@@ -214,4 +214,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             "  apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge \\"
         )
         terminalreporter.write_line("      slurmdbd slurm-wlm-mysql-plugin mariadb-server")
-        terminalreporter.write_line("  make test")
+        terminalreporter.write_line(f"  {REQUIRED}=1 make test")
