@@ -155,7 +155,7 @@ def test_a_failed_rule_is_repaired_and_reruns_alone(make_experiment):
     """Too few toxic answers stop the run before any attribution; with a lower bar only what depends on it runs."""
     experiment = make_experiment()
     experiment.config["references"]["toxic"] |= {"at_least": 0.999, "minimum": 6}
-    result = experiment.snakemake("--until", "attribute")
+    result = experiment.snakemake("--until", "attribute", "--keep-going")
     assert result.returncode != 0
     assert re.search(r"0 of \d+ responses score at or above 0\.999", result.stderr), result.stderr[-3000:]
     assert not (experiment.run_folder / "statistics").exists() or not list(
