@@ -8,9 +8,11 @@ from pathlib import Path
 
 import yaml
 
+from excise.attribution import module_name as method_module
 from excise.config import BASELINE, CONTROLS, validated, variants
 from excise.digest import digest
 from excise.errors import ExciseError
+from excise.evaluation.scorers import module as scorer_module
 
 
 envvars:
@@ -132,19 +134,9 @@ def targets():
     return wanted
 
 
-def method_module(method):
-    """The module that holds an attribution method."""
-    return f"attribution.{method.replace('-', '_')}"
-
-
 def scorer_flags(scorer):
     """A scorer and its options."""
     return flags(scorer=scorer, **config["scorers"].get(scorer, {}))
-
-
-def scorer_modules(scorer):
-    """The modules that hold a scorer."""
-    return [f"evaluation.scorers.{re.split('[-:]', scorer)[0]}"]
 
 
 def scores_of(wildcards):

@@ -56,7 +56,7 @@ rule score:
         scorer=lambda w: scorer_flags(config["evaluation"]["scorers"][int(w.number)]),
         code=lambda w: digest(
             "stages.score",
-            *scorer_modules(config["evaluation"]["scorers"][int(w.number)]),
+            scorer_module(config["evaluation"]["scorers"][int(w.number)]),
         ),
     shell:
         "excise score {params.scorer} --generations {input:q} --output {output:q} --log {log:q}"

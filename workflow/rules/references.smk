@@ -48,7 +48,7 @@ rule score_responses:
         **cpu_job(mem_mb=2000),
     params:
         scorer=scorer_flags(config["responses"]["scorer"]),
-        code=digest("stages.score", *scorer_modules(config["responses"]["scorer"])),
+        code=digest("stages.score", scorer_module(config["responses"]["scorer"])),
     shell:
         "excise score {params.scorer} --generations {input:q} --output {output:q} --log {log:q}"
 
