@@ -128,6 +128,12 @@ def _check_names(config: Json) -> None:
             raise unknown("text", reference["text"], texts, where=f"{where}.text")
         if reference["kind"] == "responses" and (reference["at_least"] is None) == (reference["below"] is None):
             raise ExciseError(f"{where}: give at_least or below (one of them)")
+        threshold = config["evaluation"]["threshold"]
+        if reference.get("span") == "onset" and (reference["at_least"] is None or reference["at_least"] < threshold):
+            raise ExciseError(
+                f"{where}: span onset needs at_least of evaluation.threshold ({threshold}) or more: an answer that "
+                "does not show the behaviour has no onset of it"
+            )
     for name, selection in config["selections"].items():
         where = f"config: selections.{name}"
         if selection["method"] not in CONTROLS:

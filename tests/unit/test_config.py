@@ -83,6 +83,14 @@ def test_variants_are_named_after_selection_draw_and_number():
         (changed("references", "c4", "kind", value="window"), "references.c4.kind: 'window' is not one of"),
         (changed("references", "c4", "text", value="c5"), "references.c4.text: unknown text 'c5'"),
         (changed("references", "toxic", "below", value=0.1), "give at_least or below"),
+        (
+            changed("references", "toxic", value={"kind": "responses", "at_least": 0.4, "span": "onset"}),
+            "references.toxic: span onset needs at_least of evaluation.threshold (0.5) or more",
+        ),
+        (
+            changed("references", "toxic", value={"kind": "responses", "below": 0.4, "span": "onset"}),
+            "references.toxic: span onset needs at_least",
+        ),
         (changed("selections", "lrp", "neurons", value=["x"]), "selections.lrp.neurons.0: 'x' is not of type 'integer'"),
         (changed("selections", "lrp", "neurons", value=[0]), "0 is less than the minimum of 1"),
         (changed("selections", "lrp", "general", value="txoic"), "Did you mean 'toxic'"),

@@ -120,7 +120,7 @@ def make_experiment(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) 
             "prompts": {"source": "prömpts 'x.jsonl", "label": "random prompts"},
             "responses": {"draws": 2, "max_new_tokens": 5, "scorer": "python:tiny_scorer:scores"},
             "references": {
-                "toxic": {"kind": "responses", "at_least": 0.6, "count": 6, "minimum": 2},
+                "toxic": {"kind": "responses", "at_least": 0.6, "span": "onset", "count": 6, "minimum": 2},
                 "words": {"kind": "windows", "text": "words", "windows": 6, "seqlen": 12},
             },
             "attribution": {"batch_size": 2, "shards": 2},

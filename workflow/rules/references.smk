@@ -33,9 +33,17 @@ rule respond:
         "--seed {wildcards.seed} --output {output:q} --log {log:q}"
 
 
+# Which token turned an answer is asked only where some reference set starts from it.
+ONSET = any(
+    config["references"][name]["span"] == "onset" for name in of_kind("responses")
+)
+
+
 rule score_responses:
     input:
-        f"{MODEL}/responses/seed-{{seed}}/generations.jsonl",
+        generations=f"{MODEL}/responses/seed-{{seed}}/generations.jsonl",
+        model=f"{RESOURCES}/models/{{model}}" if ONSET else [],
+        facts=f"{MODEL}/model.json" if ONSET else [],
     output:
         f"{MODEL}/responses/seed-{{seed}}/scores.jsonl",
     log:
@@ -48,9 +56,13 @@ rule score_responses:
         **cpu_job(mem_mb=2000),
     params:
         scorer=scorer_flags(config["responses"]["scorer"]),
+        onset=lambda w, input: flags(
+            onset_at=config["evaluation"]["threshold"] if ONSET else None,
+            model=input.get("model") or None,
+        ),
         code=digest("stages.score", scorer_module(config["responses"]["scorer"])),
     shell:
-        "excise score {params.scorer} --generations {input:q} --output {output:q} --log {log:q}"
+        "excise score {params.scorer} {params.onset} --generations {input.generations:q} --output {output:q} --log {log:q}"
 
 
 rule reference_responses:
@@ -69,7 +81,7 @@ rule reference_responses:
         choice=lambda w: flags(
             **{
                 key: config["references"][w.corpus][key]
-                for key in ("at_least", "below", "count", "minimum")
+                for key in ("at_least", "below", "span", "count", "minimum")
             }
         ),
         code=digest("stages.reference"),

@@ -8,11 +8,14 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from excise.artefacts import Json
-from excise.errors import ExciseError
+from excise.errors import ExciseError, unknown
 from excise.resources.prompts import prompt_id, seeded_order
 from excise.resources.texts import field_text
 
 Tokenise = Callable[[str], list[int]]
+
+SPANS = ("response", "onset")
+"""What of an answer is to be explained."""
 
 
 def check_counts(count: int, minimum: int | None) -> int:
@@ -34,20 +37,20 @@ def drawn(rows: Sequence[Json], *, count: int, seed: int) -> list[Json]:
     return sorted((row for row in rows if row["id"] in kept), key=lambda row: row["id"])
 
 
-def matched(generations: Sequence[Json], scores: Sequence[Json]) -> list[tuple[Json, float]]:
-    """Each generation with its score, matched on (id, draw).
+def matched(generations: Sequence[Json], scores: Sequence[Json]) -> list[tuple[Json, Json]]:
+    """Each generation with the row of its score, matched on (id, draw).
 
     Raises:
         ExciseError: a pair occurs twice, has no score or no generation, or a score is not a finite number.
     """
-    by_pair: dict[tuple[str, int], float] = {}
+    by_pair: dict[tuple[str, int], Json] = {}
     for row in scores:
         pair = (row["id"], row["draw"])
         if pair in by_pair:
             raise ExciseError(f"scores: prompt {pair[0]}, draw {pair[1]} is scored twice")
         if not isinstance(row["score"], int | float) or not math.isfinite(row["score"]):
             raise ExciseError(f"scores: prompt {pair[0]}, draw {pair[1]}: {row['score']!r} is not a finite number")
-        by_pair[pair] = float(row["score"])
+        by_pair[pair] = row
     result = []
     for row in generations:
         pair = (row["id"], row["draw"])
@@ -75,42 +78,56 @@ def response_rows(
     count: int,
     minimum: int | None,
     seed: int,
+    span: str = "response",
 ) -> tuple[list[Json], Json]:
     """The model's own answers that score high enough, or low enough.
 
     Args:
         generations: rows ``{id, draw, prompt_ids, completion, completion_ids}``.
-        scores: rows ``{id, draw, score}``.
+        scores: rows ``{id, draw, score, onset?}``.
         at_least: keep answers scored at or above this; or
         below: keep answers scored below this.
         count: most samples; where more are found, so many are drawn.
         minimum: fewer than this is an error; None asks for ``count``.
         seed: of the drawing.
+        span: what is to be explained: ``response``, all tokens of the answer; or ``onset``, the one token at which it
+            begins to show the behaviour (``excise.evaluation.onset``): what follows it is cut off.
 
     Returns:
         Rows ``{id, input_ids, target_start, score}`` with id ``PROMPT:DRAW``, sorted by it; and how many answers
         there were, were empty (these are dropped), passed the threshold, and were used.
 
     Raises:
-        ExciseError: too few answers pass, or scores and generations do not belong together.
+        ExciseError: too few answers pass, scores and generations do not belong together, or an onset is not known.
     """
     minimum = check_counts(count, minimum)
+    if span not in SPANS:
+        raise unknown("span", span, SPANS, where="--span")
     if (at_least is None) == (below is None):
         raise ExciseError("give --at-least or --below, one of them")
     empty = 0
     found: list[Json] = []
     values: list[float] = []
-    for row, score in matched(generations, scores):
+    for row, scored in matched(generations, scores):
+        score = float(scored["score"])
         if not row["completion_ids"] or not row["completion"].strip():
             empty += 1
             continue
         values.append(score)
         if score >= at_least if at_least is not None else score < below:  # type: ignore[operator]
+            start, answer = len(row["prompt_ids"]), row["completion_ids"]
+            if span == "onset":
+                if "onset" not in scored:
+                    raise ExciseError(
+                        f"prompt {row['id']}, draw {row['draw']}: its score carries no onset. Score the answers with "
+                        "excise score --onset-at, at a threshold no higher than --at-least."
+                    )
+                start, answer = start + scored["onset"], answer[: scored["onset"] + 1]
             found.append(
                 {
                     "id": f"{row['id']}:{row['draw']}",
-                    "input_ids": [*row["prompt_ids"], *row["completion_ids"]],
-                    "target_start": len(row["prompt_ids"]),
+                    "input_ids": [*row["prompt_ids"], *answer],
+                    "target_start": start,
                     "score": score,
                 }
             )

@@ -22,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scores", type=Path, help="responses: their scores, JSONL")
     parser.add_argument("--at-least", type=float, help="responses: keep those scored at or above this")
     parser.add_argument("--below", type=float, help="responses: keep those scored below this")
+    parser.add_argument(
+        "--span",
+        default="response",
+        help="responses: what is to be explained, response (all tokens of the answer) or onset (the token at which it "
+        "begins to show the behaviour; scores made with --onset-at) (default response)",
+    )
     parser.add_argument("--text", type=Path, help="windows: text, JSONL")
     parser.add_argument("--windows", type=int, default=128, help="windows: how many (default 128)")
     parser.add_argument("--seqlen", type=int, default=2048, help="windows: tokens in each (default 2048)")
@@ -62,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
         made_for = scores_meta.get("settings", {}).get("generations")
         if made_for is not None and made_for != settings["generations"]:
             raise ExciseError(f"{arguments.scores}: made for another generation file than {arguments.generations}")
-        choice = {"at_least": arguments.at_least, "below": arguments.below, **samples}
+        choice = {"at_least": arguments.at_least, "below": arguments.below, "span": arguments.span, **samples}
         rows, counts = references.response_rows(generations, scores, **choice)
         model = meta.get("model")
         counts["scorer"] = scores_meta.get("scorer")

@@ -23,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--label", help="hf: which label counts (default: the only one, or toxic or toxicity)")
     parser.add_argument("--generations", type=Path, required=True, help="generations, JSONL")
+    parser.add_argument(
+        "--onset-at",
+        type=float,
+        help="also find, in each answer scored at or above this, the token that first brings it there (default: no)",
+    )
+    parser.add_argument("--model", type=Path, help="with --onset-at: model folder, for its tokenizer")
     parser.add_argument("--batch-size", type=int, default=64, help="texts scored together (default 64)")
     parser.add_argument("--device", default="cpu", help="where a neural scorer runs (default cpu)")
     parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
@@ -40,10 +46,19 @@ def run(arguments: argparse.Namespace) -> None:
     module = scorers.module(arguments.scorer)
     if arguments.batch_size < 1:
         raise ExciseError(f"--batch-size {arguments.batch_size}: must be at least 1")
-    generated, rows = read_jsonl(arguments.generations, ("id", "draw", "completion"))
+    if (arguments.onset_at is None) != (arguments.model is None):
+        raise ExciseError("--onset-at and --model belong together: the tokens of an answer are decoded one by one")
+    required = (
+        ("id", "draw", "completion") if arguments.onset_at is None else ("id", "draw", "completion", "completion_ids")
+    )
+    generated, rows = read_jsonl(arguments.generations, required)
     if not rows:
         raise ExciseError(f"{arguments.generations}: no generations in it")
-    settings = {"batch_size": arguments.batch_size, "generations": sha256_file(arguments.generations)}
+    settings = {
+        "batch_size": arguments.batch_size,
+        "generations": sha256_file(arguments.generations),
+        "onset_at": arguments.onset_at,
+    }
     if not arguments.scorer.startswith(("alt", "python")):
         import torch
 
@@ -58,6 +73,22 @@ def run(arguments: argparse.Namespace) -> None:
             texts = [row["completion"] for row in rows[start : start + arguments.batch_size]]
             scores += scorers.score(scorer, texts)
             progress.advance(len(texts))
+    scored = [{"id": row["id"], "draw": row["draw"], "score": value} for row, value in zip(rows, scores, strict=True)]
+    if arguments.onset_at is not None:
+        from excise.evaluation.onset import onset
+        from excise.resources.models import load_tokenizer
+
+        tokenizer = load_tokenizer(arguments.model)
+        shown = [(row, into) for row, into in zip(rows, scored, strict=True) if into["score"] >= arguments.onset_at]
+        with Progress(len(shown), "answers", "find the onset") as progress:
+            for row, into in shown:
+                into["onset"] = onset(
+                    scorer,
+                    lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
+                    row["completion_ids"],
+                    arguments.onset_at,
+                )
+                progress.advance(1)
     write_jsonl(
         arguments.output,
         provenance(
@@ -69,5 +100,5 @@ def run(arguments: argparse.Namespace) -> None:
             scorer=scorer.facts,
             empty=sum(not row["completion"].strip() for row in rows),
         ),
-        ({"id": row["id"], "draw": row["draw"], "score": score} for row, score in zip(rows, scores, strict=True)),
+        scored,
     )
