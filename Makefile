@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml envs/lock.txt envs/install.sh
+$(VENV)/.installed: pyproject.toml envs/lock.txt envs/torch.txt envs/install.sh
 	PYTHON=$(PYTHON) bash envs/install.sh $(VENV)
 
 demo: install
@@ -30,4 +30,4 @@ lint: install
 lock: install
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 pyproject.toml --all-extras \
-		--no-emit-package torch --generate-hashes --output-file envs/lock.txt
+		--constraint envs/torch.txt --no-emit-package torch --generate-hashes --output-file envs/lock.txt

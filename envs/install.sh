@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Make the environment: bash envs/install.sh [FOLDER]
-# torch comes first and for the machine at hand; everything else is pinned, with hashes, in envs/lock.txt.
+# torch (envs/torch.txt) comes first and for the machine at hand; everything else is pinned, with hashes, in envs/lock.txt.
 set -euo pipefail
 
 venv=${1:-.venv}
-torch=2.13.0
+torch=$(sed -n 's/^torch==//p' envs/torch.txt)
 python=${PYTHON:-python3}
 
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then

@@ -204,6 +204,13 @@ def test_alt_profanity_check_is_the_package() -> None:
     assert scorer.facts["versions"]["alt-profanity-check"] == "1.9.1"
 
 
+def test_better_profanity_finds_the_words_of_its_list() -> None:
+    scorer = scorers.load("better-profanity", Options())
+    texts = ["", "what a lovely morning", "what the FUCK", "you b*tch!", "a classic bass line"]
+    assert scorers.score(scorer, texts) == [0.0, 0.0, 1.0, 1.0, 0.0]
+    assert scorer.facts["versions"] == {"better-profanity": "0.7.0"}
+
+
 @pytest.fixture
 def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "own_scorers_of_a_test.py").write_text(

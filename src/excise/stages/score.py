@@ -13,8 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scorer",
         required=True,
-        help="alt-profanity-check, detoxify-original, detoxify-unbiased, detoxify-multilingual, hf:ID_OR_FOLDER (a "
-        "sequence classifier) or python:MODULE:FUNCTION (list of texts to list of numbers)",
+        help="alt-profanity-check, better-profanity, detoxify-original, detoxify-unbiased, detoxify-multilingual, "
+        "hf:ID_OR_FOLDER (a sequence classifier) or python:MODULE:FUNCTION (list of texts to list of numbers)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
         "generations": sha256_file(arguments.generations),
         "onset_at": arguments.onset_at,
     }
-    if not arguments.scorer.startswith(("alt", "python")):
+    if not arguments.scorer.startswith(("alt", "better", "python")):
         import torch
 
         if arguments.threads is not None:

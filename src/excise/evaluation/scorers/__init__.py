@@ -12,6 +12,7 @@ from excise.errors import ExciseError, unknown
 
 FAMILIES = {
     "alt": ("alt-profanity-check",),
+    "better": ("better-profanity",),
     "detoxify": ("detoxify-original", "detoxify-unbiased", "detoxify-multilingual"),
     "hf": ("hf:ID_OR_FOLDER",),
     "python": ("python:MODULE:FUNCTION",),
@@ -62,7 +63,7 @@ def module(name: str) -> str:
         raise ExciseError(f"--scorer {name}: expected python:MODULE:FUNCTION")
     if rest and family in ("hf", "python"):
         return f"evaluation.scorers.{family}"
-    if name in FAMILIES["alt"] + FAMILIES["detoxify"]:
+    if name in known and not name.startswith(("hf", "python")):
         return f"evaluation.scorers.{name.split('-')[0]}"
     raise unknown("scorer", name, known, where="--scorer")
 
