@@ -26,6 +26,7 @@ STAGES = (
     "control",
     "weight-relevance",
     "select",
+    "logit-lens",
     "perplexity",
     "fluency",
     "evaluate",

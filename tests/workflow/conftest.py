@@ -31,6 +31,7 @@ PLANNED = {
     "fluency": 4,
     "generate": 4,
     "inspect_model": 1,
+    "logit_lens": 1,
     "merge": 4,
     "perplexity": 4,
     "reference_responses": 2,

@@ -33,6 +33,13 @@ with open(
     except ExciseError as error:
         raise WorkflowError(str(error)) from None
 
+# The lists of one selection start alike, so the tokens of its first neurons are looked up once.
+LENSES = {
+    variant.selection: name
+    for name, variant in VARIANTS.items()
+    if config["selections"][variant.selection]["method"] not in CONTROLS
+}
+
 RESOURCES = config["resources"]
 RUN = f"{config['results']}/{config['experiment']}"
 MODEL = f"{RUN}/{{model}}"

@@ -76,6 +76,9 @@ rule report:
             path=MODEL,
             variant=[BASELINE, *VARIANTS],
         ),
+        lenses=expand(
+            "{path}/logit-lens/{variant}.json", path=MODEL, variant=LENSES.values()
+        ),
     output:
         html=report(
             f"{MODEL}/report.html", category="Results", caption="../report/report.rst"
@@ -92,5 +95,5 @@ rule report:
     shell:
         "excise report --summary {input.summary:q} --settings {input.settings:q} --model {input.facts:q} "
         "--evaluations {input.evaluations:q} --selections {input.selections:q} "
-        "--generations {input.generations:q} --scores {input.scores:q} "
+        "--generations {input.generations:q} --scores {input.scores:q} --lenses {input.lenses:q} "
         "--timings {params.timings:q} --data {output.data:q} --picture {output.picture:q} --output {output.html:q} --log {log:q}"

@@ -1,5 +1,5 @@
 # In:  differentials and controls
-# Out: selections/VARIANT.json (the neuron lists), export/VARIANT (one pruned model as a Hugging Face folder)
+# Out: selections/VARIANT.json (the neuron lists), logit-lens/VARIANT.json (their tokens), export/VARIANT (one pruned model as a Hugging Face folder)
 
 
 localrules:
@@ -22,6 +22,30 @@ rule select:
         code=digest("stages.select"),
     shell:
         "excise select --scores {input.scores:q} {params.choice} {params.like} --output {output:q} --log {log:q}"
+
+
+rule logit_lens:
+    input:
+        model=f"{RESOURCES}/models/{{model}}",
+        facts=f"{MODEL}/model.json",
+        neurons=f"{MODEL}/selections/{{variant}}.json",
+    output:
+        f"{MODEL}/logit-lens/{{variant}}.json",
+    log:
+        f"{MODEL}/logs/logit-lens/{{variant}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **weights_job(),
+    params:
+        dtype=lambda w: flags(
+            dtype=config["models"][w.model]["dtype"], threads=config["threads"]
+        ),
+        code=digest("stages.logit_lens"),
+    shell:
+        "excise logit-lens --model {input.model:q} --device cpu {params.dtype} --selection {input.neurons:q} "
+        "--output {output:q} --log {log:q}"
 
 
 rule export:

@@ -58,6 +58,7 @@ def page(
     config: Json,
     facts: Json,
     samples: Sequence[Json],
+    lenses: Sequence[Json] = (),
     timings: Sequence[Json],
     origins: Sequence[Json],
 ) -> str:
@@ -69,6 +70,7 @@ def page(
         config: the experiment's configuration with its defaults filled in.
         facts: what excise inspect says of the model; may be empty.
         samples: what ``samples.pick`` gives.
+        lenses: what excise logit-lens writes, one a selection; may be empty.
         timings: rows of ``inputs.read_timings``; may be empty.
         origins: ``meta`` blocks to show.
     """
@@ -96,6 +98,7 @@ def page(
         *(_scorer_table(summary, scorer) for scorer in summary["scorers"]),
         "<h2>A closer look</h2>",
         *(_figure(plot) for plot in plots[2:]),
+        *_lenses(lenses),
         *_samples(summary, samples),
         *_timings(timings),
         "<h2>How to repeat it</h2>",
@@ -268,6 +271,37 @@ def _degeneration_table(summary: Json) -> str:
     )
     header = ["variant", *(_DEGENERATION[key] for key in keys), "language?"]
     return _table(header, rows) + f'<p class="note">{escape(note)}</p>'
+
+
+def _lenses(lenses: Sequence[Json], first: int = 10) -> list[str]:
+    """The tokens that the first neurons of each selection speak for."""
+    if not lenses:
+        return []
+
+    def words(tokens: Sequence[str]) -> str:
+        return "  ".join(token.strip() or repr(token) for token in tokens)
+
+    note = (
+        f"The first {first} neurons of each selection. When such a neuron fires, what it writes raises the logits of "
+        "the tokens on the left most and lowers those on the right (the other way round where it fires negatively). "
+        "Logit lens: a column of the MLP's output projection through the final norm and the unembedding, without "
+        "the layers between. Tokens can be offensive: they show only on a click."
+    )
+    header = ["rank", "layer", "neuron", "speaks for", "speaks against"]
+    tables = [
+        f"<details><summary>{escape(lens['name'])}</summary>"
+        + _table(
+            header,
+            [
+                ("", [*(str(row[key]) for key in header[:3]), words(row["for"]), words(row["against"])])
+                for row in lens["neurons"][:first]
+            ],
+            prose=header[3:],
+        )
+        + "</details>"
+        for lens in lenses
+    ]
+    return ["<h3>What the selected neurons speak for</h3>", f'<p class="note">{escape(note)}</p>', *tables]
 
 
 def _samples(summary: Json, samples: Sequence[Json]) -> list[str]:
