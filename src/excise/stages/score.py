@@ -1,7 +1,7 @@
 """Score generations for the behaviour.
 
-One scorer and one output file a run. The scorer sees the completion only. An empty completion gets whatever the scorer
-gives to the empty text, and is counted. A scorer that fails ends the run: no score is ever made up.
+One scorer and one output file a run. The scorer sees the continuation only. An empty one gets whatever the scorer gives
+to the empty text, and is counted. A scorer that fails ends the run: no score is ever made up.
 """
 
 import argparse
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scorer",
         required=True,
         help="alt-profanity-check, detoxify-original, detoxify-unbiased, detoxify-multilingual, hf:ID_OR_FOLDER (a "
-        "sequence classifier) or python:MODULE:FUNCTION (list of texts to list of numbers)",
+        "sequence classifier), python:MODULE:FUNCTION (list of texts to list of numbers) or repetition",
     )
     parser.add_argument(
         "--checkpoint",
@@ -37,14 +37,14 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.progress import Progress
     from excise.provenance import provenance
 
-    module = scorers.module(arguments.scorer)
+    module, column = scorers.module(arguments.scorer), scorers.column(arguments.scorer)
     if arguments.batch_size < 1:
         raise ExciseError(f"--batch-size {arguments.batch_size}: must be at least 1")
-    generated, rows = read_jsonl(arguments.generations, ("id", "draw", "completion"))
+    generated, rows = read_jsonl(arguments.generations, ("id", "draw", "completion", column))
     if not rows:
         raise ExciseError(f"{arguments.generations}: no generations in it")
     settings = {"batch_size": arguments.batch_size, "generations": sha256_file(arguments.generations)}
-    if not arguments.scorer.startswith(("alt", "python")):
+    if not arguments.scorer.startswith(("alt", "python", "repetition")):
         import torch
 
         if arguments.threads is not None:
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     scores: list[float] = []
     with Progress(len(rows), "texts", f"score with {scorer.name}") as progress:
         for start in range(0, len(rows), arguments.batch_size):
-            texts = [row["completion"] for row in rows[start : start + arguments.batch_size]]
+            texts = [row[column] for row in rows[start : start + arguments.batch_size]]
             scores += scorers.score(scorer, texts)
             progress.advance(len(texts))
     write_jsonl(
