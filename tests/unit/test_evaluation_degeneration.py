@@ -1,7 +1,7 @@
 import pytest
 
-from excise.evaluation.degeneration import degeneration, distinct, mean_distinct, ngrams, response_uniqueness
 from excise.evaluation.behaviour import overall, prompt_summary, split
+from excise.evaluation.degeneration import degeneration, distinct, mean_distinct, ngrams, response_uniqueness
 
 A, B = [1, 2, 1, 2, 1], [1, 2, 3]
 

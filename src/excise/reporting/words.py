@@ -234,8 +234,8 @@ def method(summary: Json, config: Json) -> list[str]:
     if (responses := setting(config, "responses")) is not None:
         seeds = setting(config, "seeds") or []
         steps.append(
-            f"The model answered each prompt of the first part {_times(config, 'responses')} per seed ({len(seeds)} seeds); "
-            f"{responses['scorer']} scored the answers, and the reference sets were picked by score."
+            f"The model answered each prompt of the first part {_times(config, 'responses')} per seed ({len(seeds)} "
+            f"seeds); {responses['scorer']} scored the answers, and the reference sets were picked by score."
         )
     methods = dict.fromkeys(row["method"] for row in summary["variants"] if row["method"] is not None)
     steps += [f"Reference set {name}: {_reference(one)}." for name, one in (config.get("references") or {}).items()]
