@@ -1,10 +1,12 @@
 """Pruning a model in memory from a neuron list, as a user's own program does it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -13,6 +15,7 @@ import excise
 from excise.artefacts import write_json
 from excise.errors import ExciseError
 from excise.resources.models import identity
+from tests.conftest import REPOSITORY
 from tests.unit.test_resources_hub import hub_folder
 
 
@@ -65,6 +68,28 @@ def test_a_model_from_the_hubs_cache_is_recognised_without_the_hub(tiny_model, n
         [sys.executable, "-c", program, neurons], env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_the_notebook_runs(tiny_model, neurons, tmp_path, monkeypatch, capsys):
+    source = REPOSITORY / "examples/prune_a_model.ipynb"
+    notebook = nbformat.read(source, as_version=4)
+    nbformat.validate(notebook)
+    for made, name in (
+        (tiny_model, "resources/models/SmolLM2-135M-Instruct"),
+        (neurons, "results/demo/SmolLM2-135M-Instruct/selections/lrp-300.json"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).symlink_to(made)
+    (tmp_path / "examples").mkdir()
+    monkeypatch.chdir(tmp_path / "examples")
+    variables = {}
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs
+            exec(compile(cell.source, source.name, "exec"), variables)  # noqa: S102 (the repository's own notebook)
+    original, pruned = re.findall(r"^(?:original|pruned): +(.+)$", capsys.readouterr().out, re.MULTILINE)
+    assert original != pruned
+    assert variables["model"].model.layers[0].mlp.down_proj.weight[:, 3].any()
 
 
 def test_importing_excise_imports_no_torch():
