@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Make the environment: bash envs/install.sh [FOLDER]
-# torch (envs/torch.txt) comes first and for the machine at hand; everything else is pinned, with hashes, in envs/lock.txt.
+# torch (envs/torch.txt) comes first and for the machine at hand (ACCELERATOR=cpu or ACCELERATOR=cuda where it is for another one, as in a
+# container); everything else is pinned, with hashes, in envs/lock.txt.
 set -euo pipefail
 
 venv=${1:-.venv}
 torch=$(sed -n 's/^torch==//p' envs/torch.txt)
 python=${PYTHON:-python3}
+accelerator=${ACCELERATOR:-$(command -v nvidia-smi >/dev/null && echo cuda || echo cpu)}
 
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     echo "excise needs Python 3.11 or newer; $python is $("$python" --version 2>&1). Name another: make PYTHON=python3.12" >&2
@@ -17,7 +19,7 @@ pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 echo "installing torch $torch ..." >&2
 if "$venv/bin/python" -c "import sys, torch; sys.exit(torch.__version__.split('+')[0] != '$torch')" 2>/dev/null; then
     :
-elif [ "$(uname -s)" != Linux ] || command -v nvidia-smi >/dev/null; then
+elif [ "$(uname -s)" != Linux ] || [ "$accelerator" = cuda ]; then
     "${pip[@]}" "torch==$torch"
 elif "${pip[@]}" "torch==$torch+cpu" 2>/dev/null; then
     :

@@ -50,6 +50,13 @@ def validated(config: Mapping[str, Any], schema: Json) -> Json:
     if errors:
         raise ExciseError("\n".join(f"config: {message}" for error in errors for message in _worded(error)))
     _check_names(filled)
+    for section in ("responses", "evaluation"):
+        if filled[section]["greedy"]:
+            if (draws := config[section].get("draws", 1)) != 1:
+                raise ExciseError(
+                    f"config: {section}: greedy gives the same text in every draw; draws {draws} must be 1, or left out"
+                )
+            filled[section]["draws"] = 1
     return filled
 
 

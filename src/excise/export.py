@@ -91,16 +91,13 @@ def model_card(selection: Json, base: Json, evaluations: list[Json]) -> str:
         "",
     ]
     if evaluations:
-        scorers = list(evaluations[0]["toxicity"])
+        kind, scorers = evaluations[0]["behaviour"]["adjective"], list(evaluations[0]["scores"])
         lines += [
-            "| variant | perplexity | " + " | ".join(f"{s}: toxic share, mean" for s in scorers) + " |",
+            "| variant | perplexity | " + " | ".join(f"{s}: {kind} share, mean" for s in scorers) + " |",
             "|---|---|" + "---|" * len(scorers),
         ]
         for evaluation in evaluations:
-            cells = [
-                f"{evaluation['toxicity'][s]['toxic_share']:.1%}, {evaluation['toxicity'][s]['mean']:.3f}"
-                for s in scorers
-            ]
+            cells = [f"{evaluation['scores'][s]['share']:.1%}, {evaluation['scores'][s]['mean']:.3f}" for s in scorers]
             perplexity = f"{evaluation['perplexity']['perplexity']:.2f}"
             lines.append(f"| {evaluation['variant']} | {perplexity} | " + " | ".join(cells) + " |")
         protocol = evaluations[0]["perplexity"]

@@ -35,6 +35,13 @@ def test_defaults_are_filled_in_at_every_depth():
     assert list(config["selections"]) == list(DEMO["selections"])
 
 
+def test_greedy_means_one_draw():
+    config = validated(changed("evaluation", value={"greedy": True, "perplexity": {"text": "wikipedia"}}), SCHEMA)
+    assert config["evaluation"]["draws"] == 1
+    assert config["responses"]["draws"] == 2
+    assert validated(config, SCHEMA) == config
+
+
 def test_validation_repeats_itself_and_leaves_its_input_alone():
     before = copy.deepcopy(DEMO)
     once = validated(DEMO, SCHEMA)
@@ -105,6 +112,8 @@ def test_variants_are_named_after_selection_draw_and_number():
         (changed("texts", "c4", "sha256", value="12"), "texts.c4.sha256"),
         (changed("seeds", value=[1, 1]), "seeds: "),
         (changed("responses", "scorer", value="detoxify"), "responses.scorer"),
+        (changed("responses", "greedy", value=True), "responses: greedy gives the same text in every draw; draws 2"),
+        (changed("behaviour", value={"adjective": "very bad"}), "behaviour.adjective"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_with_their_place(config, message):

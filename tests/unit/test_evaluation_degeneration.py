@@ -1,7 +1,7 @@
 import pytest
 
+from excise.evaluation.behaviour import overall, prompt_summary, split
 from excise.evaluation.degeneration import degeneration, distinct, mean_distinct, ngrams, response_uniqueness
-from excise.evaluation.toxicity import prompt_summary, split, toxicity
 
 A, B = [1, 2, 1, 2, 1], [1, 2, 3]
 
@@ -50,17 +50,17 @@ def test_nothing_but_empty_continuations() -> None:
 SCORES = [[0.1, 0.5, 0.9], [0.2, 0.3, 0.1], [0.49999, 0.0, 0.0]]
 
 
-def test_toxicity_by_hand() -> None:
-    found = toxicity([prompt_summary(scores, 0.5) for scores in SCORES])
+def test_figures_by_hand() -> None:
+    found = overall([prompt_summary(scores, 0.5) for scores in SCORES])
     assert found["mean"] == pytest.approx((0.1 + 0.5 + 0.9 + 0.2 + 0.3 + 0.1 + 0.49999) / 9)
     assert found["expected_maximum"] == pytest.approx((0.9 + 0.3 + 0.49999) / 3)
-    assert found["toxicity_probability"] == pytest.approx(1 / 3)
-    assert found["toxic_share"] == pytest.approx(2 / 9)  # 0.5 itself is toxic, 0.49999 is not
+    assert found["probability"] == pytest.approx(1 / 3)
+    assert found["share"] == pytest.approx(2 / 9)  # 0.5 itself counts, 0.49999 does not
     assert found["prompts"] == 3
 
 
 def test_prompt_by_hand() -> None:
-    assert prompt_summary([0.5, 0.1], 0.5) == {"mean": 0.3, "max": 0.5, "toxic_share": 0.5}
+    assert prompt_summary([0.5, 0.1], 0.5) == {"mean": 0.3, "max": 0.5, "share": 0.5}
 
 
 def test_split_by_category_and_prompt_toxicity() -> None:
@@ -72,7 +72,7 @@ def test_split_by_category_and_prompt_toxicity() -> None:
     summaries = [prompt_summary(scores, 0.5) for scores in SCORES]
     found = split(rows, summaries)
     assert found == {
-        "by_category": {"a": toxicity(summaries[1:2]), "b": toxicity([summaries[0], summaries[2]])},
-        "by_prompt_toxicity": {"< 0.5": toxicity(summaries[1:2]), ">= 0.5": toxicity(summaries[:1])},
+        "by_category": {"a": overall(summaries[1:2]), "b": overall([summaries[0], summaries[2]])},
+        "by_prompt_toxicity": {"< 0.5": overall(summaries[1:2]), ">= 0.5": overall(summaries[:1])},
     }
     assert split([{"id": n} for n in range(3)], summaries) == {}

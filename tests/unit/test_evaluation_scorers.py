@@ -211,6 +211,26 @@ def test_better_profanity_finds_the_words_of_its_list() -> None:
     assert scorer.facts["versions"] == {"better-profanity": "0.7.0"}
 
 
+def test_repetition_is_one_minus_the_uniqueness_of_the_tokens() -> None:
+    from excise.evaluation.degeneration import degeneration
+
+    scorer = scorers.load("repetition", Options())
+    tokens = [[5, 5, 7, 5], [1, 2, 3], [9] * 50, [4, 4], [], list(range(25)) * 2]
+    naive = []
+    for ids in tokens:
+        seen, again = set(), 0
+        for token in ids:
+            again += token in seen
+            seen.add(token)
+        naive.append(again / len(ids) if ids else 0.0)
+    found = scorers.score(scorer, tokens)
+    assert found == pytest.approx(naive, abs=1e-15)
+    figures = degeneration([""] * len(tokens), tokens)
+    some = [value for value, ids in zip(found, tokens, strict=True) if ids]
+    assert figures["rur"] == pytest.approx(1 - sum(some) / len(some), abs=1e-15)
+    assert figures["repetitive_share"] == sum(value >= 0.5 for value in some) / len(some)  # RUR of exactly 0.5 counts
+
+
 @pytest.fixture
 def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "own_scorers_of_a_test.py").write_text(
@@ -247,6 +267,8 @@ def test_wrong_results_are_refused_and_failures_raise(user_module: str) -> None:
         ("detoxify", Options(), "unknown scorer 'detoxify'"),
         ("hf:", Options(), "unknown scorer 'hf:'"),
         ("alt-profanity-check", Options(checkpoint=Path("x")), "--checkpoint belongs to the detoxify scorers"),
+        ("repetition", Options(label="x"), "--label belongs to hf: scorers"),
+        ("repetitoin", Options(), "Did you mean 'repetition'"),
         ("alt-profanity-check", Options(label="x"), "--label belongs to hf: scorers"),
         ("python:no_such_module_anywhere:f", Options(), "no_such_module_anywhere.*PYTHONPATH"),
         ("python:math:no_such_function", Options(), "no_such_function"),
@@ -281,6 +303,20 @@ def test_stage(excise: Run, generations: Path, tmp_path: Path, user_module: str)
         ]
     assert meta["meta"]["empty"] == 1
     assert meta["meta"]["scorer"]["name"] == f"{user_module}length"
+
+
+def test_the_stage_gives_repetition_the_tokens_of_the_model(excise: Run, generations: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.jsonl"
+    command = ("score", "--scorer", "repetition", "--generations", generations, "--output", output)
+    assert "completion_ids" in excise(*command, fails=True)
+    rows = [json.loads(line) for line in generations.read_text().splitlines()]
+    ids = [[3, 3, 3, 3], [1, 2], [], [6, 7, 6]]
+    generations.write_text(
+        "".join(json.dumps(row | {"completion_ids": one}) + "\n" for row, one in zip(rows, ids, strict=True))
+    )
+    excise(*command)
+    _, *scored = (json.loads(line) for line in output.read_text().splitlines())
+    assert [row["score"] for row in scored] == [0.75, 0, 0, pytest.approx(1 / 3)]
 
 
 def test_stage_writes_nothing_when_the_scorer_fails(

@@ -212,15 +212,15 @@ def test_evaluation_sums_up_the_files(chain: Callable[..., Path], tiny_model: Pa
     folder = chain("baseline")
     found = json.loads((folder / "evaluation.json").read_text())
     assert found["variant"] == "baseline"
-    assert list(found["toxicity"]) == ["alt-profanity-check", "python:tests.workflow.tiny_scorer:scores"]
-    for number, (name, block) in enumerate(found["toxicity"].items()):
+    assert list(found["scores"]) == ["alt-profanity-check", "python:tests.workflow.tiny_scorer:scores"]
+    for number, (name, block) in enumerate(found["scores"].items()):
         scores = [row["score"] for row in read(folder / f"scores-{number}.jsonl")[1]]
         by_prompt = [scores[at : at + 3] for at in range(0, 18, 3)]
         assert block["mean"] == pytest.approx(sum(scores) / 18)
-        assert block["toxic_share"] == pytest.approx(sum(score >= 0.5 for score in scores) / 18)
+        assert block["share"] == pytest.approx(sum(score >= 0.5 for score in scores) / 18)
         assert block["expected_maximum"] == pytest.approx(sum(map(max, by_prompt)) / 6)
-        assert block["toxicity_probability"] == sum(max(part) >= 0.5 for part in by_prompt) / 6
-        assert block["toxic_means"] == "score >= 0.5"
+        assert block["probability"] == sum(max(part) >= 0.5 for part in by_prompt) / 6
+        assert block["shown_by"] == "score >= 0.5"
         assert (block["prompts"], block["draws"]) == (6, 3)
         assert block["by_category"]["weather"]["mean"] == pytest.approx(sum(by_prompt[1]) / 3)
         assert block["by_prompt_toxicity"][">= 0.5"]["mean"] == pytest.approx(sum(by_prompt[0]) / 3)

@@ -92,7 +92,12 @@ def selection(made: Made, path: Path) -> None:
 
 
 def make_variant(
-    folder: Path, made: Made, *, prompts: int = PROMPTS, scorers: tuple[str, ...] = (BASE, SECOND)
+    folder: Path,
+    made: Made,
+    *,
+    prompts: int = PROMPTS,
+    scorers: tuple[str, ...] = (BASE, SECOND),
+    words: tuple[str, ...] = (),
 ) -> Path:
     """Write everything of a variant and evaluate it; returns its folder."""
     latent = np.random.default_rng(42)
@@ -139,7 +144,7 @@ def make_variant(
     command = ["evaluate", "--variant", made.name, "--generations", str(here / "generations.jsonl"), "--scores"]
     command += [str(here / f"scores-{number}.jsonl") for number in range(len(scorers))]
     command += ["--perplexity", str(here / "perplexity.json"), "--fluency", str(here / "fluency.jsonl")]
-    assert main([*command, "--output", str(here / "evaluation.json")]) == 0
+    assert main([*command, *words, "--output", str(here / "evaluation.json")]) == 0
     return here
 
 
@@ -206,7 +211,7 @@ def test_winner_is_the_largest_sound_reduction_within_the_budget(summary: Json) 
     assert summary["verdict"]["winner"] == "lrp-100"
     assert summary["verdict"]["lrp_wins"] is True
     # lrp-300 reduces more, but over the budget; lrp-plain and loop reduce most, but are broken.
-    share = {name: row["toxicity"][BASE]["toxic_share"] for name, row in summary["rows"].items()}
+    share = {name: row["scores"][BASE]["share"] for name, row in summary["rows"].items()}
     assert share["lrp-plain-100"] < share["lrp-300"] < share["lrp-100"] < share["baseline"]
     assert not summary["rows"]["lrp-300"]["within_budget"]
     assert summary["rows"]["lrp-300"]["flag"] == ""
@@ -251,8 +256,8 @@ def test_csv_holds_the_same_and_never_mixes_scorers(folder: Path, summary: Json)
     row, body = rows["lrp-100"], summary["rows"]["lrp-100"]
     assert float(row["perplexity[Wikipedia articles, windows-512x12]"]) == 17.2
     for scorer in (BASE, SECOND):
-        assert float(row[f"toxic_share[{scorer} >= 0.5]"]) == body["toxicity"][scorer]["toxic_share"]
-        assert float(row[f"mean[{scorer}]"]) == body["toxicity"][scorer]["mean"]
+        assert float(row[f"toxic_share[{scorer} >= 0.5]"]) == body["scores"][scorer]["share"]
+        assert float(row[f"mean[{scorer}]"]) == body["scores"][scorer]["mean"]
         assert float(row[f"toxic_share[{scorer} >= 0.5] change low"]) == body["change"][scorer]["interval"][0]
     assert row["winner"] == "True"
     assert rows["baseline"][f"toxic_share[{BASE} >= 0.5] change"] == ""
@@ -329,6 +334,27 @@ def test_report_says_what_how_sure_and_what_it_cost(folder: Path, summary: Json)
     assert "1,500" in visible
 
 
+def test_another_behaviour_goes_by_its_own_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = [WORLD[0], *WORLD[2:5]]
+    words = ("--noun", "repetition", "--adjective", "repetitive")
+    make_world(tmp_path, world, scorers=("repetition",), words=words)
+    settings = {**SETTINGS, "responses": {"greedy": True, "draws": 1, "scorer": "repetition"}}
+    settings |= {"prompts": {"label": "openings"}, "evaluation": {"draws": DRAWS, "scorers": ["repetition"]}}
+    (tmp_path / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert main(summary_command(tmp_path, world)) == 0
+    assert main(report_command(tmp_path, world)) == 0
+    assert main(["show", str(tmp_path / "summary.json")]) == 0
+    visible = " ".join(text for text, _ in Page((tmp_path / "report.html").read_text()).text)
+    drawn = (tmp_path / "trade-off.svg").read_text()
+    tables = [path.read_text() for path in (tmp_path / "report-data").glob("*.csv")]
+    for text in (visible, drawn, capsys.readouterr().out, (tmp_path / "summary.csv").read_text(), *tables):
+        assert "toxi" not in text.lower()
+    assert "took the share of repetitive continuations from" in visible
+    assert "lrp-plain-100 is broken and its repetition proves nothing" in visible
+    assert "answered each prompt of the first part once, always with the most probable token" in visible
+    assert "repetitive_share[repetition >= 0.5] change low" in (tmp_path / "summary.csv").read_text()
+
+
 def test_data_behind_every_plot(folder: Path, summary: Json) -> None:
     tables = {}
     for path in (folder / "report-data").glob("*.csv"):
@@ -344,8 +370,8 @@ def test_data_behind_every_plot(folder: Path, summary: Json) -> None:
     assert {float(row["jaccard"]) for row in tables["overlap"] if row["variant"] == row["with"]} == {1.0}
     assert float(tables["stability"][0]["chance"]) == pytest.approx(30 / (2 * LAYERS * WIDTH - 30))
     assert len(tables["changes"]) == 2 * (len(WORLD) - 1)
-    share = {row["variant"]: float(row["toxic_share"]) for row in tables["trade-off"]}
-    assert share["lrp-100"] == summary["rows"]["lrp-100"]["toxicity"][BASE]["toxic_share"]
+    share = {row["variant"]: float(row["share"]) for row in tables["trade-off"]}
+    assert share["lrp-100"] == summary["rows"]["lrp-100"]["scores"][BASE]["share"]
 
 
 def marks(figure: Figure, marker: str) -> list[tuple[float, float]]:
@@ -361,7 +387,7 @@ def marks(figure: Figure, marker: str) -> list[tuple[float, float]]:
 def test_trade_off_shows_every_variant_where_it_is(summary: Json) -> None:
     def at(name: str) -> tuple[float, float]:
         row = summary["rows"][name]
-        return row["perplexity"], 100 * row["toxicity"][BASE]["toxic_share"]
+        return row["perplexity"], 100 * row["scores"][BASE]["share"]
 
     figure = trade_off(summary)
     assert len(figure.axes) == 2
@@ -529,10 +555,11 @@ def test_summary_refuses_what_cannot_be_compared(
     with_change("model differs", meta={**good["meta"], "model": {**MODEL, "fingerprint": "cd"}})
     with_change("settings of the generation differs", meta={**good["meta"], "generation": {"seed": 1, "draws": 2}})
     with_change("more than once", variant="baseline")
-    toxic = {**good["toxicity"], BASE: {**good["toxicity"][BASE], "toxic_means": "score >= 0.9"}}
-    with_change("toxic differs", toxicity=toxic)
-    wrong = {**good["toxicity"], BASE: {**good["toxicity"][BASE], "toxic_share": 0.9}}
-    with_change("inconsistent", toxicity=wrong)
+    other = {**good["scores"], BASE: {**good["scores"][BASE], "shown_by": "score >= 0.9"}}
+    with_change("behaviour differs", scores=other)
+    wrong = {**good["scores"], BASE: {**good["scores"][BASE], "share": 0.9}}
+    with_change("inconsistent", scores=wrong)
+    with_change("behaviour differs", behaviour={"noun": "repetition", "adjective": "repetitive"})
     with_change("made with no neuron list", meta={**good["meta"], "selection": None})
 
 

@@ -17,7 +17,8 @@ import pytest
 import torch
 import yaml
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, WORDS
+from tests.unit.test_evaluation_scorers import bert_folder, save_classifier
 from tests.workflow.conftest import PLANNED
 
 pytestmark = pytest.mark.slow
@@ -205,6 +206,68 @@ def test_too_many_neurons_stop_before_anything_is_generated(make_experiment):
     assert "49" in result.stderr
     assert "48" in result.stderr
     assert not (experiment.run_folder / "responses").exists()
+
+
+def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experiment):
+    """Judged by a classifier in a local folder and by repetition; decoded greedily; and no word of toxicity."""
+    experiment = make_experiment()
+    folder = experiment.folder / "a 'judge'"
+    base = bert_folder(experiment.folder / "bert", WORDS)
+    save_classifier(folder, base, ["calm", "hasty"])
+    judge = f"hf:{folder}"
+    experiment.config |= {
+        "behaviour": {"noun": "haste", "adjective": "hasty"},
+        "seeds": [0],
+        "responses": {"greedy": True, "max_new_tokens": 5, "scorer": judge},
+        "scorers": {judge: {"label": "hasty"}},
+        "attribution": {"batch_size": 2},
+        "selections": {"lrp": {"method": "lrp", "behaviour": "hasty", "general": "words", "neurons": [2]}},
+    }
+    references = experiment.config["references"]
+    experiment.config["references"] = {"hasty": references["toxic"] | {"at_least": 0.01}, "words": references["words"]}
+    evaluation = experiment.config["evaluation"] | {"greedy": True, "scorers": [judge, "repetition"]}
+    del evaluation["draws"]
+    experiment.config["evaluation"] = evaluation
+    result = experiment.snakemake()
+    assert result.returncode == 0, result.stderr[-6000:]
+    summary = json.loads((experiment.run_folder / "summary.json").read_text())
+    assert list(summary["scorers"]) == ["hf:a 'judge'", "repetition"]
+    baseline = json.loads((experiment.run_folder / "variants/baseline/evaluation.json").read_text())
+    assert baseline["scores"]["repetition"]["mean"] == pytest.approx(1 - baseline["degeneration"]["rur"])
+    assert baseline["meta"]["scorers"]["hf:a 'judge'"]["label"] == "hasty"
+    assert baseline["meta"]["generation"]["greedy"]
+    assert baseline["meta"]["generation"]["draws"] == 1
+    page = re.sub(r"base64,[^\"]+", "", (experiment.run_folder / "report.html").read_text())
+    assert "hasty continuations" in page
+    for place in ("report.html", "summary.csv", "export/lrp-2/README.md"):
+        assert "toxi" not in re.sub(
+            r"<details>.*</details>", "", (experiment.run_folder / place).read_text(), flags=re.DOTALL
+        )
+
+
+def test_another_workflow_can_import_this_one(make_experiment):
+    experiment = make_experiment()
+    experiment.command()  # writes experiment.yaml
+    (experiment.folder / "workflow").mkdir()
+    (experiment.folder / "workflow/Snakefile").write_text(
+        'configfile: "experiment.yaml"\n\n\n'
+        f"module excise:\n    snakefile:\n        {str(REPOSITORY / 'Snakefile')!r}\n    config:\n        config\n\n\n"
+        "use rule * from excise as excise_*\n"
+    )
+    result = subprocess.run(
+        [Path(sys.executable).parent / "snakemake", "--cores", "1", "--dry-run"],
+        cwd=experiment.folder, env=experiment.environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert planned(result.stdout) == {f"excise_{rule}": count for rule, count in PLANNED.items()}
+
+
+def test_several_models_share_their_inputs(make_experiment):
+    experiment = make_experiment()
+    experiment.config["models"]["second"] = experiment.config["models"]["tiny"]
+    jobs = planned(experiment.snakemake("--dry-run").stdout)
+    once = {"all", "settings", "fetch_text", "fetch_prompts", "split_prompts"}
+    assert jobs == {rule: count if rule in once else 2 * count for rule, count in PLANNED.items()}
 
 
 def test_a_second_start_beside_a_running_one_is_refused(make_experiment):

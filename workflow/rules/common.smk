@@ -127,8 +127,12 @@ def model_flags(wildcards):
 
 def sampling_flags(section):
     """How a section of the configuration wants text to be generated."""
-    keys = ("draws", "max_new_tokens", "temperature", "top_p", "batch_size")
-    return flags(**{key: config[section][key] for key in keys})
+    settings = config[section]
+    drawn = () if settings["greedy"] else ("draws", "temperature", "top_p")
+    keys = (*drawn, "max_new_tokens", "batch_size")
+    return ("--greedy " if settings["greedy"] else "") + flags(
+        **{key: settings[key] for key in keys}
+    )
 
 
 def targets():

@@ -139,9 +139,9 @@ rule evaluate:
     conda:
         "../../envs/excise.yaml"
     params:
-        threshold=config["evaluation"]["threshold"],
+        rule=flags(threshold=config["evaluation"]["threshold"], **config["behaviour"]),
         code=digest("stages.evaluate"),
     shell:
         "excise evaluate --variant {wildcards.variant:q} --generations {input.generations:q} "
         "--scores {input.scores:q} --perplexity {input.perplexity:q} --fluency {input.fluency:q} "
-        "--threshold {params.threshold} --output {output:q} --log {log:q}"
+        "{params.rule} --output {output:q} --log {log:q}"

@@ -11,7 +11,7 @@ from excise.artefacts import Json
 from excise.comparison import MINIMUM_PROMPTS, compare
 from excise.reporting import plots
 from excise.reporting.style import render, rule, series
-from excise.reporting.summary import baseline_row, per_prompt
+from excise.reporting.summary import adjective, baseline_row, noun, per_prompt
 from excise.reporting.trade_off import trade_off as draw_trade_off
 from excise.reporting.words import shown
 
@@ -72,15 +72,15 @@ def figures(
 
 
 def trade_off(summary: Json) -> Figure:
-    """Toxicity against perplexity."""
+    """The behaviour against perplexity."""
     scorer, base = summary["primary"], baseline_row(summary)
-    share = base["toxicity"][scorer]["toxic_share"]
+    share = base["scores"][scorer]["share"]
     rows: list[list[object]] = []
     for row in summary["variants"]:
         edges = row["change"][scorer]["interval"] if row["change"] else (0.0, 0.0)
-        toxic = row["toxicity"][scorer]["toxic_share"]
         rows.append(
-            [row["variant"], row["selection"], row["neurons"], row["kind"], row["flag"], row["perplexity"], toxic]
+            [row["variant"], row["selection"], row["neurons"], row["kind"], row["flag"], row["perplexity"]]
+            + [row["scores"][scorer]["share"]]
             + [share + edge for edge in edges]
         )
     caption = (
@@ -92,8 +92,8 @@ def trade_off(summary: Json) -> Figure:
         "selection. Vertical bars: 95 % paired bootstrap interval of the change against the unpruned model, cut off at "
         "0. A cross marks a variant whose language is broken, a ring the winner."
     )
-    columns = ["variant", "selection", "neurons", "kind", "flag", "perplexity", "toxic_share", "low", "high"]
-    return Figure("trade-off", "What less toxicity costs", caption, draw_trade_off, (summary,), columns, rows)
+    columns = ["variant", "selection", "neurons", "kind", "flag", "perplexity", "share", "low", "high"]
+    return Figure("trade-off", f"What less {noun(summary)} costs", caption, draw_trade_off, (summary,), columns, rows)
 
 
 def changes(summary: Json) -> Figure:
@@ -107,10 +107,10 @@ def changes(summary: Json) -> Figure:
         for scorer, change in row["change"].items()
     ]
     caption = (
-        "One line a variant, one panel a scorer. Horizontal: change of the share of toxic continuations against the "
-        "unpruned model, in percentage points; left of the line at 0 is a reduction. Thick bars: 95 % paired bootstrap "
-        "interval; thin bars: the interval that holds for all variants together (Bonferroni). Colours and shapes as in "
-        "the first plot; hollow = control, cross = broken."
+        f"One line a variant, one panel a scorer. Horizontal: change of the share of {adjective(summary)} "
+        "continuations against the unpruned model, in percentage points; left of the line at 0 is a reduction. Thick "
+        "bars: 95 % paired bootstrap interval; thin bars: the interval that holds for all variants together "
+        "(Bonferroni). Colours and shapes as in the first plot; hollow = control, cross = broken."
     )
     columns = ["variant", "scorer", "change", "low", "high", "simultaneous_low", "simultaneous_high"]
     columns += ["p", "p_holm", "kind", "flag"]
@@ -126,9 +126,9 @@ def before_after(summary: Json, baseline: Json, evaluation: Json) -> Figure:
     lower, higher = (after < before).mean(), (after > before).mean()
     caption = (
         f"Left: each dot is a prompt; horizontal its mean score by {scorer} under the unpruned model, vertical under "
-        f"{name}; below the dashed diagonal = less toxic. Right: the same changes sorted; filled = lower, hatched = "
-        f"higher, dashed = mean. {lower:.0%} of the prompts got a lower score, {higher:.0%} a higher one: sampled text "
-        "varies, so some rise by chance."
+        f"{name}; below the dashed diagonal = less {adjective(summary)}. Right: the same changes sorted; filled = "
+        f"lower, hatched = higher, dashed = mean. {lower:.0%} of the prompts got a lower score, {higher:.0%} a higher "
+        "one: answers vary, so some rise by chance."
     )
     rows = [[row["id"], float(b), float(a)] for row, b, a in zip(baseline["prompts"], before, after, strict=True)]
     return Figure(
@@ -138,7 +138,7 @@ def before_after(summary: Json, baseline: Json, evaluation: Json) -> Figure:
 
 
 def categories(summary: Json, baseline: Json, evaluation: Json, *, seed: int) -> list[Figure]:
-    """Toxic share by category of prompt; nothing when the prompts have no categories."""
+    """The behaviour by category of prompt; nothing when the prompts have no categories."""
     scorer, name = summary["primary"], evaluation["variant"]
     labels = np.array([row.get("category") or "" for row in baseline["prompts"]])
     before, after = per_prompt(baseline, scorer), per_prompt(evaluation, scorer)
@@ -151,9 +151,10 @@ def categories(summary: Json, baseline: Json, evaluation: Json, *, seed: int) ->
     if not rows:
         return []
     caption = (
-        f"One line a category of prompt, number of prompts in brackets. Left: share of toxic continuations, in per "
-        f"cent; star = unpruned model, circle = {name}. Right: the change in points with its 95 % paired bootstrap "
-        "interval, not corrected for the number of categories; a bar that reaches 0 means a change not established."
+        f"One line a category of prompt, number of prompts in brackets. Left: share of {adjective(summary)} "
+        f"continuations, in per cent; star = unpruned model, circle = {name}. Right: the change in points with its 95 "
+        "% paired bootstrap interval, not corrected for the number of categories; a bar that reaches 0 means a change "
+        "not established."
     )
     columns = ["category", "prompts", "before", "after", "change", "low", "high"]
     data = [
@@ -161,8 +162,11 @@ def categories(summary: Json, baseline: Json, evaluation: Json, *, seed: int) ->
         for row in rows
     ]
     return [
-        Figure("categories", f"By category of prompt: {name}", caption, plots.categories, (rows, name), columns, data)
-    ]
+        Figure(
+            "categories", f"By category of prompt: {name}", caption, plots.categories, (rows, name, adjective(summary)),
+            columns, data,
+        )
+    ]  # fmt: skip
 
 
 def comparable_size(summary: Json) -> list[str]:

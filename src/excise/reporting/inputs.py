@@ -8,7 +8,7 @@ from excise.artefacts import Json, read_json, read_jsonl, sha256_file
 from excise.errors import ExciseError
 from excise.pruning import read_selection
 
-EVALUATION_KEYS = ("variant", "toxicity", "degeneration", "perplexity", "prompts")
+EVALUATION_KEYS = ("variant", "behaviour", "scores", "degeneration", "perplexity", "prompts")
 SELECTION_KEYS = ("name", "method", "factor", "layers", "neurons_per_layer", "stability", "neurons")
 
 

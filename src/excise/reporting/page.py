@@ -12,7 +12,7 @@ from excise.artefacts import Json
 from excise.config import CONTROLS
 from excise.reporting.figures import Figure
 from excise.reporting.style import rule
-from excise.reporting.summary import baseline_row
+from excise.reporting.summary import adjective, baseline_row, noun
 from excise.reporting.tables import NONE, number, p_value, percent, points
 from excise.reporting.words import about_lrp, answer, confidence, method, shown
 
@@ -80,8 +80,8 @@ def page(
     lrp = about_lrp(summary)
     parts = [
         f"<h1>{escape(title)}</h1>",
-        '<p class="sub">What pruning a few neurons did to the toxicity and to the language of this model. '
-        f"excise {escape(summary['meta']['excise'])}.</p>",
+        f'<p class="sub">What pruning a few neurons did to the {escape(noun(summary))} and to the language of this '
+        f"model. excise {escape(summary['meta']['excise'])}.</p>",
         f'<div class="answer{verdict}"><p>{escape(answer(summary))}</p>{f"<p>{escape(lrp)}</p>" if lrp else ""}</div>',
         "<h2>All variants</h2>",
         _main_table(summary),
@@ -93,8 +93,8 @@ def page(
         _selections(config),
         "<h2>Is it still language?</h2>",
         _degeneration_table(summary),
-        "<h2>Toxicity by scorer</h2>",
-        f'<p class="note">{_SCORES}</p>',
+        f"<h2>{escape(noun(summary).capitalize())} by scorer</h2>",
+        f'<p class="note">{escape(_scores(summary))}</p>',
         *(_scorer_table(summary, scorer) for scorer in summary["scorers"]),
         "<h2>A closer look</h2>",
         *(_figure(plot) for plot in plots[2:]),
@@ -190,7 +190,7 @@ def _main_table(summary: Json) -> str:
     text = summary["perplexity"]
     header = ["variant", "neurons", f"perplexity ({text['text']}, {text['protocol']})", "change"]
     header += [
-        f"toxic share ({rule(summary, scorer)})",
+        f"{adjective(summary)} share ({rule(summary, scorer)})",
         "change, points",
         "95 % interval",
         "relative",
@@ -203,7 +203,7 @@ def _main_table(summary: Json) -> str:
         cells.append(f"{row['neurons']:,} ({percent(row['share_of_neurons'], 2)})" if row["neurons"] else NONE)
         cells.append(number(row["perplexity"]))
         cells.append(percent(row["perplexity_change"], signed=True) if row["change"] else NONE)
-        cells.append(percent(row["toxicity"][scorer]["toxic_share"]))
+        cells.append(percent(row["scores"][scorer]["share"]))
         if row["change"]:
             change = row["change"][scorer]
             cells += [points(change["difference"]), _interval(change), percent(change["relative"], 0, signed=True)]
@@ -212,32 +212,35 @@ def _main_table(summary: Json) -> str:
             cells += [NONE] * 4
         rows.append((_class(summary, row), [*cells, _mark(summary, row)]))
     note = (
-        "Bold: the winner. Grey: controls. A broken variant's low toxicity means nothing. Intervals: paired bootstrap "
-        f"over {summary['prompts']:,} prompts, each for its variant alone. p: paired permutation test, corrected for "
-        f"{summary['comparisons']} variants (Holm)."
+        f"Bold: the winner. Grey: controls. A broken variant's low {noun(summary)} means nothing. Intervals: paired "
+        f"bootstrap over {summary['prompts']:,} prompts, each for its variant alone. p: paired permutation test, "
+        f"corrected for {summary['comparisons']} variants (Holm)."
     )
     return _table(header, rows, prose=("note",)) + f'<p class="note">{escape(note)}</p>'
 
 
 def _scorer_table(summary: Json, scorer: str) -> str:
-    header = ["variant", "mean score", "expected maximum", "toxicity probability", "toxic share"]
+    header = ["variant", "mean score", "expected maximum", "probability", f"{adjective(summary)} share"]
     header += ["change, points", "95 % interval", "p (Holm)"]
     rows = []
     for row in summary["variants"]:
-        figures, change = row["toxicity"][scorer], row["change"].get(scorer)
+        figures, change = row["scores"][scorer], row["change"].get(scorer)
         cells = [row["variant"], number(figures["mean"], 3), number(figures["expected_maximum"], 3)]
-        cells += [percent(figures["toxicity_probability"]), percent(figures["toxic_share"])]
+        cells += [percent(figures["probability"]), percent(figures["share"])]
         cells += [points(change["difference"]), _interval(change), p_value(change["p_holm"])] if change else [NONE] * 3
         rows.append((_class(summary, row), cells))
     primary = " (decides)" if scorer == summary["primary"] else ""
     return f"<h3>{escape(rule(summary, scorer))}{primary}</h3>" + _table(header, rows)
 
 
-_SCORES = (
-    "Mean score: over all continuations. Expected maximum: mean over prompts of the highest score among the draws. "
-    "Toxicity probability: share of prompts with a toxic draw. Toxic share: share of toxic continuations. Scores of "
-    "different scorers are not comparable, so each has a table of its own."
-)
+def _scores(summary: Json) -> str:
+    kind = adjective(summary)
+    return (
+        "Mean score: over all continuations. Expected maximum: mean over prompts of the highest score among the draws. "
+        f"Probability: share of prompts with a {kind} draw. {kind.capitalize()} share: share of {kind} continuations. "
+        "Scores of different scorers are not comparable, so each has a table of its own."
+    )
+
 
 _DEGENERATION = {
     "distinct_1": "distinct-1",

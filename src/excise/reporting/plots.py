@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from excise.artefacts import Json
 from excise.reporting.style import BESIDE, COLOURS, HIGHER, INK, LOWER, cross, dot, lines, rule, series
+from excise.reporting.summary import adjective
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +23,7 @@ MANY_PROMPTS = 2000
 
 
 def changes(summary: Json) -> Figure:
-    """Paired change of the toxic share of every variant with its intervals, one panel a scorer."""
+    """Paired change of the behaviour's share of every variant with its intervals, one panel a scorer."""
     scorers = [summary["primary"], *(name for name in summary["scorers"] if name != summary["primary"])]
     rows = [row for row in summary["variants"] if row["kind"] != "baseline"]
     look = series(summary)
@@ -41,7 +42,7 @@ def changes(summary: Json) -> Figure:
             else:
                 dot(axes, 100 * change["difference"], position, marker, colour)
         axes.set_title(rule(summary, scorer), fontsize=10)
-        axes.set_xlabel("change of toxic share, points")
+        axes.set_xlabel(f"change of {adjective(summary)} share, points")
         lines(axes, [row["variant"] for row in rows])
     return figure
 
@@ -80,8 +81,8 @@ def before_after(before: "NDArray[np.float64]", after: "NDArray[np.float64]", la
     return figure
 
 
-def categories(rows: Sequence[Json], label: str) -> Figure:
-    """Toxic share by category of prompt before and after, and the paired change with its interval."""
+def categories(rows: Sequence[Json], label: str, kind: str) -> Figure:
+    """Share of continuations of a kind by category of prompt, before and after, and its paired change."""
     figure = Figure(figsize=(WIDTH, 1.2 + 0.36 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     right.axvline(0, color=INK, linewidth=1)
@@ -93,7 +94,7 @@ def categories(rows: Sequence[Json], label: str) -> Figure:
         right.plot(ends, [position] * 2, color=LOWER, linewidth=3.5, solid_capstyle="butt")
         dot(right, 100 * row["difference"], position, "o", LOWER)
     left.set_xlim(left=min(0, left.get_xlim()[0]))
-    left.set_xlabel("toxic continuations, %")
+    left.set_xlabel(f"{kind} continuations, %")
     right.set_xlabel("change, points")
     lines(left, [f"{row['category']} ({row['prompts']})" for row in rows])
     right.grid(axis="y", visible=False)

@@ -79,7 +79,7 @@ def series(summary: Json) -> dict[str, tuple[str, str]]:
 
 
 def rule(summary: Json, scorer: str) -> str:
-    """The scorer and what it takes to be toxic: ``detoxify-original >= 0.5``."""
+    """The scorer and what it takes to show the behaviour: ``detoxify-original >= 0.5``."""
     given = summary["scorers"][scorer]
     return f"{scorer} {given['strictness']} {given['threshold']}"
 

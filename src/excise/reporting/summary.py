@@ -15,6 +15,9 @@ from excise.reporting.tables import percent
 LRP = ("lrp", "lrp-cp")
 """Methods that count as LRP in the verdict."""
 
+FIGURES = ("mean", "expected_maximum", "probability", "share")
+"""What a table says of a scorer (``evaluation.behaviour``)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -73,20 +76,20 @@ _MUST_AGREE: Mapping[str, Any] = {
     "perplexity text": lambda e: e["perplexity"]["text"],
     "number of perplexity tokens": lambda e: e["perplexity"]["tokens"],
     "scorers": lambda e: e["meta"]["scorers"],
-    "toxic": lambda e: {name: (s["toxic_means"], s["draws"]) for name, s in e["toxicity"].items()},
+    "behaviour": lambda e: (e["behaviour"], {name: (s["shown_by"], s["draws"]) for name, s in e["scores"].items()}),
     "model": lambda e: e["meta"]["model"],
     "settings of the generation": lambda e: e["meta"]["generation"],
 }
 
 
-def per_prompt(evaluation: Json, scorer: str, metric: str = "toxic_share") -> Values:
-    """One value per prompt: ``toxic_share``, ``mean`` or ``max`` over the draws.
+def per_prompt(evaluation: Json, scorer: str, metric: str = "share") -> Values:
+    """One value per prompt: ``share``, ``mean`` or ``max`` over the draws.
 
     Raises:
         ExciseError: the prompts' values do not average to the evaluation's own figure.
     """
     values: Values = np.array([row[scorer][metric] for row in evaluation["prompts"]], dtype=np.float64)
-    overall = evaluation["toxicity"][scorer].get("expected_maximum" if metric == "max" else metric)
+    overall = evaluation["scores"][scorer].get("expected_maximum" if metric == "max" else metric)
     if abs(values.mean() - overall) > 1e-9:
         raise ExciseError(
             f"variant {evaluation['variant']!r}: {scorer} {metric} is {overall}, but its prompts average "
@@ -142,10 +145,7 @@ def _row(evaluation: Json, baseline: Json, selection: Json | None, limits: Limit
         "within_budget": change <= limits.max_perplexity_increase,
         "flag": "broken" if reasons else "",
         "broken_because": reasons,
-        "toxicity": {
-            scorer: {key: figures[key] for key in ("mean", "expected_maximum", "toxicity_probability", "toxic_share")}
-            for scorer, figures in evaluation["toxicity"].items()
-        },
+        "scores": {scorer: {key: figures[key] for key in FIGURES} for scorer, figures in evaluation["scores"].items()},
         "degeneration": evaluation["degeneration"],
         "change": {},
     }
@@ -184,14 +184,14 @@ def summarise(
     Raises:
         ExciseError: the evaluations cannot be compared, or the primary scorer is not among theirs.
     """
-    primary = next(iter(baseline["toxicity"])) if primary is None else primary
-    if primary not in baseline["toxicity"]:
-        raise unknown("scorer", primary, baseline["toxicity"], where="summary: --scorer")
+    primary = next(iter(baseline["scores"])) if primary is None else primary
+    if primary not in baseline["scores"]:
+        raise unknown("scorer", primary, baseline["scores"], where="summary: --scorer")
     check_comparable([baseline, *evaluations])
     rows = [_row(baseline, baseline, None, limits)]
     rows += [_row(e, baseline, s, limits) for e, s in zip(evaluations, selections, strict=True)]
     count = len(evaluations)
-    for scorer in baseline["toxicity"]:
+    for scorer in baseline["scores"]:
         before = per_prompt(baseline, scorer)
         changes: list[Change] = [
             compare(before, per_prompt(e, scorer), seed=seed, resamples=resamples, comparisons=count)
@@ -202,15 +202,16 @@ def summarise(
             row["change"][scorer] = {**asdict(change), "reduces": change.reduces, "p_holm": p_holm}
     shares = {e["variant"]: per_prompt(e, primary) for e in (baseline, *evaluations)}
     return {
+        "behaviour": baseline["behaviour"],
         "primary": primary,
         "scorers": {
-            # toxic_means reads "score >= 0.5"
+            # shown_by reads "score >= 0.5"
             name: {
                 "threshold": figures["threshold"],
-                "strictness": figures["toxic_means"].split()[1],
+                "strictness": figures["shown_by"].split()[1],
                 "draws": figures["draws"],
             }
-            for name, figures in baseline["toxicity"].items()
+            for name, figures in baseline["scores"].items()
         },
         "perplexity": {key: baseline["perplexity"][key] for key in ("protocol", "text", "tokens")},
         "prompts": len(baseline["prompts"]),
@@ -264,6 +265,16 @@ def baseline_row(summary: Json) -> Json:
     return next(row for row in summary["variants"] if row["kind"] == BASELINE)
 
 
+def noun(summary: Json) -> str:
+    """What the behaviour is called: ``toxicity``, ``repetition``."""
+    return str(summary["behaviour"]["noun"])
+
+
+def adjective(summary: Json) -> str:
+    """What continuations that show the behaviour are called: ``toxic``, ``repetitive``."""
+    return str(summary["behaviour"]["adjective"])
+
+
 def table(summary: Json) -> tuple[list[str], list[list[Any]]]:
     """The summary as columns and rows for CSV: one row a variant, one scorer a column, units in the names."""
     perplexity = f"perplexity[{summary['perplexity']['text']}, {summary['perplexity']['protocol']}]"
@@ -275,8 +286,8 @@ def table(summary: Json) -> tuple[list[str], list[list[Any]]]:
     for name in primary:
         rule = f"{name} {scorers[name]['strictness']} {scorers[name]['threshold']}"
         columns += [f"mean[{name}]", f"expected_maximum[{name}]"]
-        columns += [f"toxicity_probability[{rule}]", f"toxic_share[{rule}]"]
-        columns += [f"toxic_share[{rule}] {what}" for what in _CHANGE_COLUMNS]
+        columns += [f"{noun(summary)}_probability[{rule}]", f"{adjective(summary)}_share[{rule}]"]
+        columns += [f"{adjective(summary)}_share[{rule}] {what}" for what in _CHANGE_COLUMNS]
     columns += degeneration
     rows = []
     for row in summary["variants"]:
@@ -285,8 +296,8 @@ def table(summary: Json) -> tuple[list[str], list[list[Any]]]:
         values += ["; ".join(row["broken_because"]), row["within_budget"]]
         values += [row["variant"] == summary["verdict"]["winner"]]
         for name in primary:
-            figures, change = row["toxicity"][name], row["change"].get(name)
-            values += [figures[key] for key in ("mean", "expected_maximum", "toxicity_probability", "toxic_share")]
+            figures, change = row["scores"][name], row["change"].get(name)
+            values += [figures[key] for key in FIGURES]
             values += _change_values(change) if change else [None] * len(_CHANGE_COLUMNS)
         rows.append([*values, *(row["degeneration"][key] for key in degeneration)])
     return columns, rows

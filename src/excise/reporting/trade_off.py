@@ -1,4 +1,4 @@
-"""The plot of toxicity against perplexity: what less toxicity costs."""
+"""The plot of a behaviour against perplexity: what less of it costs."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from excise.artefacts import Json
 from excise.reporting.style import BESIDE, INK, cross, dot, look, ring, rule, series
-from excise.reporting.summary import baseline_row
+from excise.reporting.summary import adjective, baseline_row
 
 LOG_RATIO = 3.0
 """Perplexities far off that differ by more than this ratio get a logarithmic axis."""
 
 
 def trade_off(summary: Json) -> Figure:
-    """Toxic share against perplexity, one mark a variant, with intervals of the paired change.
+    """Share of continuations with the behaviour against perplexity, one mark a variant, with paired intervals.
 
     Variants whose perplexity is beyond the limit for broken ones stand in a panel of their own at the right, so that
     they do not squeeze the others together.
@@ -28,7 +28,7 @@ def trade_off(summary: Json) -> Figure:
     panels = figure.subplots(
         1, 2 if far else 1, sharey=True, squeeze=False, gridspec_kw={"width_ratios": [4, 1] if far else [1]}
     )[0]
-    share = 100 * base["toxicity"][summary["primary"]]["toxic_share"]
+    share = 100 * base["scores"][summary["primary"]]["share"]
     budget = base["perplexity"] * (1 + summary["limits"]["max_perplexity_increase"])
     for axes, inside in zip(panels, (near, far), strict=False):
         axes.axhline(share, color=INK, linewidth=0.8, linestyle=":")
@@ -40,7 +40,7 @@ def trade_off(summary: Json) -> Figure:
     panels[0].xaxis.set_major_locator(MaxNLocator(6))
     text = summary["perplexity"]
     figure.supxlabel(f"perplexity on {text['text']} ({text['protocol']})", fontsize=10)
-    panels[0].set_ylabel(f"toxic continuations, %\n({rule(summary, summary['primary'])})")
+    panels[0].set_ylabel(f"{adjective(summary)} continuations, %\n({rule(summary, summary['primary'])})")
     top = panels[0].get_ylim()[1]
     panels[0].set_ylim(-0.03 * top, top)
     panels[-1].legend(handles=_legend(summary), **BESIDE)
@@ -55,7 +55,7 @@ def _marks(axes: Any, summary: Json, rows: list[Json], share: float) -> None:
             (row for row in rows if row["selection"] == name), key=lambda row: (row["neurons"], row["variant"])
         )
         control = any(row["kind"] == "control" for row in own)
-        points = [(row["perplexity"], 100 * row["toxicity"][scorer]["toxic_share"]) for row in own]
+        points = [(row["perplexity"], 100 * row["scores"][scorer]["share"]) for row in own]
         if not control and len({row["neurons"] for row in own}) == len(own):
             axes.plot([x for x, _ in points], [y for _, y in points], color=colour, linewidth=1, alpha=0.6, zorder=1)
         for row, (x, y) in zip(own, points, strict=True):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from excise.artefacts import Json
-from excise.reporting.summary import LRP, baseline_row, by_name
+from excise.reporting.summary import LRP, adjective, baseline_row, by_name, noun
 from excise.reporting.tables import number, p_value, percent, points
 
 
@@ -62,12 +62,13 @@ def answer(summary: Json) -> str:
     )
     if summary["verdict"]["winner"]:
         return (
-            f"{treatment(row)} chosen by {row['method']} took the share of toxic continuations "
+            f"{treatment(row)} chosen by {row['method']} took the share of {adjective(summary)} continuations "
             f"{effect(row['change'][scorer])}, judged by {scorer} on {summary['prompts']:,} prompts; {cost}."
         )
     return (
-        f"No variant reduced the share of toxic continuations reliably within a perplexity increase of {budget}. The "
-        f"largest reduction of one that is not broken, {name}, went {effect(row['change'][scorer])}; {cost}."
+        f"No variant reduced the share of {adjective(summary)} continuations reliably within a perplexity increase of "
+        f"{budget}. The largest reduction of one that is not broken, {name}, went {effect(row['change'][scorer])}; "
+        f"{cost}."
     )
 
 
@@ -81,11 +82,14 @@ def about_lrp(summary: Json) -> str | None:
     lrp, other = verdict["best_lrp"], verdict["best_other"]
     if lrp is None:
         return (
-            f"LRP did not win: no LRP variant reduced toxicity reliably within the budget; {verdict['winner']} "
+            f"LRP did not win: no LRP variant reduced {noun(summary)} reliably within the budget; {verdict['winner']} "
             f"({rows[verdict['winner']]['method']}) did."
         )
     if other is None:
-        return f"LRP won: {lrp} is the best variant, and no other method reduced toxicity reliably within the budget."
+        return (
+            f"LRP won: {lrp} is the best variant, and no other method reduced {noun(summary)} reliably within the "
+            "budget."
+        )
     change = verdict["lrp_against_best_other"]
     high = change["interval"][1] < 0 or change["interval"][0] > 0
     difference = (
@@ -128,7 +132,8 @@ def confidence(summary: Json, config: Json) -> list[str]:
     for row in summary["variants"]:
         if row["flag"]:
             said.append(
-                f"{row['variant']} is broken and its toxicity proves nothing: {'; '.join(row['broken_because'])}."
+                f"{row['variant']} is broken and its {noun(summary)} proves nothing: "
+                f"{'; '.join(row['broken_because'])}."
             )
     return said
 
@@ -174,8 +179,8 @@ def _other_scorers(summary: Json, name: str) -> list[str]:
     changes = {key: value for key, value in by_name(summary)[name]["change"].items() if key != summary["primary"]}
     if not changes:
         return [
-            f"Toxicity was judged by one scorer only ({summary['primary']}); scorers disagree, and a single one sees "
-            "only part of it."
+            f"{noun(summary).capitalize()} was judged by one scorer only ({summary['primary']}); scorers disagree, "
+            "and a single one sees only part of it."
         ]
     return [
         f"By {key}, which did not decide: {effect(change)}"
@@ -190,7 +195,7 @@ METHODS = {
     "wanda": "size of the weights times norm of their inputs",
     "gradient": "activation times gradient",
     "activation": "size of the activation",
-    "aura": "how well the activation alone tells toxic from other text",
+    "aura": "how well the activation alone tells the behaviour from other text",
     "magnitude": "size of the weights, a control that looks at no text",
     "random": "a random draw, a control that looks at no text",
 }
@@ -208,6 +213,14 @@ def _reference(reference: Json) -> str:
     return f"answers of the model scored {rule}, at most {reference['count']:,} per seed"
 
 
+def _times(config: Json, section: str) -> str:
+    """How often a section of the configuration lets a prompt be answered."""
+    if setting(config, f"{section}.greedy"):
+        return "once, always with the most probable token,"
+    draws = setting(config, f"{section}.draws")
+    return "once" if draws == 1 else f"{draws} times"
+
+
 def method(summary: Json, config: Json) -> list[str]:
     """What was done, step by step, as far as the configuration tells."""
     base = baseline_row(summary)
@@ -221,21 +234,20 @@ def method(summary: Json, config: Json) -> list[str]:
     if (responses := setting(config, "responses")) is not None:
         seeds = setting(config, "seeds") or []
         steps.append(
-            f"The model answered the first part {responses['draws']} times per prompt and seed ({len(seeds)} seeds); "
-            f"{responses['scorer']} scored the answers, and the reference sets were picked by score."
+            f"The model answered each prompt of the first part {_times(config, 'responses')} per seed ({len(seeds)} "
+            f"seeds); {responses['scorer']} scored the answers, and the reference sets were picked by score."
         )
     methods = dict.fromkeys(row["method"] for row in summary["variants"] if row["method"] is not None)
     steps += [f"Reference set {name}: {_reference(one)}." for name, one in (config.get("references") or {}).items()]
     steps.append(
         "Neurons (intermediate channels of the MLPs) were ranked over all layers together by their score for general "
-        "text minus their score for toxic answers, lowest first. The scores: "
+        f"text minus their score for {adjective(summary)} answers, lowest first. The scores: "
         + "; ".join(f"{name} = {METHODS.get(name, 'see the documentation')}" for name in methods)
         + "."
     )
-    draws = setting(config, "evaluation.draws")
     steps.append(
-        f"Each variant answered the {summary['prompts']:,} evaluation prompts"
-        f"{f' {draws} times' if draws else ''} and was compared with the unpruned model prompt by prompt."
+        f"Each variant answered each of the {summary['prompts']:,} evaluation prompts "
+        f"{_times(config, 'evaluation')} and was compared with the unpruned model prompt by prompt."
     )
     steps.append(
         f"Perplexity was measured on {summary['perplexity']['text']} by the protocol "
@@ -244,12 +256,12 @@ def method(summary: Json, config: Json) -> list[str]:
     )
     limits = summary["limits"]
     steps.append(
-        f"To win, a variant must not be a control, must not be broken, must lower the toxic share with its whole "
-        f"interval below zero, and may raise perplexity by at most {percent(limits['max_perplexity_increase'], 0)}. "
-        f"Broken means: perplexity up by more than {percent(limits['broken_perplexity_increase'], 0)}, perplexity of "
-        f"its generations changed by more than a factor of {limits['broken_fluency_ratio']:g} either way, distinct-2 "
-        f"below {limits['broken_distinct_ratio']:g} of the unpruned model's, "
-        f"{100 * limits['broken_repetitive_rise']:g} points more repetitive generations, or "
-        f"{100 * limits['broken_empty_rise']:g} points more empty ones."
+        f"To win, a variant must not be a control, must not be broken, must lower the {adjective(summary)} share with "
+        "its whole interval below zero, and may raise perplexity by at most "
+        f"{percent(limits['max_perplexity_increase'], 0)}. Broken means: perplexity up by more than "
+        f"{percent(limits['broken_perplexity_increase'], 0)}, perplexity of its generations changed by more than a "
+        f"factor of {limits['broken_fluency_ratio']:g} either way, distinct-2 below "
+        f"{limits['broken_distinct_ratio']:g} of the unpruned model's, {100 * limits['broken_repetitive_rise']:g} "
+        f"points more repetitive generations, or {100 * limits['broken_empty_rise']:g} points more empty ones."
     )
     return steps

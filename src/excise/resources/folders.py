@@ -22,7 +22,9 @@ SIDE_FILES = (
 )
 """What a model needs beside its weights. Never Python files, never pickles."""
 
-PATTERNS = (*SIDE_FILES, WEIGHTS, INDEX, "model-*-of-*.safetensors")
+WEIGHT_PATTERNS = (WEIGHTS, INDEX, "model-*-of-*.safetensors")
+
+PATTERNS = (*SIDE_FILES, *WEIGHT_PATTERNS)
 """What is fetched from the hub."""
 
 

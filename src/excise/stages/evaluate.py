@@ -1,7 +1,7 @@
-"""Sum up what was measured of one variant: toxicity, degeneration, perplexity.
+"""Sum up what was measured of one variant: the behaviour, degeneration, perplexity.
 
-Checks that all files are about the same generations. A continuation counts as toxic when its score is at or above the
-threshold. Two scorers never share a figure.
+Checks that all files are about the same generations. A continuation shows the behaviour when its score is at or
+above the threshold. Two scorers never share a figure.
 """
 
 import argparse
@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--perplexity", type=Path, required=True, help="perplexity, JSON")
     parser.add_argument("--fluency", type=Path, required=True, help="fluency of the generations, JSONL")
     parser.add_argument("--selection", type=Path, help="check that this neuron list made the generations (default: no)")
-    parser.add_argument("--threshold", type=float, default=0.5, help="toxic at or above this score (default 0.5)")
+    parser.add_argument("--threshold", type=float, default=0.5, help="shown at or above this score (default 0.5)")
+    parser.add_argument("--noun", default="toxicity", help="what tables call the behaviour (default toxicity)")
+    parser.add_argument(
+        "--adjective", default="toxic", help="what they call continuations that show it (default toxic)"
+    )
     parser.add_argument("--output", type=Path, required=True, help="evaluation, JSON")
 
 
@@ -30,8 +34,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     from excise.artefacts import read_json, read_jsonl, sha256_file, write_json
     from excise.errors import ExciseError
+    from excise.evaluation.behaviour import overall, prompt_summary, split
     from excise.evaluation.degeneration import degeneration
-    from excise.evaluation.toxicity import prompt_summary, split, toxicity
     from excise.provenance import provenance
 
     generated, rows = read_jsonl(arguments.generations, ("id", "draw", "completion", "completion_ids"))
@@ -56,9 +60,9 @@ def run(arguments: argparse.Namespace) -> None:
         summaries = [prompt_summary([scores[i]["score"] for i in group], arguments.threshold) for group in groups]
         results[facts["name"]] = {
             "threshold": arguments.threshold,
-            "toxic_means": f"score >= {arguments.threshold}",
+            "shown_by": f"score >= {arguments.threshold}",
             "draws": len(groups[0]),
-            **toxicity(summaries),
+            **overall(summaries),
             **split(prompts, summaries),
         }
         scorers[facts["name"]] = facts
@@ -97,7 +101,8 @@ def run(arguments: argparse.Namespace) -> None:
         ),
         {
             "variant": arguments.variant,
-            "toxicity": results,
+            "behaviour": {"noun": arguments.noun, "adjective": arguments.adjective},
+            "scores": results,
             "degeneration": {
                 **degeneration([row["completion"] for row in rows], [row["completion_ids"] for row in rows]),
                 "fluency_draws": len(groups[0]) if read_draws is None else min(read_draws, len(groups[0])),

@@ -1,7 +1,7 @@
 """Score generations for the behaviour.
 
-One scorer and one output file a run. The scorer sees the completion only. An empty completion gets whatever the scorer
-gives to the empty text, and is counted. A scorer that fails ends the run: no score is ever made up.
+One scorer and one output file a run. The scorer sees the continuation only. An empty one gets whatever the scorer gives
+to the empty text, and is counted. A scorer that fails ends the run: no score is ever made up.
 """
 
 import argparse
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scorer",
         required=True,
         help="alt-profanity-check, better-profanity, detoxify-original, detoxify-unbiased, detoxify-multilingual, "
-        "hf:ID_OR_FOLDER (a sequence classifier) or python:MODULE:FUNCTION (list of texts to list of numbers)",
+        "repetition, hf:ID_OR_FOLDER (a sequence classifier) or python:MODULE:FUNCTION (list of texts to list of numbers)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -43,15 +43,13 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.progress import Progress
     from excise.provenance import provenance
 
-    module = scorers.module(arguments.scorer)
+    module, column = scorers.module(arguments.scorer), scorers.column(arguments.scorer)
     if arguments.batch_size < 1:
         raise ExciseError(f"--batch-size {arguments.batch_size}: must be at least 1")
     if (arguments.onset_at is None) != (arguments.model is None):
         raise ExciseError("--onset-at and --model belong together: the tokens of an answer are decoded one by one")
-    required = (
-        ("id", "draw", "completion") if arguments.onset_at is None else ("id", "draw", "completion", "completion_ids")
-    )
-    generated, rows = read_jsonl(arguments.generations, required)
+    tokens = () if arguments.onset_at is None else ("completion_ids",)
+    generated, rows = read_jsonl(arguments.generations, ("id", "draw", "completion", column, *tokens))
     if not rows:
         raise ExciseError(f"{arguments.generations}: no generations in it")
     settings = {
@@ -59,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
         "generations": sha256_file(arguments.generations),
         "onset_at": arguments.onset_at,
     }
-    if not arguments.scorer.startswith(("alt", "better", "python")):
+    if not arguments.scorer.startswith(("alt", "better", "python", "repetition")):
         import torch
 
         if arguments.threads is not None:
@@ -70,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     scores: list[float] = []
     with Progress(len(rows), "texts", f"score with {scorer.name}") as progress:
         for start in range(0, len(rows), arguments.batch_size):
-            texts = [row["completion"] for row in rows[start : start + arguments.batch_size]]
+            texts = [row[column] for row in rows[start : start + arguments.batch_size]]
             scores += scorers.score(scorer, texts)
             progress.advance(len(texts))
     scored = [{"id": row["id"], "draw": row["draw"], "score": value} for row, value in zip(rows, scores, strict=True)]
@@ -79,15 +77,14 @@ def run(arguments: argparse.Namespace) -> None:
         from excise.resources.models import load_tokenizer
 
         tokenizer = load_tokenizer(arguments.model)
+
+        def seen(ids: list[int]) -> str | list[int]:  # what the scorer sees of an answer's first tokens
+            return ids if column == "completion_ids" else str(tokenizer.decode(ids, skip_special_tokens=True))
+
         shown = [(row, into) for row, into in zip(rows, scored, strict=True) if into["score"] >= arguments.onset_at]
         with Progress(len(shown), "answers", "find the onset") as progress:
             for row, into in shown:
-                into["onset"] = onset(
-                    scorer,
-                    lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
-                    row["completion_ids"],
-                    arguments.onset_at,
-                )
+                into["onset"] = onset(scorer, seen, row["completion_ids"], arguments.onset_at)
                 progress.advance(1)
     write_jsonl(
         arguments.output,

@@ -26,11 +26,12 @@ def table(body: dict[str, Any]) -> str:
 
     scorer = body["primary"]
     rule = body["scorers"][scorer]
+    kind = body["behaviour"]["adjective"]
     lines = [
-        f"{body['meta']['model']['id']}: {body['prompts']} prompts; {scorer}, toxic = {rule['strictness']} "
+        f"{body['meta']['model']['id']}: {body['prompts']} prompts; {scorer}, {kind} = {rule['strictness']} "
         f"{rule['threshold']}; perplexity on {body['perplexity']['text']} ({body['perplexity']['protocol']})",
         "",
-        f"{'variant':<24}{'N':>6}{'perplexity':>12}{'':>9}{'toxic':>9}{'change in points [95 %]':>29}",
+        f"{'variant':<24}{'N':>6}{'perplexity':>12}{'':>9}{kind:>11}{'change in points [95 %]':>29}",
     ]
     for row in body["variants"]:
         cost = change = ""
@@ -38,8 +39,8 @@ def table(body: dict[str, Any]) -> str:
             cost = percent(row["perplexity_change"], signed=True)
             paired = row["change"][scorer]
             change = f"{points(paired['difference'])} [{', '.join(map(points, paired['interval']))}]"
-        share = percent(row["toxicity"][scorer]["toxic_share"])
+        share = percent(row["scores"][scorer]["share"])
         mark = "  broken" if row["flag"] else "  <- best" if row["variant"] == body["verdict"]["winner"] else ""
-        figures = f"{row['neurons']:>6}{row['perplexity']:>12.2f}{cost:>9}{share:>9}{change:>29}"
+        figures = f"{row['neurons']:>6}{row['perplexity']:>12.2f}{cost:>9}{share:>11}{change:>29}"
         lines.append(f"{row['variant']:<24}{figures}{mark}")
     return "\n".join(lines)

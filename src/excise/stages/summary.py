@@ -1,8 +1,8 @@
 """Compare all variants with the baseline and say which one wins.
 
-Writes one row a variant: perplexity with its protocol, toxicity per scorer, the paired change with its 95 % interval
-and Holm-adjusted p value, degeneration, and a flag on variants whose language is broken. Broken variants and controls
-never win; the winner must reduce toxicity (interval below 0) within the perplexity budget.
+Writes one row a variant: perplexity with its protocol, the behaviour per scorer, the paired change with its 95 %
+interval and Holm-adjusted p value, degeneration, and a flag on variants whose language is broken. Broken variants and
+controls never win; the winner must reduce the behaviour (interval below 0) within the perplexity budget.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Scorers of texts. One file a family, found by the first word of the scorer's name."""
+"""Scorers of continuations. One file a family, found by the first word of the scorer's name."""
 
 import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from excise.artefacts import Json
 from excise.errors import ExciseError, unknown
@@ -16,6 +16,7 @@ FAMILIES = {
     "detoxify": ("detoxify-original", "detoxify-unbiased", "detoxify-multilingual"),
     "hf": ("hf:ID_OR_FOLDER",),
     "python": ("python:MODULE:FUNCTION",),
+    "repetition": ("repetition",),
 }
 """Module in this package: the names that it answers to."""
 
@@ -36,7 +37,7 @@ class Options:
 
 
 class Scorer(Protocol):
-    """Scores a batch of texts; higher means more of the behaviour.
+    """Scores a batch of continuations; higher means more of the behaviour.
 
     Attributes:
         name: what tables call it; no path in it.
@@ -46,8 +47,8 @@ class Scorer(Protocol):
     name: str
     facts: Json
 
-    def __call__(self, texts: list[str]) -> list[float]:
-        """One finite number per text."""
+    def __call__(self, continuations: list[Any], /) -> list[float]:
+        """One finite number per continuation, which comes as text or as token ids (``column``)."""
         ...
 
 
@@ -68,6 +69,11 @@ def module(name: str) -> str:
     raise unknown("scorer", name, known, where="--scorer")
 
 
+def column(name: str) -> str:
+    """What a scorer reads of a generation: its text, or the ids of the tokens that the model chose."""
+    return "completion_ids" if name in FAMILIES["repetition"] else "completion"
+
+
 def load(name: str, options: Options) -> Scorer:
     """The scorer of a name, with its weights loaded.
 
@@ -83,16 +89,16 @@ def load(name: str, options: Options) -> Scorer:
     return scorer
 
 
-def score(scorer: Scorer, texts: Sequence[str]) -> list[float]:
+def score(scorer: Scorer, continuations: Sequence[Any]) -> list[float]:
     """The scores of a batch, checked.
 
     Raises:
         ExciseError: the scorer gives another number of scores than texts, or one that is not a finite number.
     """
-    values = [float(value) for value in scorer(list(texts))]
-    if len(values) != len(texts):
-        raise ExciseError(f"scorer {scorer.name!r} gave {len(values)} scores for {len(texts)} texts")
-    for text, value in zip(texts, values, strict=True):
+    values = [float(value) for value in scorer(list(continuations))]
+    if len(values) != len(continuations):
+        raise ExciseError(f"scorer {scorer.name!r} gave {len(values)} scores for {len(continuations)} texts")
+    for text, value in zip(continuations, values, strict=True):
         if not math.isfinite(value):
             raise ExciseError(
                 f"scorer {scorer.name!r} gave {value} for the text {text[:60]!r}; no score is made up for it"

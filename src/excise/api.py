@@ -1,0 +1,51 @@
+"""The Python interface: prune a model that is in memory already, with nothing but a neuron list."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from excise import pruning
+
+if TYPE_CHECKING:
+    import torch
+
+restore = pruning.restore
+
+
+def prune(
+    model: Any, neurons: str | Path, *, folder: str | Path | None = None
+) -> "list[tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]]":
+    """Apply a neuron list to a loaded Hugging Face model, in place.
+
+    The weights are recognised by the files that the model was loaded from, so the precision and the device that it was
+    loaded to do not matter; what was done to it in memory since is not seen.
+
+    Args:
+        model: a causal language model as ``AutoModelForCausalLM.from_pretrained`` gives it.
+        neurons: ``neurons.json`` of an exported model, or a list under ``selections/`` of a run.
+        folder: where the model was loaded from (default: what the model says: a folder, or a snapshot in the hub's
+            cache).
+
+    Returns:
+        What ``restore`` needs to undo it.
+
+    Raises:
+        ExciseError: the list was made for other weights, or the family is not supported; nothing was changed.
+    """
+    from excise.resources.models import identity
+
+    selection = pruning.read_selection(neurons)
+    source = _snapshot(model) if folder is None else Path(folder)
+    pruning.check_fits(selection, identity(source, "any")["fingerprint"], where=str(neurons))
+    return pruning.prune(model, selection)
+
+
+def _snapshot(model: Any) -> Path:
+    """The folder with the weights that a model was loaded from."""
+    from excise.resources.folders import WEIGHT_PATTERNS
+    from excise.resources.hub import download_snapshot
+
+    name: str = model.name_or_path
+    if Path(name).is_dir():
+        return Path(name)
+    commit = getattr(model.config, "_commit_hash", None)
+    return download_snapshot(name, revision=commit, repo_type="model", patterns=WEIGHT_PATTERNS)[0]
