@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 
 ENVS = REPOSITORY / "envs"
 CONTAINERS = ("Dockerfile", "excise.def")
-TORCH = re.search(r"^torch=(\S+)$", (ENVS / "install.sh").read_text(), re.MULTILINE)[1]
+TORCH = re.search(r"^torch==(\S+)$", (ENVS / "torch.txt").read_text(), re.MULTILINE)[1]
 
 
 @pytest.mark.parametrize("name", CONTAINERS)

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scorer",
         required=True,
         help="alt-profanity-check, better-profanity, detoxify-original, detoxify-unbiased, detoxify-multilingual, "
-        "repetition, hf:ID_OR_FOLDER (a sequence classifier) or python:MODULE:FUNCTION (list of texts to list of numbers)",
+        "repetition, hf:ID_OR_FOLDER (a sequence classifier) or python:MODULE:FUNCTION (from texts to numbers)",
     )
     parser.add_argument(
         "--checkpoint",
