@@ -1,0 +1,47 @@
+"""Write what the demo found into docs/demo, docs/trade-off.svg and README.md: run by ``make docs-numbers``."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from excise.artefacts import read_json
+from excise.reporting.words import about_lrp, answer, confidence
+from excise.stages.show import table
+
+DOCS = Path(__file__).parent
+README = DOCS.parent / "README.md"
+BLOCK = re.compile(r"(?<=<!-- make docs-numbers -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def main(run: Path) -> None:
+    """Read a finished run of the demo.
+
+    Args:
+        run: its folder, ``results/demo/MODEL``.
+    """
+    summary = read_json(run / "summary.json")
+    config = read_json(run.parent / "settings.json")
+    selection = read_json(run / "selections" / f"{config['export']}.json")
+    selection["meta"] = {key: selection["meta"][key] for key in ("method", "model")}
+    del selection["neurons"][2:]
+    files = {
+        "table.txt": table(summary),
+        "answer.txt": " ".join(filter(None, (answer(summary), about_lrp(summary)))),
+        "confidence.txt": "\n".join(f"- {sentence}" for sentence in confidence(summary, config)),
+        "neurons.json": json.dumps(selection, indent=1, ensure_ascii=False),
+    }
+    for name, text in files.items():
+        lines = (line.rstrip() for line in text.splitlines())
+        (DOCS / "demo" / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    shutil.copyfile(run / "trade-off.svg", DOCS / "trade-off.svg")
+    block = f"```\n{(DOCS / 'demo/table.txt').read_text(encoding='utf-8')}```\n"
+    text, found = BLOCK.subn(lambda _: block, README.read_text(encoding="utf-8"))
+    if found != 1:
+        sys.exit("README.md: expected one block between <!-- make docs-numbers --> and <!-- end -->")
+    README.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
