@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from excise.cli import STAGES, parser
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+
+from excise.cli import STAGES, parser
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("excise", "resources", "attribution", "evaluation", "evaluation.scorers", "reporting")
@@ -70,7 +71,7 @@ def section(node: Json, schema: Json, path: str) -> Iterator[str]:
         if isinstance(entry, dict):
             entry = resolved(entry, schema)
             heading = {**entry, "description": f"{child['description']} {entry.get('description', '')}"}
-            if "default" in child and child["default"]:
+            if child.get("default"):
                 heading["description"] += f"\n\nDefault: `{yaml_text(child['default'])}`"
             yield from section(heading, schema, f"{dotted}.NAME")
         else:
