@@ -30,7 +30,7 @@ $(VENV)/.docs: envs/docs.txt
 	@touch $@
 
 docs-numbers: demo
-	$(BIN)/python docs/fill.py results/demo/SmolLM2-135M-Instruct
+	$(BIN)/python docs/fill.py results/demo/*/
 
 lint: install
 	$(BIN)/ruff check .

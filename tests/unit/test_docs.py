@@ -86,6 +86,11 @@ def test_commands_are_well_formed(words):
     assert arguments.stage in STAGES
 
 
+def same(message, quoted):
+    """Whether a message is as the page has it; a page may leave out its end."""
+    return message == quoted or (quoted.endswith(" ...") and message.startswith(quoted.removesuffix("...")))
+
+
 @pytest.mark.parametrize(("changes", "error"), [*settings()])
 def test_settings_are_accepted_or_refused_as_the_page_says(changes, error):
     if error is None:
@@ -93,7 +98,7 @@ def test_settings_are_accepted_or_refused_as_the_page_says(changes, error):
     else:
         with pytest.raises(ExciseError) as caught:
             validated(merged(DEMO, changes), SCHEMA)
-        assert str(caught.value) == error
+        assert same(str(caught.value), error)
 
 
 @pytest.mark.slow
@@ -104,7 +109,7 @@ def test_the_plan_of_the_tutorials_experiment(tmp_path):
     command += ["--configfile", REPOSITORY / "config.yaml", tmp_path / "mine.yaml"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    for name in ("lrp-3000", "random-draw1-3000", "wanda-100"):
+    for name in ("lrp-3000", "random-draw1-3000"):
         assert f"results/more-neurons/SmolLM2-135M-Instruct/selections/{name}.json" in result.stdout, name
 
 
@@ -170,7 +175,8 @@ def test_commands_fail_as_the_page_says(session, excise, workplace, monkeypatch)
     def without_fingerprints(text):
         return re.sub(r"\(weights \w+\)", "(weights)", text)
 
-    assert without_fingerprints(messages).endswith(f": {without_fingerprints(expected)}\n")
+    said = "error: " + messages.strip().partition(" error: ")[2]
+    assert same(without_fingerprints(said), without_fingerprints(expected)), said
 
 
 # --- examples -------------------------------------------------------------------------------------------------------
