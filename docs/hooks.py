@@ -1,6 +1,7 @@
 """Reference pages that MkDocs makes at each build from the schema, the command line and the docstrings."""
 
 import argparse
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ Json = dict[str, Any]
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages to those that lie in docs/."""
     pages = {"configuration": configuration(), "command-line": command_line()}
+    pages["rules"] = rules()
     pages |= {f"python/{package}": python(package) for package in PACKAGES}
     for name, lines in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content="\n".join(lines)))
@@ -132,6 +134,24 @@ def option(action: argparse.Action) -> str:
         value = "{" + ",".join(map(str, action.choices)) + "}"
     more = " ..." if action.nargs in ("+", "*") else ""
     return f"`{name}{' ' if value else ''}{value}{more}`"
+
+
+# --- workflow -------------------------------------------------------------------------------------------------------
+
+
+def rules() -> Iterator[str]:
+    """The rules of the workflow, and which stage each of them runs."""
+    yield "# Rules of the workflow\n"
+    yield "What Snakemake's `--until`, `--forcerun` and `--set-resources` want to know. The files that rules read and"
+    yield "write: [artefacts](../architecture.md#artefacts).\n"
+    yield "| rule | stage it runs | stands in `workflow/rules/` |\n|---|---|---|"
+    snakefile = (ROOT / "Snakefile").read_text(encoding="utf-8")
+    for name in re.findall(r'^include: "workflow/rules/(\w+)\.smk"', snakefile, re.MULTILINE):
+        text = (ROOT / f"workflow/rules/{name}.smk").read_text(encoding="utf-8")
+        for rule, body in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", text, re.DOTALL | re.MULTILINE):
+            stage = re.search(r"excise ([\w-]+)", body)
+            link = f"[`{stage[1]}`](command-line.md#{stage[1]})" if stage else ""
+            yield f"| `{rule}` | {link} | {name}.smk |"
 
 
 # --- Python ---------------------------------------------------------------------------------------------------------
