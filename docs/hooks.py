@@ -20,7 +20,7 @@ Json = dict[str, Any]
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages to those that lie in docs/."""
     pages = {"configuration": configuration(), "command-line": command_line()}
-    pages["rules"] = rules()
+    pages |= {"rules": rules(), "experiments": experiments()}
     pages |= {f"python/{package}": python(package) for package in PACKAGES}
     for name, lines in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content="\n".join(lines)))
@@ -36,8 +36,8 @@ def configuration() -> Iterator[str]:
     yield "# Configuration"
     yield ""
     yield schema["description"]
-    yield "Keys without a default must be given. Unknown keys are errors. Two files to start from: `config.yaml`, the"
-    yield "demo, and `experiments/llama-3-8b.yaml`, the standard protocol."
+    yield "Keys without a default must be given. Unknown keys are errors. To start from: `config.yaml`, the demo, or"
+    yield "one of the [ready-made experiments](experiments.md)."
     yield from section(schema, schema, "")
 
 
@@ -100,6 +100,18 @@ def yaml_text(value: object) -> str:
 def one_line(text: str) -> str:
     """Text for a cell of a table."""
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def experiments() -> Iterator[str]:
+    """The experiments that come with the repository: the comment at the head of each, then the file."""
+    yield "# Ready-made experiments\n"
+    yield "Copy one, or run it as it is. Each says what the literature reports for it, and on which protocol."
+    for path in sorted((ROOT / "experiments").glob("*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        head, _, body = text.partition("\n\n")
+        lines = [line.removeprefix("#").removeprefix(" ") for line in head.splitlines()]
+        words = "\n".join(f"    {line}" if line.startswith("  ") else line for line in lines)
+        yield f'\n## {path.stem}\n\n{words}\n\n```yaml title="experiments/{path.name}"\n{body}```'
 
 
 # --- command line ---------------------------------------------------------------------------------------------------
