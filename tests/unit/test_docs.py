@@ -22,6 +22,7 @@ from excise.attribution import MEASURED
 from excise.cli import STAGES, parser
 from excise.config import validated
 from excise.errors import ExciseError
+from excise.evaluation.scorers import FAMILIES
 from tests.conftest import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
@@ -183,6 +184,11 @@ def test_commands_fail_as_the_page_says(session, excise, workplace, monkeypatch)
 
     said = "error: " + messages.strip().partition(" error: ")[2]
     assert same(without_fingerprints(said), without_fingerprints(expected)), said
+
+
+@pytest.mark.parametrize("name", [name for names in FAMILIES.values() for name in names])
+def test_every_scorer_is_in_the_table(name):
+    assert f"`{name.replace('ID_OR_FOLDER', 'ID')}`" in PAGES["docs/how-to/scorer.md"]
 
 
 # --- examples -------------------------------------------------------------------------------------------------------
