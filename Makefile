@@ -30,7 +30,7 @@ $(VENV)/.docs: envs/docs.txt
 	@touch $@
 
 docs-numbers: demo
-	$(BIN)/python docs/fill.py results/demo/*/
+	$(BIN)/python docs/fill.py results/demo/*/summary.json
 
 lint: install
 	$(BIN)/ruff check .
