@@ -1,12 +1,14 @@
 # make demo   the whole chain on the embedded default: environment, inputs, run, table, report
 # make test   all tests
+# make docs   the documentation, into site/
+# make docs-numbers   the demo's table, plot and findings, into docs/ and README.md
 # make lint   ruff, mypy, snakefmt, snakemake --lint
 # make lock   resolve envs/lock.txt again from pyproject.toml
 
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-.PHONY: demo test lint lock install
+.PHONY: demo test docs docs-numbers lint lock install
 
 install: $(VENV)/.installed
 
@@ -20,6 +22,16 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
+docs: install $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: envs/docs.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r envs/docs.txt
+	@touch $@
+
+docs-numbers: demo
+	$(BIN)/python docs/fill.py results/demo/*/summary.json
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,3 +43,5 @@ lock: install
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 pyproject.toml --all-extras \
 		--constraint envs/torch.txt --no-emit-package torch --generate-hashes --output-file envs/lock.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group docs --constraint envs/lock.txt \
+		--generate-hashes --output-file envs/docs.txt

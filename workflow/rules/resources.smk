@@ -56,12 +56,7 @@ rule fetch_prompts:
     conda:
         "../../envs/excise.yaml"
     params:
-        source=flags(
-            **{
-                key: config["prompts"][key]
-                for key in ("source", "revision", "sha256", "label", "only")
-            }
-        ),
+        source=prompt_flags(),
         cache=f"{RESOURCES}/wheels",
         code=digest("stages.fetch_prompts"),
     shell:

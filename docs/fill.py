@@ -1,0 +1,67 @@
+"""Write what the demo found into docs/demo, docs/trade-off.svg and README.md: run by ``make docs-numbers``."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from excise.artefacts import read_json, read_tensors
+from excise.pruning import read_selection
+from excise.reporting.words import about_lrp, answer, confidence
+from excise.selection import guarded
+from excise.stages.show import table
+
+DOCS = Path(__file__).parent
+README = DOCS.parent / "README.md"
+BLOCK = re.compile(r"(?<=<!-- make docs-numbers -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def guard(run: Path, config: dict[str, Any]) -> str:
+    """How the plain list and the guard meet, in a sentence."""
+    chosen = config["selections"]["lrp"]
+    name = f"lrp/differential/{chosen['general']}/{chosen['behaviour']}.safetensors"
+    general = read_tensors(run / "scores" / name)[1]["general"]
+    protected = guarded(general, chosen["guard"])
+    (path,) = run.glob("selections/lrp-plain-*.json")
+    plain = read_selection(path)["neurons"]
+    inside = sum(bool(protected[row["layer"], row["neuron"]]) for row in plain)
+    ratio = float(general.abs().max() / general.abs().median())
+    return (
+        f"In the demo the largest absolute general relevance of a neuron is {ratio:,.0f} times the median. Of the "
+        f"{len(plain)} neurons of the plain list {inside} are among the {chosen['guard']:.0%} that the guard protects."
+    )
+
+
+def main(run: Path) -> None:
+    """Read a finished run of the demo.
+
+    Args:
+        run: its folder, ``results/demo/MODEL``.
+    """
+    summary = read_json(run / "summary.json")
+    config = read_json(run.parent / "settings.json")
+    selection = read_json(run / "selections" / f"{config['export']}.json")
+    selection["meta"] = {key: selection["meta"][key] for key in ("method", "model")}
+    del selection["neurons"][2:]
+    files = {
+        "table.txt": table(summary),
+        "answer.txt": " ".join(filter(None, (answer(summary), about_lrp(summary)))),
+        "confidence.txt": "\n".join(f"- {sentence}" for sentence in confidence(summary, config)),
+        "guard.txt": guard(run, config),
+        "neurons.json": json.dumps(selection, indent=1, ensure_ascii=False),
+    }
+    for name, text in files.items():
+        lines = (line.rstrip() for line in text.splitlines())
+        (DOCS / "demo" / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    shutil.copyfile(run / "trade-off.svg", DOCS / "trade-off.svg")
+    block = f"```\n{(DOCS / 'demo/table.txt').read_text(encoding='utf-8')}```\n"
+    text, found = BLOCK.subn(lambda _: block, README.read_text(encoding="utf-8"))
+    if found != 1:
+        sys.exit("README.md: expected one block between <!-- make docs-numbers --> and <!-- end -->")
+    README.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).parent)

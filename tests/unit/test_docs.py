@@ -1,0 +1,271 @@
+"""What the documentation says is so: its commands, settings, examples and messages are tried."""
+
+import ast
+import contextlib
+import copy
+import functools
+import io
+import json
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+from excise.attribution import MEASURED
+from excise.cli import STAGES, parser
+from excise.config import validated
+from excise.errors import ExciseError
+from excise.evaluation.scorers import FAMILIES
+from tests.conftest import REPOSITORY
+
+DOCS = REPOSITORY / "docs"
+PAGES = {str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
+SCHEMA = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text())
+DEMO = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+BLOCK = re.compile(r"^ *```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+NOTHING = ("", None, "")
+
+
+def blocks(page):
+    """(language, title, text) of the code blocks of a page, but for those that only pull in a file."""
+    found = [(m[1], m[2], m[3]) for m in BLOCK.finditer(PAGES[page])]
+    return [block for block in found if "--8<--" not in block[2]]
+
+
+def example(page, title):
+    """The text of the one block that has this title."""
+    (text,) = [text for _, name, text in blocks(page) if name == title]
+    return text
+
+
+def commands():
+    """Every ``excise`` command line of the documentation, as words."""
+    for page in PAGES:
+        for language, _, text in blocks(page):
+            if language in ("sh", "console"):
+                for line in text.replace("\\\n", " ").splitlines():
+                    words = shlex.split(line.removeprefix("$ "), comments=True)
+                    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                        del words[0]
+                    if words[:1] == ["excise"]:
+                        yield pytest.param(words[1:], id=f"{page}: {' '.join(words[1:3])}")
+
+
+def settings():
+    """(page, settings, the error they shall give or None)."""
+    for page in PAGES:
+        for (language, _, text), after in pairwise([*blocks(page), NOTHING]):
+            if language == "yaml":
+                fails = page.endswith("troubleshooting.md") and after[0] == "text"
+                yield pytest.param(yaml.safe_load(text), after[2].strip() if fails else None, id=f"{page}: {text[:30]}")
+
+
+def merged(config, changes):
+    """What Snakemake makes of two configuration files: the second wins, key by key."""
+    result = copy.deepcopy(config)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def test_there_is_something_to_try():
+    assert len(list(commands())) > 8
+    assert len(list(settings())) > 15
+
+
+@pytest.mark.parametrize("words", [*commands()])
+def test_commands_are_well_formed(words):
+    arguments = parser().parse_args(words)
+    assert arguments.stage in STAGES
+
+
+def same(message, quoted):
+    """Whether a message is as the page has it; a page may leave out its end."""
+    return message == quoted or (quoted.endswith(" ...") and message.startswith(quoted.removesuffix("...")))
+
+
+@pytest.mark.parametrize(("changes", "error"), [*settings()])
+def test_settings_are_accepted_or_refused_as_the_page_says(changes, error):
+    if error is None:
+        validated(merged(DEMO, changes), SCHEMA)
+    else:
+        with pytest.raises(ExciseError) as caught:
+            validated(merged(DEMO, changes), SCHEMA)
+        assert same(str(caught.value), error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "planned"),
+    [
+        ("docs/tutorial.md", "results/more-neurons/SmolLM2-135M-Instruct/selections/random-draw1-3000.json"),
+        ("docs/how-to/behaviour.md", "--source experiments/questions.csv --split train --field question"),
+    ],
+)
+def test_settings_beside_the_demos_make_a_plan(page, planned, tmp_path):
+    (tmp_path / "mine.yaml").write_text(example(page, "experiments/mine.yaml"))
+    command = [Path(sys.executable).parent / "snakemake", "--snakefile", REPOSITORY / "Snakefile", "--dry-run"]
+    command += ["--directory", tmp_path, "--profile", REPOSITORY / "profiles/local"]
+    command += ["--configfile", REPOSITORY / "config.yaml", tmp_path / "mine.yaml"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert planned in result.stdout
+
+
+# --- messages -------------------------------------------------------------------------------------------------------
+
+QUOTES = [
+    text.strip()
+    for before, (language, _, text) in pairwise([NOTHING, *blocks("docs/troubleshooting.md")])
+    if language == "text" and before[0] != "yaml"
+]
+CONSOLE = [text for language, _, text in blocks("docs/troubleshooting.md") if language == "console"]
+
+
+@functools.cache
+def literals():
+    """Every string in the code, with a gap where a value is filled in."""
+    found = []
+    for path in [*REPOSITORY.glob("src/excise/**/*.py"), *REPOSITORY.glob("workflow/scripts/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+@pytest.mark.parametrize("quote", QUOTES)
+def test_quoted_messages_are_in_the_code(quote):
+    words = quote.strip(". ")
+    assert len(words) > 25
+    assert any(words in text for text in literals())
+
+
+@pytest.fixture
+def workplace(tiny_model, tmp_path, monkeypatch):
+    """A folder with what the commands of the page name."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_model, "tiny")
+    shutil.copytree(tiny_model, "bloom")
+    config = json.loads(Path("bloom/config.json").read_text()) | {"model_type": "bloom"}
+    Path("bloom/config.json").write_text(json.dumps(config))
+    Path("pickled").mkdir()
+    shutil.copy("tiny/config.json", "pickled")
+    Path("pickled/pytorch_model.bin").touch()
+    Path("generations.jsonl").write_text(json.dumps({"id": "a", "draw": 0, "completion": "Some TEXT"}) + "\n")
+    model = {"id": "my-llama", "fingerprint": "abc123"}
+    neurons = {"meta": {"model": model}, "factor": 0, "neurons": [{"layer": 0, "neuron": 1}]}
+    Path("neurons.json").write_text(json.dumps(neurons))
+    return tmp_path
+
+
+@pytest.mark.parametrize("session", CONSOLE, ids=lambda text: text.split("\n")[0][2:60])
+def test_commands_fail_as_the_page_says(session, excise, workplace, monkeypatch):
+    import huggingface_hub
+
+    command, expected = session.strip().split("\n", 1)
+    words = shlex.split(command.removeprefix("$ "))
+    if words[0] == "HF_HUB_OFFLINE=1":
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        del words[0]
+    messages = excise(*words[1:], fails=True)
+
+    def without_fingerprints(text):
+        return re.sub(r"\(weights \w+\)", "(weights)", text)
+
+    said = "error: " + messages.strip().partition(" error: ")[2]
+    assert same(without_fingerprints(said), without_fingerprints(expected)), said
+
+
+@pytest.mark.parametrize("name", [name for names in FAMILIES.values() for name in names])
+def test_every_scorer_is_in_the_table(name):
+    assert f"`{name.replace('ID_OR_FOLDER', 'ID')}`" in PAGES["docs/how-to/scorer.md"]
+
+
+# --- examples -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("page", "title", "text", "score"),
+    [
+        ("docs/how-to/scorer.md", "shouting.py", "ABcd", 0.5),
+        ("docs/how-to/behaviour.md", "repetition.py", "a b a b", 0.5),
+    ],
+)
+def test_scorers_score(page, title, text, score, excise, tmp_path, monkeypatch):
+    (tmp_path / title).write_text(example(page, title))
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = [{"id": "a", "draw": 0, "completion": text}, {"id": "b", "draw": 0, "completion": ""}]
+    (tmp_path / "generations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scorer = f"python:{Path(title).stem}:scores"
+    files = ["--generations", tmp_path / "generations.jsonl", "--output", tmp_path / "scores.jsonl"]
+    excise("score", "--scorer", scorer, *files)
+    _, *found = map(json.loads, (tmp_path / "scores.jsonl").read_text().splitlines())
+    assert [row["score"] for row in found] == [score, 0]
+
+
+def test_the_new_method_is_found_and_measures(tiny_model, tmp_path):
+    """Beside the other methods in a copy of the package, in a process of its own."""
+    shutil.copytree(REPOSITORY / "src/excise", tmp_path / "excise")
+    (tmp_path / "excise/attribution/peak.py").write_text(
+        example("docs/how-to/method.md", "src/excise/attribution/peak.py")
+    )
+    assert "peak" not in MEASURED
+    samples = [{"id": f"s{n}", "input_ids": [5 + n, 6, 7, 8], "target_start": 1} for n in range(3)]
+    (tmp_path / "reference.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples))
+    command = [sys.executable, "-m", "excise", "attribute", "--method", "peak", "--model", str(tiny_model)]
+    command += ["--device", "cpu", "--reference", "reference.jsonl", "--output", "peak.safetensors"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    from safetensors.torch import load_file
+
+    sums = load_file(tmp_path / "peak.safetensors")
+    assert sums["peak"].shape == (2, 24)
+    assert (sums["peak"] > 0).all()
+
+
+def test_a_neuron_list_is_applied_in_python(tiny_model, excise, tmp_path, monkeypatch):
+    from excise.resources.models import fingerprint
+
+    monkeypatch.chdir(tmp_path)
+    Path("MODEL").symlink_to(tiny_model)
+    model = {"id": "tiny", "fingerprint": fingerprint(tiny_model)}
+    Path("neurons.json").write_text(
+        json.dumps({"meta": {"model": model}, "factor": 0, "neurons": [{"layer": 1, "neuron": 3}]})
+    )
+    codes = [text for language, _, text in blocks("docs/how-to/share.md") if language == "python"]
+    assert len(codes) == 2
+    for number, code in enumerate(codes):
+        Path(f"{number}.py").write_text(code)
+    with contextlib.redirect_stdout(io.StringIO()):
+        first = runpy.run_path("0.py")
+        second = runpy.run_path("1.py")
+    columns = [names["model"].model.layers[1].mlp.down_proj.weight[:, 3] for names in (first, second)]
+    assert not columns[0].any()
+    assert columns[1].any(), "restored"
+
+
+# --- what the demo found --------------------------------------------------------------------------------------------
+
+
+def test_the_readme_and_the_pages_show_the_same_table():
+    table = (DOCS / "demo/table.txt").read_text(encoding="utf-8")
+    (block,) = runpy.run_path(str(DOCS / "fill.py"))["BLOCK"].findall((REPOSITORY / "README.md").read_text("utf-8"))
+    assert block == f"```\n{table}```\n"
+
+
+def test_every_variant_of_the_demo_is_in_the_table():
+    from excise.config import variants
+
+    table = (DOCS / "demo/table.txt").read_text(encoding="utf-8")
+    for name in variants(validated(DEMO, SCHEMA)):
+        assert f"\n{name} " in table, f"{name}: run make docs-numbers"
