@@ -1,10 +1,8 @@
 """What the documentation says is so: its commands, settings, examples and messages are tried."""
 
 import ast
-import contextlib
 import copy
 import functools
-import io
 import json
 import re
 import runpy
@@ -194,23 +192,15 @@ def test_every_scorer_is_in_the_table(name):
 # --- examples -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("page", "title", "text", "score"),
-    [
-        ("docs/how-to/scorer.md", "shouting.py", "ABcd", 0.5),
-        ("docs/how-to/behaviour.md", "repetition.py", "a b a b", 0.5),
-    ],
-)
-def test_scorers_score(page, title, text, score, excise, tmp_path, monkeypatch):
-    (tmp_path / title).write_text(example(page, title))
+def test_the_scorer_scores(excise, tmp_path, monkeypatch):
+    (tmp_path / "shouting.py").write_text(example("docs/how-to/scorer.md", "shouting.py"))
     monkeypatch.syspath_prepend(tmp_path)
-    rows = [{"id": "a", "draw": 0, "completion": text}, {"id": "b", "draw": 0, "completion": ""}]
+    rows = [{"id": "a", "draw": 0, "completion": "ABcd"}, {"id": "b", "draw": 0, "completion": ""}]
     (tmp_path / "generations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    scorer = f"python:{Path(title).stem}:scores"
     files = ["--generations", tmp_path / "generations.jsonl", "--output", tmp_path / "scores.jsonl"]
-    excise("score", "--scorer", scorer, *files)
+    excise("score", "--scorer", "python:shouting:scores", *files)
     _, *found = map(json.loads, (tmp_path / "scores.jsonl").read_text().splitlines())
-    assert [row["score"] for row in found] == [score, 0]
+    assert [row["score"] for row in found] == [0.5, 0]
 
 
 def test_the_new_method_is_found_and_measures(tiny_model, tmp_path):
@@ -233,7 +223,7 @@ def test_the_new_method_is_found_and_measures(tiny_model, tmp_path):
     assert (sums["peak"] > 0).all()
 
 
-def test_a_neuron_list_is_applied_in_python(tiny_model, excise, tmp_path, monkeypatch):
+def test_a_neuron_list_is_applied_in_python(tiny_model, tmp_path, monkeypatch):
     from excise.resources.models import fingerprint
 
     monkeypatch.chdir(tmp_path)
@@ -242,16 +232,14 @@ def test_a_neuron_list_is_applied_in_python(tiny_model, excise, tmp_path, monkey
     Path("neurons.json").write_text(
         json.dumps({"meta": {"model": model}, "factor": 0, "neurons": [{"layer": 1, "neuron": 3}]})
     )
-    codes = [text for language, _, text in blocks("docs/how-to/share.md") if language == "python"]
-    assert len(codes) == 2
-    for number, code in enumerate(codes):
-        Path(f"{number}.py").write_text(code)
-    with contextlib.redirect_stdout(io.StringIO()):
-        first = runpy.run_path("0.py")
-        second = runpy.run_path("1.py")
-    columns = [names["model"].model.layers[1].mlp.down_proj.weight[:, 3] for names in (first, second)]
-    assert not columns[0].any()
-    assert columns[1].any(), "restored"
+    first, second = [text for language, _, text in blocks("docs/how-to/share.md") if language == "python"]
+    Path("first.py").write_text(first)
+    Path("second.py").write_text(second)
+    names = runpy.run_path("first.py")
+    column = names["model"].model.layers[1].mlp.down_proj.weight[:, 3]
+    assert not column.any()
+    runpy.run_path("second.py", init_globals=names)
+    assert column.any()
 
 
 # --- what the demo found --------------------------------------------------------------------------------------------
