@@ -5,7 +5,7 @@
 set -euo pipefail
 
 venv=${1:-.venv}
-torch=$(sed -n 's/^torch==//p' envs/torch.txt)
+torch=$(< envs/torch.txt) && torch=${torch##*==} # the last line
 python=${PYTHON:-python3}
 accelerator=${ACCELERATOR:-$(command -v nvidia-smi >/dev/null && echo cuda || echo cpu)}
 
