@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,14 +80,18 @@ class Run:
         ]  # fmt: skip
 
     def start(
-        self, *arguments: str, environment: dict[str, str] | None = None, **options: str
+        self,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        around: Sequence[str] = (),
+        **options: str,
     ) -> subprocess.Popen[str]:
-        """Start the run; its messages go to ``messages``. It is killed when it hangs."""
+        """Start the run, by the command ``around`` it; its messages go to ``messages``. It is killed when it hangs."""
         self.faults.mkdir(exist_ok=True)
         command = self.command(*arguments, **options)
         with open(self.folder.parent / "messages", "a") as messages:
             return subprocess.Popen(
-                ["timeout", "--foreground", "-k", "5", "400", *command], cwd=self.folder,
+                ["timeout", "--foreground", "-k", "5", "400", *around, *command], cwd=self.folder,
                 env=self.environment() | (environment or {}), stdout=messages, stderr=messages, start_new_session=True, text=True,
             )  # fmt: skip
 

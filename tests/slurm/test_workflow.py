@@ -40,7 +40,8 @@ def small(make_experiment):
     """One seed, one pruned variant; device auto, so that its model jobs ask for a GPU."""
     experiment = make_experiment()
     experiment.config |= {"seeds": [0], "device": "auto"}
-    experiment.config["attribution"]["shards"] = 1
+    for section in ("attribution", "responses", "evaluation"):
+        experiment.config[section] |= {"shards": 1, "batch_size": 4}
     del experiment.config["selections"]["random"]
     experiment.config["selections"]["lrp"]["neurons"] = [2]
     experiment.config["evaluation"]["scorers"] = ["python:faulty_scorer:scores"]
@@ -49,12 +50,14 @@ def small(make_experiment):
 
 @pytest.fixture(scope="module")
 def finished(small, clone, cluster):
-    """The experiment's run on one machine, and its run through Slurm: artefacts, run, messages and jobs."""
+    """The experiment's run on one machine, and through Slurm in two shards each: artefacts, run, messages and jobs."""
     folder = clone
     for path in small.folder.iterdir():
         shutil.copy2(path, folder)
     run = Run(Experiment(folder, deepcopy(small.config)), cluster)
     environment = {name: value for name, value in run.environment().items() if name != "EXCISE_SLURM_SITE"}
+    for section in ("attribution", "responses", "evaluation"):
+        run.experiment.config[section]["shards"] = 2
     run.faults.mkdir()
     run_locally(small)
     (folder / "experiment.yaml").write_text(yaml.safe_dump(run.experiment.config, allow_unicode=True))
@@ -68,8 +71,14 @@ def finished(small, clone, cluster):
 
 def test_slurm_writes_the_same_bytes_as_one_machine(finished):
     alone, run, _, _ = finished
-    assert len(alone) > 20
-    assert run.experiment.artefacts() == alone
+    found = {name: data for name, data in run.experiment.artefacts().items() if "-shard-" not in name}
+    differ = {name for name in found.keys() | alone.keys() if found.get(name) != alone.get(name)}
+    assert {name.rpartition("/")[2] for name in differ} <= {
+        "settings.json",
+        "shard-0.safetensors",
+        "shard-1.safetensors",
+    }
+    assert len(found.keys() - differ) > 20
     assert (run.experiment.run_folder / "report.html").is_file()
 
 
@@ -82,8 +91,8 @@ def test_each_rule_is_a_job_with_its_own_resources(finished):
         by_rule.setdefault(re.match(r"rule_(.+?)_wildcards", job["comment"])[1], []).append(job)
     counts = {rule: len(found) for rule, found in by_rule.items()}
     assert counts == {
-        "respond": 1, "score_responses": 1, "attribute": 2, "average": 2, "generate": 2, "score": 2, "perplexity": 2,
-        "fluency": 2, "export": 1,
+        "respond": 2, "merge_generations": 3, "score_responses": 1, "attribute": 4, "average": 2, "generate": 4,
+        "score": 2, "perplexity": 2, "fluency": 2, "export": 1,
     }  # fmt: skip
     details = run.cluster.ask("scontrol", "show", "job", by_rule["attribute"][0]["id"]).stdout
     assert "TresPerJob=gres:gpu:a100:1" in details
@@ -104,7 +113,7 @@ def test_jobs_run_offline_and_none_ran_twice(finished):
 
 def test_logs_lie_where_a_person_looks(finished):
     _, run, _, _ = finished
-    assert len(list((run.folder / "logs/slurm/rule_attribute").rglob("*.log"))) == 2
+    assert len(list((run.folder / "logs/slurm/rule_attribute").rglob("*.log"))) == 4
     assert (run.folder / "logs/slurm/rule_attribute/tiny_lrp_toxic_0_0").is_dir()
 
 
@@ -124,20 +133,37 @@ def test_both_ways_of_naming_the_profile_plan_the_same(finished):
     assert any("excise" in line and "attribute" in line for line in plans[0])
 
 
-def test_a_job_waits_for_a_gpu(cluster, prepared, small):
-    """All GPUs are busy: the job is pending, not failed, and runs when one is free."""
-    run = Run(Experiment(copy(prepared), deepcopy(prepared.config)), cluster)
-    run.experiment.config["device"] = "auto"
-    run.experiment.config["seeds"] = [0]
-    busy = cluster.ask(
-        "sbatch", "--parsable", "-p", "gpu", "--gpus=2", "-o", "/dev/null", "--wrap", "sleep 600"
-    ).stdout.strip()
-    until(lambda: any(job["id"] == busy and job["state"] == "RUNNING" for job in cluster.jobs()), "the GPUs to be busy")
+@pytest.mark.parametrize(("device", "memory", "gpus"), [("cpu", 80000, 0), ("auto", 0.2, 1), ("spread", 0.2, 3)])
+def test_a_job_asks_for_the_gpus_that_its_model_needs(cluster, prepared, device, memory, gpus):
+    """None on CPUs; several only where the model is to be spread over them."""
+    run = Run(Experiment(copy(prepared), prepared.config | {"device": device}), cluster)
+    run.site = {"gpu_memory_mb": memory}
+    plan = run.run("--dry-run", "--forcerun", "respond", "--until", "respond")
+    asked = re.findall(r"resources: (.*mem_mb=.*)", plan)
+    assert len(asked) == 2
+    assert {int((re.search(r"gpu=(\d+)", line) or [0, 0])[1]) for line in asked} == {gpus}
+
+
+@pytest.mark.parametrize(
+    "busy", ["--nodes=2 --gpus-per-node=2", "--nodes=2 --gpus-per-node=1"], ids=["all", "one each"]
+)
+def test_a_job_waits_for_gpus_of_one_node(cluster, prepared, busy):
+    """The job is pending, not failed, and runs when a node has the two GPUs that its spread model needs."""
+    run = Run(Experiment(copy(prepared), prepared.config | {"device": "spread", "seeds": [0]}), cluster)
+    run.site = {"gpu": {"slurm_partition": "gpu"}, "gpu_memory_mb": 0.3}
+    wait = ["sbatch", "--parsable", "-p", "gpu", *busy.split(), "-o", "/dev/null", "--wrap", "sleep 600"]
+    other = cluster.ask(*wait).stdout.strip()
+    until(
+        lambda: any(job["id"] == other and job["state"] == "RUNNING" for job in cluster.jobs()), "the GPUs to be busy"
+    )
     process = run.start("--until", "respond")
-    job = until(lambda: [job for job in cluster.jobs() if "rule_respond" in job["comment"]], "the job to be submitted")[
-        0
-    ]
-    until(lambda: next(j for j in cluster.jobs() if j["id"] == job["id"])["reason"] == "Resources", "the job to wait")
-    cluster.ask("scancel", busy)
+
+    def ours():
+        return next((job for job in cluster.jobs("all") if str(run.folder) in job["folder"]), {"reason": "none"})
+
+    until(lambda: ours()["reason"] == "Resources", "the job to be submitted and to wait", seconds=120)
+    cluster.ask("scancel", other)
     run.finish(process)
+    assert ours()["gpus"].endswith("gpu:2")
+    assert ours()["node"] in ("g1", "g2")
     assert (run.experiment.run_folder / "responses/seed-0/generations.jsonl").is_file()
