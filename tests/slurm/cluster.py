@@ -1,7 +1,6 @@
 """Debian's Slurm on one machine, without systemd: controller, four nodes, fake GPUs, bound to loopback.
 
-    apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge
-    apt-get install -y --no-install-recommends slurmdbd slurm-wlm-mysql-plugin mariadb-server   # for accounting
+    xargs -a tests/slurm/packages.txt apt-get install -y --no-install-recommends
 
 The configuration must lie in /etc/slurm, since job steps drop SLURM_CONF; a file there that is not ours is left alone.
 """

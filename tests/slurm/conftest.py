@@ -214,8 +214,5 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section("left out: tests with a real Slurm")
         terminalreporter.write_line(f"{number} tests in tests/slurm did not run: {reason}.")
         terminalreporter.write_line("To run them, on Debian or Ubuntu, as root and in a container if you like:")
-        terminalreporter.write_line(
-            "  apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge \\"
-        )
-        terminalreporter.write_line("      slurmdbd slurm-wlm-mysql-plugin mariadb-server")
+        terminalreporter.write_line("  xargs -a tests/slurm/packages.txt apt-get install -y --no-install-recommends")
         terminalreporter.write_line(f"  {REQUIRED}=1 make test")
