@@ -252,6 +252,6 @@ class Cluster:
     def jobs(self, states: str = "PENDING,RUNNING,COMPLETING") -> list[dict[str, str]]:
         """Jobs in these states, or "all"."""
         keys = {"id": "%i", "state": "%T", "node": "%N", "memory": "%m", "reason": "%r", "comment": "%k", "name": "%j"}
-        keys |= {"partition": "%P", "gpus": "%b", "limit": "%l", "folder": "%Z"}
+        keys |= {"partition": "%P", "limit": "%l", "folder": "%Z"}
         out = self.ask("squeue", "-h", "--states", states, "-o", "|".join(keys.values())).stdout
         return [dict(zip(keys, line.split("|"), strict=True)) for line in out.splitlines()]

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from copy import deepcopy
 
 import pytest
@@ -112,6 +113,18 @@ def test_logs_lie_where_a_person_looks(finished):
     assert (run.folder / "logs/slurm/rule_attribute/tiny_lrp_toxic_0_0").is_dir()
 
 
+def test_the_resource_report_says_what_was_asked_and_used(finished):
+    _, run, _, _ = finished
+    command = [sys.executable, REPOSITORY / "workflow/scripts/used.py"]
+    table = subprocess.run(command, cwd=run.folder, capture_output=True, text=True, check=True).stdout
+    rows = {line.split()[0]: [float(word) for word in line.split()[1:]] for line in table.splitlines()[1:-1]}
+    assert rows.keys() == {"respond", "score_responses", "attribute", "generate", "score", "perplexity", "fluency"}
+    assert rows["generate"][0] == 4
+    for _, asked_mb, used_mb, asked_min, used_min in rows.values():
+        assert 0 < used_mb <= asked_mb
+        assert 0 < used_min < asked_min
+
+
 def test_both_ways_of_naming_the_profile_plan_the_same(finished):
     _, run, _, _ = finished
     plans = []
@@ -159,6 +172,6 @@ def test_a_job_waits_for_gpus_of_one_node(cluster, prepared, busy):
     until(lambda: ours()["reason"] == "Resources", "the job to be submitted and to wait", seconds=120)
     cluster.ask("scancel", other)
     run.finish(process)
-    assert ours()["gpus"].endswith("gpu:2")
+    assert "TresPerJob=gres:gpu:2" in cluster.ask("scontrol", "show", "job", ours()["id"]).stdout
     assert ours()["node"] in ("g1", "g2")
     assert (run.experiment.run_folder / "responses/seed-0/generations.jsonl").is_file()
