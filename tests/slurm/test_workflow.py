@@ -42,7 +42,8 @@ def small(make_experiment):
     experiment = make_experiment()
     experiment.config |= {"seeds": [0], "device": "auto"}
     experiment.config["attribution"]["shards"] = 1
-    experiment.config["evaluation"]["batch_size"] = 4
+    for section in ("responses", "evaluation"):
+        experiment.config[section]["batch_size"] = 12
     del experiment.config["selections"]["random"]
     experiment.config["selections"]["lrp"]["neurons"] = [2]
     experiment.config["evaluation"]["scorers"] = ["python:faulty_scorer:scores"]
@@ -57,7 +58,8 @@ def finished(small, clone, cluster):
         shutil.copy2(path, folder)
     run = Run(Experiment(folder, deepcopy(small.config)), cluster)
     environment = {name: value for name, value in run.environment().items() if name != "EXCISE_SLURM_SITE"}
-    run.experiment.config["evaluation"]["shards"] = 2
+    for section in ("responses", "evaluation"):
+        run.experiment.config[section]["shards"] = 2
     run.faults.mkdir()
     run_locally(small)
     (folder / "experiment.yaml").write_text(yaml.safe_dump(run.experiment.config, allow_unicode=True))
@@ -87,7 +89,7 @@ def test_each_rule_is_a_job_with_its_own_resources(finished):
         by_rule.setdefault(re.match(r"rule_(.+?)_wildcards", job["comment"])[1], []).append(job)
     counts = {rule: len(found) for rule, found in by_rule.items()}
     assert counts == {
-        "respond": 1, "score_responses": 1, "attribute": 2, "average": 2, "generate": 4, "merge_generations": 2,
+        "respond": 2, "score_responses": 1, "attribute": 2, "average": 2, "generate": 4, "merge_generations": 3,
         "score": 2, "perplexity": 2, "fluency": 2, "export": 1,
     }  # fmt: skip
     details = run.cluster.ask("scontrol", "show", "job", by_rule["attribute"][0]["id"]).stdout
