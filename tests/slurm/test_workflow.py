@@ -15,7 +15,7 @@ from tests.slurm.cluster import until
 from tests.slurm.conftest import PROGRAM, Run, copy, run_locally
 from tests.workflow.conftest import Experiment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def finished(small, clone, cluster):
     (folder / "experiment.yaml").write_text(yaml.safe_dump(run.experiment.config, allow_unicode=True))
     command = f"{PROGRAM} --profile slurm --configfile experiment.yaml --slurm-init-seconds-before-status-checks 1"
     result = subprocess.run(
-        ["timeout", "-k", "5", "500", *command.split()], cwd=folder, env=environment, capture_output=True, text=True, check=False,
+        ["timeout", "-k", "5", "900", *command.split()], cwd=folder, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-8000:]
     return small.artefacts(), run, result.stderr, cluster.jobs("all")
