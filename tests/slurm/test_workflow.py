@@ -154,13 +154,21 @@ def test_a_job_asks_for_the_gpus_that_its_model_needs(cluster, prepared, device,
     assert {int((re.search(r"gpu=(\d+)", line) or [0, 0])[1]) for line in asked} == {gpus}
 
 
+TABLE = {
+    "cpu": {"max_runtime": "1h", "max_mem_mb": 16000, "max_threads": 4},
+    "gpu": {"max_runtime": "1h", "max_mem_mb": 16000, "max_threads": 4, "max_gpu": 2, "available_gpu_models": ["a100"]},
+}
+
+
 @pytest.mark.parametrize(
-    "busy", ["--nodes=2 --gpus-per-node=2", "--nodes=2 --gpus-per-node=1"], ids=["all", "one each"]
-)
-def test_a_job_waits_for_gpus_of_one_node(cluster, prepared, busy):
+    ("busy", "site"),
+    [("--nodes=2 --gpus-per-node=2", {"gpu": {"slurm_partition": "gpu"}}), ("--nodes=2 --gpus-per-node=1", {"partitions": TABLE})],
+    ids=["all are busy, partition named", "one of each node is free, partition from a table"],
+)  # fmt: skip
+def test_a_job_waits_for_gpus_of_one_node(cluster, prepared, busy, site):
     """The job is pending, not failed, and runs when a node has the two GPUs that its spread model needs."""
     run = Run(Experiment(copy(prepared), prepared.config | {"device": "spread", "seeds": [0]}), cluster)
-    run.site = {"gpu": {"slurm_partition": "gpu"}, "gpu_memory_mb": 0.3}
+    run.site = site | {"gpu_memory_mb": 0.3}
     wait = ["sbatch", "--parsable", "-p", "gpu", *busy.split(), "-o", "/dev/null", "--wrap", "sleep 600"]
     other = cluster.ask(*wait).stdout.strip()
     until(
