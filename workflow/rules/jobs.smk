@@ -85,7 +85,7 @@ def rows_job(mem_mb=1000, seconds=0):
     def runtime(wildcards, input, attempt):
         return attempt * (20 + int(sum(map(rows, input)) * seconds / 60))
 
-    return cpu_job() | {"mem_mb": all_mb, "runtime": runtime}
+    return {"mem_mb": all_mb, "runtime": runtime, **SITE["all"], **SITE["cpu"]}
 
 
 def model_job(at_once, tokens=lambda wildcards, input: 0, numbers=0.5, passes=1):
@@ -131,7 +131,7 @@ def weights_job():
         facts, width = model_facts(wildcards, input)
         return attempt * int(800 + 2.4 * facts["parameters"] * width / 1e6)
 
-    return cpu_job() | {"mem_mb": mem_mb}
+    return cpu_job() | {"mem_mb": mem_mb, **SITE["all"], **SITE["cpu"]}
 
 
 def sample_tokens(wildcards):
