@@ -140,20 +140,6 @@ def test_a_lost_node_costs_one_retry(scoring, undisturbed, survives):
     assert len(scoring.ledger("start")) == 2 + len(victims)
 
 
-def test_a_job_over_its_time_limit_is_retried_with_more(scoring, undisturbed):
-    hold = scoring.order("hold")
-    process = scoring.start(*SCORE)
-    _, job = scoring.until_started(2)[0]
-    scoring.cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=1")
-    scoring.until_started(3)
-    hold.unlink()
-    messages = scoring.finish(process)
-    check(scoring, undisturbed, started=3)
-    assert "TIME LIMIT" in messages
-    limits = {job["id"]: job["limit"] for job in scoring.cluster.jobs("all")}
-    assert limits[scoring.ledger()[2][1]] == "40:00"
-
-
 def test_snakemake_inside_a_slurm_job_submits_as_from_outside(scoring, undisturbed):
     around = {"SLURM_JOB_ID": "1", "SLURM_MEM_PER_NODE": "100", "SLURM_CPUS_PER_TASK": "64", "SLURM_NTASKS": "8",
               "SBATCH_PARTITION": "nowhere", "SBATCH_TIMELIMIT": "0:01", "SRUN_DEBUG": "9"}  # fmt: skip

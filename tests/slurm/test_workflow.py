@@ -13,6 +13,7 @@ import yaml
 from tests.conftest import REPOSITORY
 from tests.slurm.cluster import until
 from tests.slurm.conftest import PROGRAM, Run, copy, run_locally
+from tests.slurm.test_faults import SCORE, check
 from tests.workflow.conftest import Experiment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -51,7 +52,21 @@ def small(make_experiment):
 
 
 @pytest.fixture(scope="module")
-def finished(small, clone, cluster):
+def limited(prepared, undisturbed, cluster):
+    """A run one of whose jobs will break its time limit: a minute and more, which passes while ``finished`` works."""
+    run = Run(Experiment(copy(prepared), deepcopy(prepared.config)), cluster)
+    fault = run.order("slow-once")
+    process = run.start(*SCORE)
+    run.until_started(2)
+    until(lambda: not fault.exists() and len(run.ledger("end")) == 1, "one of two jobs to end")
+    ended = {job for _, job in run.ledger("end")}
+    (slow,) = {job for _, job in run.ledger()} - ended
+    cluster.ask("scontrol", "update", f"JobId={slow}", "TimeLimit=1")
+    return run, process
+
+
+@pytest.fixture(scope="module")
+def finished(limited, small, clone, cluster):
     """The experiment's run on one machine, and through Slurm in shards: artefacts, run, messages and jobs."""
     folder = clone
     for path in small.folder.iterdir():
@@ -124,7 +139,16 @@ def test_the_resource_report_says_what_was_asked_and_used(finished):
     assert rows["generate"][0] == 4
     for _, asked_mb, used_mb, asked_min, used_min in rows.values():
         assert 0 < used_mb <= asked_mb
-        assert 0 < used_min < asked_min
+        assert 0 <= used_min < asked_min  # in tenths of a minute
+
+
+def test_a_job_over_its_time_limit_is_retried_with_more(limited, undisturbed):
+    run, process = limited
+    messages = run.finish(process)
+    check(run, undisturbed, started=3)
+    assert "TIME LIMIT" in messages
+    limits = {job["id"]: job["limit"] for job in run.cluster.jobs("all")}
+    assert limits[run.ledger()[2][1]] == "40:00"
 
 
 def test_both_ways_of_naming_the_profile_plan_the_same(finished):
