@@ -77,13 +77,16 @@ def cpu_job(mem_mb=1500, runtime=20):
 
 
 def rows_job(mem_mb=1000, seconds=0):
-    """Resources of a job that holds all rows of its inputs, and spends so many seconds on each."""
+    """Resources of a job that holds all rows of its input files, and spends so many seconds on each."""
+
+    def files(input):
+        return [path for path in input if not os.path.isdir(path)]
 
     def all_mb(wildcards, input, attempt):
-        return attempt * int(mem_mb + 6 * sum(map(os.path.getsize, input)) / 1e6)
+        return attempt * int(mem_mb + 6 * sum(map(os.path.getsize, files(input))) / 1e6)
 
     def runtime(wildcards, input, attempt):
-        return attempt * (20 + int(sum(map(rows, input)) * seconds / 60))
+        return attempt * (20 + int(sum(map(rows, files(input))) * seconds / 60))
 
     return {"mem_mb": all_mb, "runtime": runtime, **SITE["all"], **SITE["cpu"]}
 
