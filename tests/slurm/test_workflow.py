@@ -105,7 +105,7 @@ def test_each_rule_is_a_job_with_its_own_resources(finished):
     counts = {rule: len(found) for rule, found in by_rule.items()}
     assert counts == {
         "respond": 2, "score_responses": 1, "attribute": 2, "average": 2, "generate": 4, "merge_generations": 3,
-        "score": 2, "perplexity": 2, "fluency": 2, "export": 1,
+        "score": 2, "perplexity": 2, "fluency": 2, "logit_lens": 1, "export": 1,
     }  # fmt: skip
     details = run.cluster.ask("scontrol", "show", "job", by_rule["attribute"][0]["id"]).stdout
     assert "TresPerJob=gres:gpu:a100:1" in details
