@@ -60,7 +60,7 @@ def prune(model: "nn.Module", selection: Json) -> "list[tuple[torch.Tensor, torc
         What ``restore`` needs: (tensor, indices, dimension, the old values).
 
     Raises:
-        ExciseError: a neuron lies outside the model; nothing was changed.
+        ExciseError: a neuron lies outside the model (nothing was changed), or in a layer that is offloaded.
     """
     import torch
 
@@ -78,6 +78,11 @@ def prune(model: "nn.Module", selection: Json) -> "list[tuple[torch.Tensor, torc
     with torch.no_grad():
         for layer, neurons in sorted(by_layer.items()):
             targets = list(_targets(model, layer))
+            if any(tensor.is_meta for tensor, _, _ in targets):  # writing to it would change nothing, silently
+                raise ExciseError(
+                    f"layer {layer} does not fit on the accelerators and is brought there for each pass, so it cannot "
+                    "be pruned; take more accelerators, or --device cpu"
+                )
             for tensor, dim, blocks in targets if factor == 0 else targets[-1:]:
                 index = torch.tensor(
                     [block * width + neuron for block in range(blocks) for neuron in sorted(neurons)],

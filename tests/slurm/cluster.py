@@ -1,7 +1,6 @@
-"""Debian's Slurm on one machine, without systemd: controller, three nodes, fake GPUs, bound to loopback.
+"""Debian's Slurm on one machine, without systemd: controller, four nodes, fake GPUs, bound to loopback.
 
-    apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge
-    apt-get install -y --no-install-recommends slurmdbd slurm-wlm-mysql-plugin mariadb-server   # for accounting
+    xargs -a tests/slurm/packages.txt apt-get install -y --no-install-recommends
 
 The configuration must lie in /etc/slurm, since job steps drop SLURM_CONF; a file there that is not ours is left alone.
 """
@@ -21,7 +20,7 @@ import psutil
 
 ETC = Path("/etc/slurm")
 MARK = "# written by tests/slurm/cluster.py"
-NODES = {"c1": 0, "c2": 0, "g1": 2}
+NODES = {"c1": 0, "c2": 0, "g1": 2, "g2": 2}
 """Nodes and their numbers of fake GPUs."""
 
 SLURM_CONF = """\
@@ -58,7 +57,7 @@ SchedulerParameters=sched_interval=2,batch_sched_delay=0,defer_batch
 GresTypes=gpu
 {nodes}
 PartitionName=cpu Nodes=c1,c2 Default=YES MaxTime=60 State=UP
-PartitionName=gpu Nodes=g1 MaxTime=60 State=UP
+PartitionName=gpu Nodes=g1,g2 MaxTime=60 State=UP
 """
 
 SLURMDBD_CONF = """\
@@ -88,6 +87,8 @@ def missing() -> str | None:
         return f"not installed: {', '.join(absent)}"
     if os.geteuid() != 0:
         return "they start Slurm's daemons and must run as root, in a container say"
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0:
+        return "they mount file systems, which this container forbids (CAP_SYS_ADMIN)"
     for name in ("slurm.conf", "gres.conf", "slurmdbd.conf"):
         path = ETC / name
         if path.exists() and not path.read_text().startswith(MARK):
@@ -146,9 +147,9 @@ class Cluster:
             )
             lines.append(line + (f" Gres=gpu:a100:{gpus}" if gpus else ""))
             for gpu in range(gpus):
-                os.mknod(devices / f"gpu{gpu}", 0o20666, os.makedev(1, 3))
+                os.mknod(devices / f"{node}-{gpu}", 0o20666, os.makedev(1, 3))
             if gpus:
-                gres.append(f"NodeName={node} Name=gpu Type=a100 File={devices}/gpu[0-{gpus - 1}]")
+                gres.append(f"NodeName={node} Name=gpu Type=a100 File={devices}/{node}-[0-{gpus - 1}]")
         accounting = "AccountingStorageType=accounting_storage/none"
         if self.accounting:
             accounting = (
@@ -251,6 +252,6 @@ class Cluster:
     def jobs(self, states: str = "PENDING,RUNNING,COMPLETING") -> list[dict[str, str]]:
         """Jobs in these states, or "all"."""
         keys = {"id": "%i", "state": "%T", "node": "%N", "memory": "%m", "reason": "%r", "comment": "%k", "name": "%j"}
-        keys |= {"partition": "%P", "gpus": "%b", "limit": "%l", "folder": "%Z"}
+        keys |= {"partition": "%P", "limit": "%l", "folder": "%Z"}
         out = self.ask("squeue", "-h", "--states", states, "-o", "|".join(keys.values())).stdout
         return [dict(zip(keys, line.split("|"), strict=True)) for line in out.splitlines()]

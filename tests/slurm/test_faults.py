@@ -2,10 +2,14 @@
 
 import os
 import signal
+from copy import deepcopy
 
 import pytest
 
-from tests.slurm.cluster import until
+from tests.slurm.cluster import NODES, until
+from tests.slurm.conftest import Run, copy, run_locally
+from tests.slurm.disks import Late, full_disk
+from tests.workflow.conftest import Experiment
 
 pytestmark = pytest.mark.slow
 
@@ -131,23 +135,9 @@ def test_a_lost_node_costs_one_retry(scoring, undisturbed, survives):
         until(lambda: len(scoring.ledger("end")) == ends, "the old process to end")
     finally:
         scoring.cluster.start_node(lost)
-    until(lambda: scoring.cluster.idle() == 3, "the node to come back", seconds=60)
+    until(lambda: scoring.cluster.idle() == len(NODES), "the node to come back", seconds=60)
     assert scoring.experiment.artefacts() == undisturbed
     assert len(scoring.ledger("start")) == 2 + len(victims)
-
-
-def test_a_job_over_its_time_limit_is_retried_with_more(scoring, undisturbed):
-    hold = scoring.order("hold")
-    process = scoring.start(*SCORE)
-    _, job = scoring.until_started(2)[0]
-    scoring.cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=1")
-    scoring.until_started(3)
-    hold.unlink()
-    messages = scoring.finish(process)
-    check(scoring, undisturbed, started=3)
-    assert "TIME LIMIT" in messages
-    limits = {job["id"]: job["limit"] for job in scoring.cluster.jobs("all")}
-    assert limits[scoring.ledger()[2][1]] == "40:00"
 
 
 def test_snakemake_inside_a_slurm_job_submits_as_from_outside(scoring, undisturbed):
@@ -156,3 +146,41 @@ def test_snakemake_inside_a_slurm_job_submits_as_from_outside(scoring, undisturb
     messages = scoring.run(*SCORE, environment=around)
     check(scoring, undisturbed, started=2)
     assert "nowhere" not in messages
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(scoring, undisturbed):
+    """Without retries the run ends with the reason; started again, its retries write the same bytes once they can."""
+    with full_disk(scoring.folder / "results") as filler:
+        messages = scoring.run(*SCORE, "--retries", "0", fails=True)
+        assert "scores.jsonl: cannot be written (No space left on device)" in messages
+        assert not list((scoring.folder / "results").rglob("*.tmp"))
+        failed = len(scoring.ledger("end"))
+        process = scoring.start(*SCORE)
+        until(lambda: len(scoring.ledger("end")) == failed + 2, "both jobs to find the disk full", seconds=120)
+        hold = scoring.order("hold")
+        scoring.until_started(failed + 4)
+        filler.unlink()
+        hold.unlink()
+        scoring.finish(process)
+        assert scoring.experiment.artefacts() == undisturbed
+        assert len(scoring.ledger()) == failed + 4
+
+
+def test_files_that_appear_late_are_waited_for_and_nothing_runs_twice(cluster, prepared):
+    """Between login node and compute nodes each file takes 6 s: job, local rule, jobs, local rule."""
+    alone, run = (Run(Experiment(copy(prepared), deepcopy(prepared.config)), cluster) for _ in range(2))
+    target = str((run.experiment.run_folder / "statistics/lrp/toxic/seed-0.safetensors").relative_to(run.folder))
+    run_locally(alone.experiment, target)
+    with Late(run.folder / "results", seconds=6) as late:
+        messages = run.finish(run.start(target, around=late.around))
+        until(lambda: run.experiment.artefacts() == alone.experiment.artefacts(), "all files to have arrived")
+    ours = [job for job in cluster.jobs("all") if str(run.folder) in job["folder"]]
+    assert sorted(job["comment"] for job in ours) == [
+        "rule_attribute_wildcards_tiny_lrp_toxic_0_0",
+        "rule_attribute_wildcards_tiny_lrp_toxic_0_1",
+        "rule_score_responses_wildcards_tiny_0",
+    ]
+    assert {job["state"] for job in ours} == {"COMPLETED"}
+    job_logs = "".join(path.read_text() for path in run.folder.glob("logs/slurm/rule_attribute/*/*.log"))
+    for where in (messages, job_logs):
+        assert "for missing files" in where  # both sides had to wait

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from copy import deepcopy
 
 import pytest
@@ -12,9 +13,10 @@ import yaml
 from tests.conftest import REPOSITORY
 from tests.slurm.cluster import until
 from tests.slurm.conftest import PROGRAM, Run, copy, run_locally
+from tests.slurm.test_faults import SCORE, check
 from tests.workflow.conftest import Experiment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,8 @@ def small(make_experiment):
     experiment = make_experiment()
     experiment.config |= {"seeds": [0], "device": "auto"}
     experiment.config["attribution"]["shards"] = 1
+    for section in ("responses", "evaluation"):
+        experiment.config[section]["batch_size"] = 12
     del experiment.config["selections"]["random"]
     experiment.config["selections"]["lrp"]["neurons"] = [2]
     experiment.config["evaluation"]["scorers"] = ["python:faulty_scorer:scores"]
@@ -48,19 +52,35 @@ def small(make_experiment):
 
 
 @pytest.fixture(scope="module")
-def finished(small, clone, cluster):
-    """The experiment's run on one machine, and its run through Slurm: artefacts, run, messages and jobs."""
+def limited(prepared, undisturbed, cluster):
+    """A run one of whose jobs will break its time limit: a minute and more, which passes while ``finished`` works."""
+    run = Run(Experiment(copy(prepared), deepcopy(prepared.config)), cluster)
+    fault = run.order("slow-once")
+    process = run.start(*SCORE)
+    run.until_started(2)
+    until(lambda: not fault.exists() and len(run.ledger("end")) == 1, "one of two jobs to end")
+    ended = {job for _, job in run.ledger("end")}
+    (slow,) = {job for _, job in run.ledger()} - ended
+    cluster.ask("scontrol", "update", f"JobId={slow}", "TimeLimit=1")
+    return run, process
+
+
+@pytest.fixture(scope="module")
+def finished(limited, small, clone, cluster):
+    """The experiment's run on one machine, and through Slurm in shards: artefacts, run, messages and jobs."""
     folder = clone
     for path in small.folder.iterdir():
         shutil.copy2(path, folder)
     run = Run(Experiment(folder, deepcopy(small.config)), cluster)
     environment = {name: value for name, value in run.environment().items() if name != "EXCISE_SLURM_SITE"}
+    for section in ("responses", "evaluation"):
+        run.experiment.config[section]["shards"] = 2
     run.faults.mkdir()
     run_locally(small)
     (folder / "experiment.yaml").write_text(yaml.safe_dump(run.experiment.config, allow_unicode=True))
     command = f"{PROGRAM} --profile slurm --configfile experiment.yaml --slurm-init-seconds-before-status-checks 1"
     result = subprocess.run(
-        ["timeout", "-k", "5", "500", *command.split()], cwd=folder, env=environment, capture_output=True, text=True, check=False,
+        ["timeout", "-k", "5", "900", *command.split()], cwd=folder, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-8000:]
     return small.artefacts(), run, result.stderr, cluster.jobs("all")
@@ -68,8 +88,10 @@ def finished(small, clone, cluster):
 
 def test_slurm_writes_the_same_bytes_as_one_machine(finished):
     alone, run, _, _ = finished
+    found = {name: data for name, data in run.experiment.artefacts().items() if "-shard-" not in name}
     assert len(alone) > 20
-    assert run.experiment.artefacts() == alone
+    differ = {name for name in found.keys() | alone.keys() if found.get(name) != alone.get(name)}
+    assert {name.rpartition("/")[2] for name in differ} == {"settings.json"}  # which says into how many shards
     assert (run.experiment.run_folder / "report.html").is_file()
 
 
@@ -82,8 +104,8 @@ def test_each_rule_is_a_job_with_its_own_resources(finished):
         by_rule.setdefault(re.match(r"rule_(.+?)_wildcards", job["comment"])[1], []).append(job)
     counts = {rule: len(found) for rule, found in by_rule.items()}
     assert counts == {
-        "respond": 1, "score_responses": 1, "attribute": 2, "average": 2, "generate": 2, "score": 2, "perplexity": 2,
-        "fluency": 2, "export": 1,
+        "respond": 2, "score_responses": 1, "attribute": 2, "average": 2, "generate": 4, "merge_generations": 3,
+        "score": 2, "perplexity": 2, "fluency": 2, "logit_lens": 1, "export": 1,
     }  # fmt: skip
     details = run.cluster.ask("scontrol", "show", "job", by_rule["attribute"][0]["id"]).stdout
     assert "TresPerJob=gres:gpu:a100:1" in details
@@ -108,6 +130,27 @@ def test_logs_lie_where_a_person_looks(finished):
     assert (run.folder / "logs/slurm/rule_attribute/tiny_lrp_toxic_0_0").is_dir()
 
 
+def test_the_resource_report_says_what_was_asked_and_used(finished):
+    _, run, _, _ = finished
+    command = [sys.executable, REPOSITORY / "workflow/scripts/used.py"]
+    table = subprocess.run(command, cwd=run.folder, capture_output=True, text=True, check=True).stdout
+    rows = {line.split()[0]: [float(word) for word in line.split()[1:]] for line in table.splitlines()[1:-1]}
+    assert rows.keys() == {"respond", "score_responses", "attribute", "generate", "score", "perplexity", "fluency"}
+    assert rows["generate"][0] == 4
+    for _, asked_mb, used_mb, asked_min, used_min in rows.values():
+        assert 0 < used_mb <= asked_mb
+        assert 0 <= used_min < asked_min  # in tenths of a minute
+
+
+def test_a_job_over_its_time_limit_is_retried_with_more(limited, undisturbed):
+    run, process = limited
+    messages = run.finish(process)
+    check(run, undisturbed, started=3)
+    assert "TIME LIMIT" in messages
+    limits = {job["id"]: job["limit"] for job in run.cluster.jobs("all")}
+    assert limits[run.ledger()[2][1]] == "40:00"
+
+
 def test_both_ways_of_naming_the_profile_plan_the_same(finished):
     _, run, _, _ = finished
     plans = []
@@ -124,20 +167,45 @@ def test_both_ways_of_naming_the_profile_plan_the_same(finished):
     assert any("excise" in line and "attribute" in line for line in plans[0])
 
 
-def test_a_job_waits_for_a_gpu(cluster, prepared, small):
-    """All GPUs are busy: the job is pending, not failed, and runs when one is free."""
-    run = Run(Experiment(copy(prepared), deepcopy(prepared.config)), cluster)
-    run.experiment.config["device"] = "auto"
-    run.experiment.config["seeds"] = [0]
-    busy = cluster.ask(
-        "sbatch", "--parsable", "-p", "gpu", "--gpus=2", "-o", "/dev/null", "--wrap", "sleep 600"
-    ).stdout.strip()
-    until(lambda: any(job["id"] == busy and job["state"] == "RUNNING" for job in cluster.jobs()), "the GPUs to be busy")
+@pytest.mark.parametrize(("device", "memory", "gpus"), [("cpu", 80000, 0), ("auto", 0.2, 1), ("spread", 0.2, 3)])
+def test_a_job_asks_for_the_gpus_that_its_model_needs(cluster, prepared, device, memory, gpus):
+    """None on CPUs; several only where the model is to be spread over them."""
+    run = Run(Experiment(copy(prepared), prepared.config | {"device": device}), cluster)
+    run.site = {"gpu_memory_mb": memory}
+    plan = run.run("--dry-run", "--forcerun", "respond", "--until", "respond")
+    asked = re.findall(r"resources: (.*mem_mb=.*)", plan)
+    assert len(asked) == 2
+    assert {int((re.search(r"gpu=(\d+)", line) or [0, 0])[1]) for line in asked} == {gpus}
+
+
+TABLE = {
+    "cpu": {"max_runtime": "1h", "max_mem_mb": 16000, "max_threads": 4},
+    "gpu": {"max_runtime": "1h", "max_mem_mb": 16000, "max_threads": 4, "max_gpu": 2, "available_gpu_models": ["a100"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("busy", "site"),
+    [("--nodes=2 --gpus-per-node=2", {"gpu": {"slurm_partition": "gpu"}}), ("--nodes=2 --gpus-per-node=1", {"partitions": TABLE})],
+    ids=["all are busy, partition named", "one of each node is free, partition from a table"],
+)  # fmt: skip
+def test_a_job_waits_for_gpus_of_one_node(cluster, prepared, busy, site):
+    """The job is pending, not failed, and runs when a node has the two GPUs that its spread model needs."""
+    run = Run(Experiment(copy(prepared), prepared.config | {"device": "spread", "seeds": [0]}), cluster)
+    run.site = site | {"gpu_memory_mb": 0.3}
+    wait = ["sbatch", "--parsable", "-p", "gpu", *busy.split(), "-o", "/dev/null", "--wrap", "sleep 600"]
+    other = cluster.ask(*wait).stdout.strip()
+    until(
+        lambda: any(job["id"] == other and job["state"] == "RUNNING" for job in cluster.jobs()), "the GPUs to be busy"
+    )
     process = run.start("--until", "respond")
-    job = until(lambda: [job for job in cluster.jobs() if "rule_respond" in job["comment"]], "the job to be submitted")[
-        0
-    ]
-    until(lambda: next(j for j in cluster.jobs() if j["id"] == job["id"])["reason"] == "Resources", "the job to wait")
-    cluster.ask("scancel", busy)
+
+    def ours():
+        return next((job for job in cluster.jobs("all") if str(run.folder) in job["folder"]), {"reason": "none"})
+
+    until(lambda: ours()["reason"] == "Resources", "the job to be submitted and to wait", seconds=120)
+    cluster.ask("scancel", other)
     run.finish(process)
+    assert "TresPerJob=gres:gpu:2" in cluster.ask("scontrol", "show", "job", ours()["id"]).stdout
+    assert ours()["node"] in ("g1", "g2")
     assert (run.experiment.run_folder / "responses/seed-0/generations.jsonl").is_file()

@@ -45,6 +45,14 @@ RUN = f"{config['results']}/{config['experiment']}"
 MODEL = f"{RUN}/{{model}}"
 VARIANT = f"{MODEL}/variants/{{variant}}"
 
+# Folders of generations: the section of the configuration that wants them, and the prompts that they continue.
+GENERATED = {
+    f"responses/seed-{seed}": ("responses", "attribution") for seed in config["seeds"]
+} | {
+    f"variants/{variant}": ("evaluation", "evaluation")
+    for variant in [BASELINE, *VARIANTS]
+}
+
 
 def alternatives(names):
     """A wildcard constraint: one of these names and nothing else."""
@@ -190,3 +198,23 @@ def selection_of(wildcards):
         if wildcards.variant == BASELINE
         else f"{RUN}/{wildcards.model}/selections/{wildcards.variant}.json"
     )
+
+
+def shard_name(section):
+    """What a shard's files have in their names; nothing where one job makes all."""
+    return "-shard-{shard}" if config[section]["shards"] > 1 else ""
+
+
+def shard_flags(section):
+    """Which shard a job makes."""
+    shards = config[section]["shards"]
+    return lambda w: flags(shard=f"{w.shard}/{shards}" if shards > 1 else None)
+
+
+def shards_of(wildcards):
+    """All shards of a folder's generations."""
+    section, _ = GENERATED[wildcards.folder]
+    return [
+        f"{RUN}/{wildcards.model}/{wildcards.folder}/generations-shard-{shard}.jsonl"
+        for shard in range(config[section]["shards"])
+    ]

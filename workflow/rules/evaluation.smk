@@ -14,11 +14,11 @@ rule generate:
         selection=selection_of,
         prompts=f"{RUN}/prompts/evaluation.jsonl",
     output:
-        f"{VARIANT}/generations.jsonl",
+        f"{VARIANT}/generations{shard_name('evaluation')}.jsonl",
     log:
-        f"{MODEL}/logs/generate/{{variant}}.log",
+        f"{MODEL}/logs/generate/{{variant}}{shard_name('evaluation')}.log",
     benchmark:
-        f"{MODEL}/benchmarks/generate/{{variant}}.tsv"
+        f"{MODEL}/benchmarks/generate/{{variant}}{shard_name('evaluation')}.tsv"
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
@@ -30,11 +30,12 @@ rule generate:
             selection=input.get("selection") or None
         ),
         sampling=sampling_flags("evaluation"),
+        shard=shard_flags("evaluation"),
         seed=config["seed"],
         code=digest("stages.generate"),
     shell:
         "excise generate --model {input.model:q} {params.selection} {params.model} --prompts {input.prompts:q} "
-        "{params.sampling} --seed {params.seed} --output {output:q} --log {log:q}"
+        "{params.sampling} --seed {params.seed} {params.shard} --output {output:q} --log {log:q}"
 
 
 rule score:
@@ -51,7 +52,7 @@ rule score:
     conda:
         "../../envs/excise.yaml"
     resources:
-        **cpu_job(mem_mb=2000),
+        **rows_job(mem_mb=2000, seconds=SCORING),
     params:
         scorer=lambda w: scorer_flags(config["evaluation"]["scorers"][int(w.number)]),
         code=lambda w: digest(

@@ -6,8 +6,12 @@
 #                per token and MLP neuron (attribution 8: all activations, for the backward pass; perplexity 2;
 #                generation 0.5: the cache of keys and values). The demo's LRP on C4 used
 #                2.6 GB of the 3.0 GB that this gives.
-# runtime (min)  attempt x (10 + tokens x parameters x 2 x passes / speed); a backward pass counts as two forward passes
-# GPUs           none where the configuration says device: cpu; else as many as the memory without the 800 MB needs
+#                A job that holds rows: attempt x (its own need + 6 x its input files), since Python's objects take 5.2
+#                times what the JSON does.
+# runtime (min)  attempt x (10 + tokens x parameters x 2 x passes / speed); a backward pass counts as two forward passes.
+#                A job that scores rows: attempt x (20 + rows x 0.3 s).
+# GPUs           none where the configuration says device: cpu; with device: spread as many of one node as the memory
+#                without the 800 MB needs; else one
 #
 # Other numbers for one rule, without editing: --set-resources attribute:mem_mb=64000 attribute:runtime=240
 
@@ -20,6 +24,7 @@ CPU_SPEED = 5e9  # FLOP/s of a thread; the demo reached 2e10 to 4e10 on a shared
 GPU_SPEED = 1e13  # FLOP/s; a thirtieth of an A100's peak in bfloat16; not measured
 PROMPT = 64  # tokens allowed for a prompt
 SAMPLE = 512  # tokens allowed for a sample of a ready-made file
+SCORING = 0.3  # seconds a row; Detoxify on one thread, computed, not measured
 
 slurm_guard.install(workflow)
 
@@ -48,6 +53,12 @@ def site():
 SITE = site()
 
 
+def rows(path):
+    """Lines of a JSONL file."""
+    with open(path, "rb") as file:
+        return sum(1 for _ in file)
+
+
 def model_facts(wildcards, input):
     """Layers, neurons and parameters of the model, and bytes per number."""
     with open(input.facts, encoding="utf-8") as file:
@@ -63,6 +74,21 @@ def cpu_job(mem_mb=1500, runtime=20):
         **SITE["all"],
         **SITE["cpu"],
     }
+
+
+def rows_job(mem_mb=1000, seconds=0):
+    """Resources of a job that holds all rows of its input files, and spends so many seconds on each."""
+
+    def files(input):
+        return [path for path in input if not os.path.isdir(path)]
+
+    def all_mb(wildcards, input, attempt):
+        return attempt * int(mem_mb + 6 * sum(map(os.path.getsize, files(input))) / 1e6)
+
+    def runtime(wildcards, input, attempt):
+        return attempt * (20 + int(sum(map(rows, files(input))) * seconds / 60))
+
+    return {"mem_mb": all_mb, "runtime": runtime, **SITE["all"], **SITE["cpu"]}
 
 
 def model_job(at_once, tokens=lambda wildcards, input: 0, numbers=0.5, passes=1):
@@ -88,11 +114,14 @@ def model_job(at_once, tokens=lambda wildcards, input: 0, numbers=0.5, passes=1)
         return attempt * (10 + math.ceil(work / speed / 60))
 
     def gpu(wildcards, input):
+        if config["device"] != "spread":
+            return 1
         return math.ceil(model_mb(wildcards, input) / SITE["gpu_memory_mb"])
 
     asked = {"mem_mb": mem_mb, "runtime": runtime, **SITE["all"]}
     if not ON_GPU:
         return asked | SITE["cpu"]
+    asked["nodes"] = 1  # --gpus alone may be served from several
     if "gres" not in SITE["gpu"]:  # Slurm takes one of the two
         asked["gpu"] = gpu
     return asked | SITE["gpu"]
@@ -105,7 +134,7 @@ def weights_job():
         facts, width = model_facts(wildcards, input)
         return attempt * int(800 + 2.4 * facts["parameters"] * width / 1e6)
 
-    return cpu_job() | {"mem_mb": mem_mb}
+    return cpu_job() | {"mem_mb": mem_mb, **SITE["all"], **SITE["cpu"]}
 
 
 def sample_tokens(wildcards):
@@ -142,9 +171,9 @@ def generated(section):
     length = PROMPT + settings["max_new_tokens"]
 
     def tokens(wildcards, input):
-        with open(input.get("prompts") or input.generations, "rb") as file:
-            lines = sum(1 for _ in file)
-        return lines * length * (settings["draws"] if "prompts" in input.keys() else 1)
+        if "prompts" not in input.keys():
+            return rows(input.generations) * length
+        return rows(input.prompts) * length * settings["draws"] / settings["shards"]
 
     return {
         "at_once": lambda wildcards: settings["batch_size"] * length,

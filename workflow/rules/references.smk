@@ -14,11 +14,11 @@ rule respond:
         facts=f"{MODEL}/model.json",
         prompts=f"{RUN}/prompts/attribution.jsonl",
     output:
-        f"{MODEL}/responses/seed-{{seed}}/generations.jsonl",
+        f"{MODEL}/responses/seed-{{seed}}/generations{shard_name('responses')}.jsonl",
     log:
-        f"{MODEL}/logs/respond/seed-{{seed}}.log",
+        f"{MODEL}/logs/respond/seed-{{seed}}{shard_name('responses')}.log",
     benchmark:
-        f"{MODEL}/benchmarks/respond/seed-{{seed}}.tsv"
+        f"{MODEL}/benchmarks/respond/seed-{{seed}}{shard_name('responses')}.tsv"
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
@@ -27,10 +27,11 @@ rule respond:
     params:
         model=model_flags,
         sampling=sampling_flags("responses"),
+        shard=shard_flags("responses"),
         code=digest("stages.generate"),
     shell:
         "excise generate --model {input.model:q} {params.model} --prompts {input.prompts:q} {params.sampling} "
-        "--seed {wildcards.seed} --output {output:q} --log {log:q}"
+        "--seed {wildcards.seed} {params.shard} --output {output:q} --log {log:q}"
 
 
 # Which token turned an answer is asked only where some reference set starts from it.
@@ -53,7 +54,7 @@ rule score_responses:
     conda:
         "../../envs/excise.yaml"
     resources:
-        **cpu_job(mem_mb=2000),
+        **rows_job(mem_mb=2000, seconds=SCORING),
     params:
         scorer=scorer_flags(config["responses"]["scorer"]),
         onset=lambda w, input: flags(

@@ -171,7 +171,7 @@ async def _sleep(self: Any) -> None:
         await asyncio.sleep(0.5)
 
 
-REASON = re.compile(r"slurmstepd|srun: error|excise \S+: error|Error:")
+REASON = re.compile(r"slurmstepd|srun: error|excise \S+: error|Error: \S")
 """Lines of a job's log that say why it ended."""
 
 

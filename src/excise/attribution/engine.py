@@ -9,9 +9,9 @@ from excise.artefacts import Json
 from excise.attribution import Measured, Options, Values
 from excise.attribution.backward import embed, last_hidden
 from excise.attribution.batches import Batch
-from excise.attribution.placement import input_device
 from excise.errors import ExciseError
 from excise.progress import Progress
+from excise.resources.models import input_device
 from excise.statistics import Statistics, batch_sums
 
 

@@ -19,9 +19,9 @@ from excise.attribution.backward import recomputing, relevance, wide
 from excise.attribution.batches import Batch
 from excise.attribution.engine import check_causal, check_ready
 from excise.attribution.lxt_patch import patched
-from excise.attribution.placement import input_device
 from excise.errors import ExciseError
 from excise.progress import Progress
+from excise.resources.models import input_device
 
 ROWS = 1024
 """Rows of a matrix that are handled at once."""

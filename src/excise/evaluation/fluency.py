@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from excise.evaluation.generation import prefill
-from excise.evaluation.likelihood import token_nll
+from excise.evaluation.likelihood import last_hidden, token_nll
+from excise.resources.models import input_device
 
 
 def continuation_nll(
@@ -31,8 +32,8 @@ def continuation_nll(
     Returns:
         float64 sums, in the order of ``continuations``.
     """
-    device = model.device
-    rows = torch.tensor([index for index, _ in continuations], device=device)
+    device = input_device(model)
+    rows = torch.tensor([index for index, _ in continuations])
     lengths = torch.tensor([len(ids) for _, ids in continuations], device=device)
     longest = int(lengths.max())
     if longest == 0:
@@ -47,7 +48,8 @@ def continuation_nll(
         nll[:, 0] = first.cpu().double() * real[:, 0].cpu()
         if longest > 1:
             read = real[:, :-1]
-            output = model.base_model(
+            hidden = last_hidden(
+                model,
                 input_ids=ids[:, :-1],
                 attention_mask=torch.cat([mask, read.long()], -1),
                 # In the padding on the right the last position is repeated, so that none is beyond the model.
@@ -56,5 +58,5 @@ def continuation_nll(
                 use_cache=True,
             )
             predicts = real[:, 1:]
-            nll[:, 1:][predicts.cpu()] = token_nll(model, output.last_hidden_state[predicts], ids[:, 1:][predicts])
+            nll[:, 1:][predicts.cpu()] = token_nll(model, hidden[predicts], ids[:, 1:][predicts])
     return [float(value) for value in nll.sum(-1)]

@@ -16,6 +16,7 @@ from torch import Tensor
 from excise.errors import ExciseError
 from excise.evaluation.sampling import sample, uniforms
 from excise.evaluation.variant import refuse_patched
+from excise.resources.models import input_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,10 @@ class Prefix(NamedTuple):
     mask: Tensor
 
     def expanded(self, rows: Tensor) -> "Prefix":
-        """The prefix with row ``i`` a copy of prompt ``rows[i]``; the old cache must not be used again."""
+        """The prefix with row ``i`` a copy of prompt ``rows[i]``, on the CPU; the old cache must not be used again.
+
+        The layers of a model that is spread lie on several devices, and an index on the CPU fits each.
+        """
         self.cache.batch_select_indices(rows)
         return Prefix(self.logits[rows], self.cache, self.mask[rows])
 
@@ -101,9 +105,12 @@ def prefill(model: Any, prompts: Sequence[Sequence[int]]) -> Prefix:
     """Read a batch of prompts (token ids), padded on the left."""
     from transformers import DynamicCache
 
+    device = input_device(model)
     longest = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    mask = torch.tensor(
+        [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=input_device(model)
+    )
     cache = DynamicCache(config=model.config)
     output = model(
         input_ids=ids,
@@ -149,7 +156,7 @@ def generate(
     continuations: list[list[int]] = [[] for _ in batch]
     with torch.inference_mode():
         prefix = prefill(model, [prompts[index][1] for index in needed])
-        logits, cache, mask = prefix.expanded(torch.tensor([place[i] for i, _ in batch], device=model.device))
+        logits, cache, mask = prefix.expanded(torch.tensor([place[i] for i, _ in batch]))
         rows = list(range(len(batch)))  # which continuation each row of the cache belongs to
         running = set(rows)
         for step in range(sampling.max_new_tokens):
@@ -162,14 +169,14 @@ def generate(
             if not running or step + 1 == sampling.max_new_tokens:
                 break
             if 4 * len(running) <= 3 * len(rows):  # copying the cache costs about as much as a step
-                kept = torch.tensor([i for i, row in enumerate(rows) if row in running], device=model.device)
+                kept = torch.tensor([i for i, row in enumerate(rows) if row in running])
                 cache.batch_select_indices(kept)
-                mask, tokens = mask[kept], tokens[kept.cpu()]
+                mask, tokens = mask[kept], tokens[kept]
                 rows = [row for row in rows if row in running]
             position = mask.sum(-1, keepdim=True)
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], -1)
             logits = model(
-                input_ids=tokens[:, None].to(model.device),
+                input_ids=tokens[:, None].to(input_device(model)),
                 attention_mask=mask,
                 position_ids=position,
                 past_key_values=cache,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from excise.errors import ExciseError
 from excise.evaluation.variant import refuse_patched
+from excise.resources.models import input_device
 
 CHUNK = 128
 """Positions whose logits exist at one time: small enough that their memory is reused, large enough to multiply fast."""
@@ -14,9 +15,15 @@ CHUNK = 128
 
 def head(model: Any, hidden: Tensor) -> Tensor:
     """Logits of final hidden states, ``[positions, width]`` to ``[positions, vocabulary]``."""
-    logits: Tensor = model.get_output_embeddings()(hidden)
+    logits: Tensor = model.get_output_embeddings()(hidden).to(hidden.device)
     cap = getattr(model.config, "final_logit_softcapping", None)  # Gemma 2 and 3
     return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def last_hidden(model: Any, **inputs: Any) -> Tensor:
+    """Final hidden states, on the device of the token ids: a model spread over several ends on another."""
+    states: Tensor = model.base_model(**inputs).last_hidden_state
+    return states.to(inputs["input_ids"].device)
 
 
 def check_head(model: Any) -> None:
@@ -26,10 +33,10 @@ def check_head(model: Any) -> None:
         ExciseError: it is patched, or the logits differ on a few tokens.
     """
     refuse_patched(model)
-    ids = torch.arange(min(8, model.config.vocab_size), device=model.device)[None]
+    ids = torch.arange(min(8, model.config.vocab_size), device=input_device(model))[None]
     with torch.inference_mode():
         expected = model(input_ids=ids, use_cache=False).logits[0]
-        found = head(model, model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0])
+        found = head(model, last_hidden(model, input_ids=ids, use_cache=False)[0])
     difference = float((found - expected).abs().max())
     if not difference <= 0.02 * float(expected.abs().max()):
         raise ExciseError(

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from excise.errors import ExciseError
-from excise.evaluation.likelihood import token_nll
+from excise.evaluation.likelihood import last_hidden, token_nll
+from excise.resources.models import input_device
 
 PROTOCOLS = ("windows", "sliding")
 
@@ -117,8 +118,8 @@ def loss(
             same = list(group)
             for at in range(0, len(same), batch_size):
                 part = same[at : at + batch_size]
-                batch = torch.stack([ids[window.begin : window.end] for window in part]).to(model.device)
-                hidden = model.base_model(input_ids=batch, use_cache=False).last_hidden_state
+                batch = torch.stack([ids[window.begin : window.end] for window in part]).to(input_device(model))
+                hidden = last_hidden(model, input_ids=batch, use_cache=False)
                 nll = token_nll(model, hidden[:, start - 1 : -1].flatten(0, 1), batch[:, start:].flatten())
                 if not torch.isfinite(nll).all():
                     raise ExciseError(

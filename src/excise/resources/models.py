@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,19 +65,39 @@ def identity(folder: str | Path, dtype: str) -> Json:
     return {"id": known["id"], "revision": known.get("revision"), "fingerprint": known["fingerprint"], "dtype": dtype}
 
 
+SPREAD = "spread"
+"""Device of a model that is larger than one: all accelerators of the machine first, then main memory, then disk."""
+
+
 def resolve_device(name: str) -> "torch.device":
-    """``auto`` means the first accelerator, or the CPU where there is none.
+    """``auto`` and ``spread`` begin with the first accelerator, or the CPU where there is none.
 
     Raises:
         ExciseError: the device asked for is not there.
     """
     import torch
 
-    if name == "auto":
+    if name in ("auto", SPREAD):
         return torch.accelerator.current_accelerator() or torch.device("cpu")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ExciseError(f"device {name!r} was asked for, but torch sees no CUDA device. Allowed here: auto, cpu.")
+    return device
+
+
+def device_type(name: str) -> str:
+    """What provenance says of a device: numbers of one kind of device are not those of another to the last bit."""
+    return SPREAD if name == SPREAD else resolve_device(name).type
+
+
+def input_device(model: Any) -> "torch.device":
+    """Where token ids are to be put: the device of the embeddings, or that which they are brought to for a pass."""
+    import torch
+
+    embeddings = model.get_input_embeddings()
+    if embeddings.weight.is_meta:
+        return torch.device(embeddings._hf_hook.execution_device)
+    device: torch.device = embeddings.weight.device
     return device
 
 
@@ -86,7 +107,7 @@ def load_model(folder: str | Path, *, dtype: str = "float32", device: str = "aut
     Args:
         folder: a Hugging Face folder with config.json and safetensors.
         dtype: one of ``DTYPES``.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``spread``.
 
     Raises:
         ExciseError: no such model, an unsupported family, or an unknown dtype.
@@ -101,7 +122,12 @@ def load_model(folder: str | Path, *, dtype: str = "float32", device: str = "aut
     architecture(config)
     disable_progress_bar()  # it shows tensors, not seconds; our own bars follow
     model, loading = AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True, output_loading_info=True
+        str(folder),
+        dtype=getattr(torch, dtype),
+        device_map="auto" if device == SPREAD else None,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
     )
     if loading["missing_keys"]:  # transformers only warns, and fills them with random numbers
         missing = sorted(loading["missing_keys"])
@@ -109,7 +135,13 @@ def load_model(folder: str | Path, *, dtype: str = "float32", device: str = "aut
             f"{folder}: the weights lack {len(missing)} tensors of the model ({', '.join(missing[:3])}); "
             "they do not belong to this config.json, or are incomplete"
         )
-    return model.eval().requires_grad_(False).to(resolve_device(device))
+    model.eval().requires_grad_(False)
+    if device != SPREAD:
+        return model.to(resolve_device(device))
+    placed = getattr(model, "hf_device_map", {})  # absent where all of it lies in main memory
+    for place, parts in Counter(map(str, placed.values())).items():
+        logger.info("%d parts of the model on %s", parts, place)
+    return model
 
 
 def load_config(folder: str | Path) -> Any:

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         default="auto",
-        help="auto, cpu, cuda, or spread: over all accelerators, then main memory (default auto)",
+        help="auto, cpu, cuda, mps, or spread: over all accelerators, then main memory (default auto)",
     )
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     parser.add_argument("--output", type=Path, required=True, help="statistics, safetensors")
@@ -54,10 +54,9 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.attribution import Options, measured, module_name
     from excise.attribution.batches import make_batches, read_reference, shard
     from excise.attribution.engine import measure
-    from excise.attribution.placement import SPREAD, load_spread
     from excise.errors import unknown
     from excise.provenance import provenance
-    from excise.resources.models import identity, load_config, load_model, resolve_device
+    from excise.resources.models import device_type, identity, load_config, load_model, resolve_device
 
     method = measured(arguments.method)
     for name, allowed in (("target", TARGETS), ("aggregate", AGGREGATES), ("tokens", TOKENS)):
@@ -70,9 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     excluded = special_tokens(arguments.model) if arguments.tokens == "not-special" else []
     batches = make_batches(samples, arguments.batch_size, excluded)
     part = shard(len(batches), *parse_shard(arguments.shard))
-    spread = arguments.device == SPREAD
-    device = resolve_device("auto" if spread else arguments.device)
-    if device.type == "cuda":
+    if resolve_device(arguments.device).type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True)
     meta = provenance(
@@ -85,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
             "excluded_token_ids": excluded,
             "batch_size": arguments.batch_size,
             "per_sample": arguments.per_sample,
-            "device": SPREAD if spread else device.type,
+            "device": device_type(arguments.device),
             "threads": torch.get_num_threads(),
         },
         packages=method.PACKAGES,
@@ -104,10 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
     logger.info(
         "%s of %d samples, batches %d to %d of %d", arguments.method, len(samples), part.start, part.stop, len(batches)
     )
-    if spread:
-        model = load_spread(arguments.model, dtype=arguments.dtype)
-    else:
-        model = load_model(arguments.model, dtype=arguments.dtype, device=str(device))
+    model = load_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
     options = Options(target=arguments.target, aggregate=arguments.aggregate, recompute=arguments.recompute)
     statistics = measure(model, method, batches, part, options=options, meta=meta, per_sample=arguments.per_sample)
     statistics.write(arguments.output)

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draws", type=int, help="read only the first so many draws of each prompt (default: all)")
     parser.add_argument("--batch-size", type=int, default=64, help="continuations read together (default 64)")
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, spread (default auto)")
     parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
     parser.add_argument("--output", type=Path, required=True, help="fluency, JSONL")
 
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.evaluation.likelihood import check_head
     from excise.progress import Progress
     from excise.provenance import provenance
-    from excise.resources.models import identity, load_model, resolve_device
+    from excise.resources.models import device_type, identity, load_model
 
     if arguments.batch_size < 1:
         raise ExciseError(f"--batch-size {arguments.batch_size}: must be at least 1")
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
             {
                 "draws": arguments.draws,
                 "batch_size": arguments.batch_size,
-                "device": resolve_device(arguments.device).type,
+                "device": device_type(arguments.device),
                 "threads": torch.get_num_threads(),
                 "generations": sha256_file(arguments.generations),
             },

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="do batches I, I+N, ... only (default 0/1: all)")
     parser.add_argument("--merge", type=Path, nargs="+", metavar="SHARD", help="merge all shards instead of generating")
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, spread (default auto)")
     parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
     parser.add_argument("--output", type=Path, required=True, help="generations, JSONL")
 
@@ -106,7 +106,7 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     from excise.progress import Progress
     from excise.provenance import provenance
     from excise.pruning import load_variant
-    from excise.resources.models import identity, load_tokenizer, resolve_device
+    from excise.resources.models import device_type, identity, load_tokenizer
 
     sampling = _sampling(arguments)
     shard, shards = _shard(arguments.shard)
@@ -132,7 +132,7 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
         "prompt_format": "raw text, special tokens as the tokenizer adds them",
         "end_tokens": sorted(end_tokens(model)),
         "batch_size": arguments.batch_size,
-        "device": resolve_device(arguments.device).type,
+        "device": device_type(arguments.device),
         "threads": torch.get_num_threads(),
     }
     meta = provenance(

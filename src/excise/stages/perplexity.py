@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=1, help="windows per forward pass (default 1)")
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, spread (default auto)")
     parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
     parser.add_argument("--output", type=Path, required=True, help="perplexity, JSON")
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.progress import Progress
     from excise.provenance import provenance
     from excise.pruning import load_variant
-    from excise.resources.models import identity, load_config, load_tokenizer, resolve_device
+    from excise.resources.models import device_type, identity, load_config, load_tokenizer
 
     if arguments.protocol not in perplexity.PROTOCOLS:
         raise unknown("protocol", arguments.protocol, perplexity.PROTOCOLS, where="--protocol")
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
                 **size,
                 "separator": separator,
                 "batch_size": arguments.batch_size,
-                "device": resolve_device(arguments.device).type,
+                "device": device_type(arguments.device),
                 "threads": torch.get_num_threads(),
                 "text": sha256_file(arguments.text),
             },
