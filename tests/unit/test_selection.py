@@ -51,6 +51,20 @@ def test_scaled_differential_ignores_the_scale_of_either_corpus():
     torch.testing.assert_close(differential(10 * general, 0.1 * behaviour, kind="scaled"), expected)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_set_differential_with_a_guard_is_the_set_difference(seed):
+    general, behaviour = scores(seed), scores(seed + 100).abs()
+    share, count = 0.3, 6
+    by_general = sorted(range(21), key=lambda i: -abs(float(general.flatten()[i])))
+    by_behaviour = sorted(range(21), key=lambda i: -float(behaviour.flatten()[i]))
+    top_p = set(by_general[: round(share * 21)])
+    for q in range(22):  # the q for which N remain
+        if len(remain := set(by_behaviour[:q]) - top_p) == count:
+            break
+    chosen = lowest(differential(general, behaviour, kind="set"), count, protected=guarded(general, share))
+    assert set(chosen.tolist()) == remain
+
+
 def test_standardised_differential_divides_by_the_standard_error_and_leaves_silent_neurons_at_zero():
     general, behaviour, error = scores(1), scores(2), scores(3).abs()
     general[0, 0] = behaviour[0, 0] = error[0, 0] = 0

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     parser.add_argument("--scores", type=Path, required=True, help="differential or control, safetensors")
     parser.add_argument("--neurons", type=int, required=True, help="how many neurons to select, over all layers")
-    parser.add_argument("--differential", default="plain", help="plain, scaled or standardised (default plain)")
+    parser.add_argument("--differential", default="plain", help="plain, scaled, standardised or set (default plain)")
     parser.add_argument(
         "--guard", type=float, default=0.0, help="protect this top share of absolute general score (default 0)"
     )
