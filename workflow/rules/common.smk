@@ -44,6 +44,8 @@ RESOURCES = config["resources"]
 RUN = f"{config['results']}/{config['experiment']}"
 MODEL = f"{RUN}/{{model}}"
 VARIANT = f"{MODEL}/variants/{{variant}}"
+# Jobs wait for the facts of their model but never run again for them: what they depend on is the model itself.
+FACTS = ancient(f"{MODEL}/model.json")
 
 
 def alternatives(names):
