@@ -1,6 +1,8 @@
 """The whole chain through the real Snakemake."""
 
+import copy
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -180,6 +182,16 @@ def test_editing_a_module_reruns_the_rules_that_use_it_and_only_those(finished):
     jobs = planned(result.stdout)
     assert jobs["attribute"] == PLANNED["attribute"]
     assert not {"respond", "reference_responses", "control", "fetch_model"} & jobs.keys()
+
+
+def test_a_further_number_of_neurons_costs_its_evaluation_and_nothing_else(finished):
+    config = copy.deepcopy(finished.config)
+    config["selections"]["lrp"]["neurons"].append(6)  # more than any before
+    jobs = planned(dataclasses.replace(finished, config=config).snakemake("--dry-run").stdout)
+    once = {"inspect_model", "select", "generate", "score", "perplexity", "fluency", "evaluate"}
+    assert {rule: count for rule, count in jobs.items() if rule in PLANNED.keys() - {"all", "settings"}} == {
+        **dict.fromkeys(once, 1), "summary": 1, "report": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

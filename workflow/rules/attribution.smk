@@ -13,7 +13,7 @@ localrules:
 rule attribute:
     input:
         model=f"{RESOURCES}/models/{{model}}",
-        facts=f"{MODEL}/model.json",
+        facts=FACTS,
         reference=f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
     output:
         f"{MODEL}/statistics/{{method}}/{{corpus}}/seed-{{seed}}/shard-{{shard}}.safetensors",
@@ -62,7 +62,7 @@ rule merge:
 rule average:
     input:
         model=f"{RESOURCES}/models/{{model}}",
-        facts=f"{MODEL}/model.json",
+        facts=FACTS,
         statistics=expand(
             "{path}/seed-{seed}.safetensors",
             path=f"{MODEL}/statistics/{{method}}/{{corpus}}",
@@ -104,7 +104,7 @@ rule differential:
 rule control:
     input:
         model=f"{RESOURCES}/models/{{model}}",
-        facts=f"{MODEL}/model.json",
+        facts=FACTS,
     output:
         f"{MODEL}/scores/{{method}}/draw-{{draw}}.safetensors",
     log:

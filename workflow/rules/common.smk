@@ -44,6 +44,8 @@ RESOURCES = config["resources"]
 RUN = f"{config['results']}/{config['experiment']}"
 MODEL = f"{RUN}/{{model}}"
 VARIANT = f"{MODEL}/variants/{{variant}}"
+# Jobs wait for the facts of their model but never run again for them: what they depend on is the model itself.
+FACTS = ancient(f"{MODEL}/model.json")
 
 # Folders of generations: the section of the configuration that wants them, and the prompts that they continue.
 GENERATED = {

@@ -10,7 +10,7 @@ localrules:
 rule generate:
     input:
         model=f"{RESOURCES}/models/{{model}}",
-        facts=f"{MODEL}/model.json",
+        facts=FACTS,
         selection=selection_of,
         prompts=f"{RUN}/prompts/evaluation.jsonl",
     output:
@@ -66,7 +66,7 @@ rule score:
 rule perplexity:
     input:
         model=f"{RESOURCES}/models/{{model}}",
-        facts=f"{MODEL}/model.json",
+        facts=FACTS,
         selection=selection_of,
         text=f"{RESOURCES}/texts/{config['evaluation']['perplexity']['text']}.jsonl",
     output:
@@ -101,7 +101,7 @@ rule perplexity:
 rule fluency:
     input:
         model=f"{RESOURCES}/models/{{model}}",
-        facts=f"{MODEL}/model.json",
+        facts=FACTS,
         generations=f"{VARIANT}/generations.jsonl",
     output:
         f"{VARIANT}/fluency.jsonl",

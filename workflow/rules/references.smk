@@ -11,7 +11,7 @@ localrules:
 rule respond:
     input:
         model=f"{RESOURCES}/models/{{model}}",
-        facts=f"{MODEL}/model.json",
+        facts=FACTS,
         prompts=f"{RUN}/prompts/attribution.jsonl",
     output:
         f"{MODEL}/responses/seed-{{seed}}/generations{shard_name('responses')}.jsonl",
@@ -44,7 +44,7 @@ rule score_responses:
     input:
         generations=f"{MODEL}/responses/seed-{{seed}}/generations.jsonl",
         model=f"{RESOURCES}/models/{{model}}" if ONSET else [],
-        facts=f"{MODEL}/model.json" if ONSET else [],
+        facts=FACTS if ONSET else [],
     output:
         f"{MODEL}/responses/seed-{{seed}}/scores.jsonl",
     log:
@@ -94,7 +94,7 @@ rule reference_responses:
 rule reference_windows:
     input:
         model=f"{RESOURCES}/models/{{model}}",
-        facts=f"{MODEL}/model.json",
+        facts=FACTS,
         text=lambda w: f"{RESOURCES}/texts/{config['references'][w.corpus]['text']}.jsonl",
     output:
         f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
@@ -120,7 +120,7 @@ rule reference_windows:
 rule reference_file:
     input:
         model=f"{RESOURCES}/models/{{model}}",
-        facts=f"{MODEL}/model.json",
+        facts=FACTS,
         source=lambda w: config["references"][w.corpus]["source"],
     output:
         f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",

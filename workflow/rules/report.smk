@@ -57,7 +57,7 @@ rule report:
     input:
         summary=f"{MODEL}/summary.json",
         settings=f"{RUN}/settings.json",
-        facts=f"{MODEL}/model.json",
+        facts=FACTS,
         evaluations=expand(
             "{path}/variants/{variant}/evaluation.json",
             path=MODEL,

@@ -27,7 +27,7 @@ rule select:
 rule logit_lens:
     input:
         model=f"{RESOURCES}/models/{{model}}",
-        facts=f"{MODEL}/model.json",
+        facts=FACTS,
         neurons=f"{MODEL}/selections/{{variant}}.json",
     output:
         f"{MODEL}/logit-lens/{{variant}}.json",
@@ -51,7 +51,7 @@ rule logit_lens:
 rule export:
     input:
         model=f"{RESOURCES}/models/{{model}}",
-        facts=f"{MODEL}/model.json",
+        facts=FACTS,
         neurons=f"{MODEL}/selections/{{variant}}.json",
         evaluations=[
             f"{MODEL}/variants/{BASELINE}/evaluation.json",
