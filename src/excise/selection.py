@@ -25,9 +25,9 @@ def differential(
         behaviour: mean score over the reference that shows the behaviour, same shape.
         kind: ``plain`` (SparC3, eq. 7); ``scaled``: both divided by their sum of absolute values first, since that sum
             differs between corpora of different form; ``standardised``: plain over its standard error; ``set``: the
-            behaviour's score alone. With a guard of share p and the N first neurons, ``set`` is the set difference of Wei
-            et al. 2024 (arXiv 2402.05162): the top q of the behaviour minus the top p of the general score, with q such
-            that N remain.
+            behaviour's score alone. With a guard of share p and the N first neurons, ``set`` is the set difference of
+            Wei et al. 2024 (arXiv 2402.05162): the top q of the behaviour minus the top p of the general score, with q
+            such that N remain.
         standard_error: standard error of the plain difference, for ``standardised``.
 
     Raises:

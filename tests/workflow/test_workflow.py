@@ -188,7 +188,7 @@ def test_a_further_number_of_neurons_costs_its_evaluation_and_nothing_else(finis
     config = copy.deepcopy(finished.config)
     config["selections"]["lrp"]["neurons"].append(6)  # more than any before
     jobs = planned(dataclasses.replace(finished, config=config).snakemake("--dry-run").stdout)
-    once = {"inspect_model", "select", "generate", "score", "perplexity", "fluency", "evaluate"}
+    once = {"inspect_model", "select", "logit_lens", "generate", "score", "perplexity", "fluency", "evaluate"}
     assert {rule: count for rule, count in jobs.items() if rule in PLANNED.keys() - {"all", "settings"}} == {
         **dict.fromkeys(once, 1), "summary": 1, "report": 1,
     }  # fmt: skip

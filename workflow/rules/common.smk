@@ -33,12 +33,12 @@ with open(
     except ExciseError as error:
         raise WorkflowError(str(error)) from None
 
-# The lists of one selection start alike, so the tokens of its first neurons are looked up once.
-LENSES = {
-    variant.selection: name
-    for name, variant in VARIANTS.items()
-    if config["selections"][variant.selection]["method"] not in CONTROLS
-}
+# The lists of one selection start alike: the tokens of its first 20 neurons are looked up in the shortest that has them.
+LENSES = [
+    f"{selection}-{min((n for n in settings['neurons'] if n >= 20), default=max(settings['neurons']))}"
+    for selection, settings in config["selections"].items()
+    if settings["method"] not in CONTROLS
+]
 
 RESOURCES = config["resources"]
 RUN = f"{config['results']}/{config['experiment']}"

@@ -76,9 +76,7 @@ rule report:
             path=MODEL,
             variant=[BASELINE, *VARIANTS],
         ),
-        lenses=expand(
-            "{path}/logit-lens/{variant}.json", path=MODEL, variant=LENSES.values()
-        ),
+        lenses=expand("{path}/logit-lens/{variant}.json", path=MODEL, variant=LENSES),
     output:
         html=report(
             f"{MODEL}/report.html", category="Results", caption="../report/report.rst"
