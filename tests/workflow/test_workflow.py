@@ -170,9 +170,20 @@ def test_a_failed_rule_is_repaired_and_reruns_alone(make_experiment):
     assert "fetch_model" not in planned(result.stdout)
 
 
-def test_editing_a_module_reruns_the_rules_that_use_it_and_only_those(finished):
-    """The rules carry digests of their modules: a comment in the LRP file concerns attribution by LRP alone."""
-    path = REPOSITORY / "src/excise/attribution/lrp.py"
+@pytest.mark.parametrize(
+    ("file", "reruns", "stays"),
+    [
+        ("src/excise/attribution/lrp.py", "attribute", {"respond", "reference_responses", "control", "fetch_model"}),
+        (
+            "tests/workflow/tiny_scorer.py",
+            "score_responses",
+            {"respond", "reference_windows", "control", "fetch_model"},
+        ),
+    ],
+)
+def test_editing_a_module_reruns_the_rules_that_use_it_and_only_those(finished, file, reruns, stays):
+    """The rules carry digests of their code: a comment in it concerns what it makes, and what follows, alone."""
+    path = REPOSITORY / file
     before = path.read_text()
     try:
         path.write_text(before + "\n# a comment\n")
@@ -180,8 +191,8 @@ def test_editing_a_module_reruns_the_rules_that_use_it_and_only_those(finished):
     finally:
         path.write_text(before)
     jobs = planned(result.stdout)
-    assert jobs["attribute"] == PLANNED["attribute"]
-    assert not {"respond", "reference_responses", "control", "fetch_model"} & jobs.keys()
+    assert jobs[reruns] == PLANNED[reruns]
+    assert not stays & jobs.keys()
 
 
 def test_a_further_number_of_neurons_costs_its_evaluation_and_nothing_else(finished):

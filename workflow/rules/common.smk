@@ -8,11 +8,13 @@ from pathlib import Path
 
 import yaml
 
+from excise.artefacts import sha256_file
 from excise.attribution import module_name as method_module
 from excise.config import BASELINE, CONTROLS, validated, variants
 from excise.digest import digest
 from excise.errors import ExciseError
 from excise.evaluation.scorers import module as scorer_module
+from excise.evaluation.scorers import own_source
 
 
 envvars:
@@ -158,6 +160,14 @@ def targets():
 def scorer_flags(scorer):
     """A scorer and its options."""
     return flags(scorer=scorer, **config["scorers"].get(scorer, {}))
+
+
+def scorer_code(scorer):
+    """Digest of the code that scores, a user's own file included."""
+    own = own_source(scorer)
+    return digest("stages.score", scorer_module(scorer)) + (
+        f"-{sha256_file(own)[:16]}" if own else ""
+    )
 
 
 def scores_of(wildcards):

@@ -55,10 +55,7 @@ rule score:
         **rows_job(mem_mb=2000, seconds=SCORING),
     params:
         scorer=lambda w: scorer_flags(config["evaluation"]["scorers"][int(w.number)]),
-        code=lambda w: digest(
-            "stages.score",
-            scorer_module(config["evaluation"]["scorers"][int(w.number)]),
-        ),
+        code=lambda w: scorer_code(config["evaluation"]["scorers"][int(w.number)]),
     shell:
         "excise score {params.scorer} --generations {input:q} --output {output:q} --log {log:q}"
 

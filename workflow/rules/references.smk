@@ -61,7 +61,7 @@ rule score_responses:
             onset_at=config["evaluation"]["threshold"] if ONSET else None,
             model=input.get("model") or None,
         ),
-        code=digest("stages.score", scorer_module(config["responses"]["scorer"])),
+        code=scorer_code(config["responses"]["scorer"]),
     shell:
         "excise score {params.scorer} {params.onset} --generations {input.generations:q} --output {output:q} --log {log:q}"
 

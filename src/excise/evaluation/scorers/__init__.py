@@ -1,6 +1,7 @@
 """Scorers of continuations. One file a family, found by the first word of the scorer's name."""
 
 import importlib
+import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +73,17 @@ def module(name: str) -> str:
 def column(name: str) -> str:
     """What a scorer reads of a generation: its text, or the ids of the tokens that the model chose."""
     return "completion_ids" if name in FAMILIES["repetition"] else "completion"
+
+
+def own_source(name: str) -> Path | None:
+    """The file of a user's own scorer (``python:MODULE:FUNCTION``); None for others, and where Python finds no file."""
+    if not name.startswith("python:"):
+        return None
+    try:
+        found = importlib.util.find_spec(name.split(":")[1])
+    except ModuleNotFoundError:  # of the package around the module; loading the scorer says so
+        return None
+    return Path(found.origin) if found is not None and found.origin and Path(found.origin).is_file() else None
 
 
 def load(name: str, options: Options) -> Scorer:
