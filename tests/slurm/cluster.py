@@ -20,6 +20,8 @@ import psutil
 
 ETC = Path("/etc/slurm")
 MARK = "# written by tests/slurm/cluster.py"
+PORT = 16817
+"""Of the controller."""
 NODES = {"c1": 0, "c2": 0, "g1": 2, "g2": 2}
 """Nodes and their numbers of fake GPUs."""
 
@@ -27,7 +29,7 @@ SLURM_CONF = """\
 {mark}
 ClusterName=excise
 SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort=16817
+SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
 AuthInfo=socket={root}/munge/socket
@@ -116,6 +118,9 @@ class Cluster:
 
     def start(self) -> None:
         """Write the configuration, start all daemons, wait until the nodes are idle."""
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", PORT)) == 0:
+                raise RuntimeError(f"port {PORT} is taken: do these tests run on this machine already?")
         self.write()
         (self.root / "munge").mkdir(mode=0o755)
         key = self.root / "munge/key"
@@ -158,7 +163,9 @@ class Cluster:
             )
         ETC.mkdir(exist_ok=True)
         (self.root / "state").mkdir()
-        text = SLURM_CONF.format(mark=MARK, host=host, root=self.root, nodes="\n".join(lines), accounting=accounting)
+        text = SLURM_CONF.format(
+            mark=MARK, port=PORT, host=host, root=self.root, nodes="\n".join(lines), accounting=accounting
+        )
         (ETC / "slurm.conf").write_text(text)
         (ETC / "gres.conf").write_text("\n".join(gres) + "\n")
         if self.accounting:
