@@ -1,6 +1,6 @@
 # In:  reference sets
 # Out: statistics/METHOD/CORPUS/seed-S.safetensors (sums that add up), scores/METHOD/CORPUS.safetensors (their means over
-#      the seeds), scores/METHOD/GENERAL-BEHAVIOUR (the differential), scores/METHOD/draw-K (controls)
+#      the seeds), scores/METHOD/differential/GENERAL/BEHAVIOUR, scores/METHOD/draw-K (controls)
 
 SHARDS = config["attribution"]["shards"]
 
@@ -31,7 +31,8 @@ rule attribute:
         settings=flags(
             target=config["attribution"]["target"],
             batch_size=config["attribution"]["batch_size"],
-        ),
+        )
+        + (" --recompute" if config["attribution"]["recompute"] else ""),
         shards=SHARDS,
         code=lambda w: digest("stages.attribute", method_module(w.method)),
     shell:
