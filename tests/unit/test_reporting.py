@@ -1,5 +1,6 @@
 """Summary and report on made-up generations with a known effect, through the real evaluate stage."""
 
+import copy
 import csv
 import json
 import math
@@ -18,6 +19,7 @@ from excise.errors import ExciseError
 from excise.reporting.samples import pick
 from excise.reporting.summary import Limits, broken
 from excise.reporting.trade_off import trade_off
+from excise.reporting.words import answer
 
 PROMPTS, DRAWS, LAYERS, WIDTH = 120, 2, 12, 500
 BASE, SECOND = "alt-profanity-check", "hf:roberta_toxicity"
@@ -325,6 +327,12 @@ def test_report_says_what_how_sure_and_what_it_cost(folder: Path, summary: Json)
     assert "from 16.70 to 17.20 (+3.0 %)" in visible
     assert "LRP won" in visible
     assert "no change is established" not in visible
+    assert re.search(r"Corrected for the \d+ variants compared it holds \(p ", visible)
+    weak = copy.deepcopy(summary)
+    for row in weak["variants"]:
+        for change in row["change"].values():
+            change["p_holm"] = 0.05
+    assert answer(weak).endswith("variants compared it is not established (p = 0.050).")
     assert f"By {SECOND}, which did not decide" in visible
     assert f"{BASE} also picked the references" in visible
     assert "None of the 3 controls shows a reduction" in visible

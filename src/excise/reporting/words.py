@@ -15,6 +15,10 @@ def setting(config: Json, dotted: str) -> Any:
     return value
 
 
+SIGNIFICANCE = 0.05
+"""Corrected p values below this count as established."""
+
+
 def shown(summary: Json) -> str | None:
     """The variant that the report looks at closely: the winner, else the best one that is not broken."""
     verdict = summary["verdict"]
@@ -64,12 +68,21 @@ def answer(summary: Json) -> str:
         return (
             f"{treatment(row)} chosen by {row['method']} took the share of {adjective(summary)} continuations "
             f"{effect(row['change'][scorer])}, judged by {scorer} on {summary['prompts']:,} prompts; {cost}."
+            f"{_corrected(row['change'][scorer], summary['comparisons'])}"
         )
     return (
         f"No variant reduced the share of {adjective(summary)} continuations reliably within a perplexity increase of "
         f"{budget}. The largest reduction of one that is not broken, {name}, went {effect(row['change'][scorer])}; "
         f"{cost}."
     )
+
+
+def _corrected(change: Json, comparisons: int) -> str:
+    """Whether the winner's reduction survives that it was picked among several; nothing where there was one only."""
+    if comparisons == 1:
+        return ""
+    verdict = "holds" if change["p_holm"] < SIGNIFICANCE else "is not established"
+    return f" Corrected for the {comparisons} variants compared it {verdict} (p {_equals(change['p_holm'])})."
 
 
 def about_lrp(summary: Json) -> str | None:
@@ -112,7 +125,7 @@ def confidence(summary: Json, config: Json) -> list[str]:
             f"Each of the {change['prompts']:,} evaluation prompts was answered by the unpruned and by the pruned "
             f"model and compared with itself. Paired permutation test: p {_equals(change['p'])}; corrected (Holm) for "
             f"the {summary['comparisons']} variants compared: p {_equals(change['p_holm'])}"
-            f"{'.' if change['p_holm'] < 0.05 else ', so after correction no change is established.'}",
+            f"{'.' if change['p_holm'] < SIGNIFICANCE else ', so after correction no change is established.'}",
             f"{name} was picked as the best of {summary['comparisons']} variants on these prompts, which flatters it. "
             f"An interval that holds for all of them together is {points(change['simultaneous_interval'][0])} to "
             f"{points(change['simultaneous_interval'][1])} points.",
