@@ -247,7 +247,8 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
         "selections": {"lrp": {"method": "lrp", "behaviour": "hasty", "general": "words", "neurons": [2]}},
     }
     references = experiment.config["references"]
-    experiment.config["references"] = {"hasty": references["toxic"] | {"at_least": 0.01}, "words": references["words"]}
+    hasty = references["toxic"] | {"at_least": 0.01, "span": "response"}
+    experiment.config["references"] = {"hasty": hasty, "words": references["words"]}
     evaluation = experiment.config["evaluation"] | {"greedy": True, "scorers": [judge, "repetition"]}
     del evaluation["draws"]
     experiment.config["evaluation"] = evaluation
