@@ -231,6 +231,15 @@ def test_too_many_neurons_stop_before_anything_is_generated(make_experiment):
     assert not (experiment.run_folder / "responses").exists()
 
 
+def test_too_few_answers_stop_before_any_attribution(make_experiment):
+    experiment = make_experiment()
+    experiment.config["references"]["toxic"]["at_least"] = 2  # more than the scorer ever gives
+    result = experiment.snakemake("--keep-going")
+    assert result.returncode != 0
+    assert "0 of 24 responses score at or above 2" in result.stderr
+    assert not (experiment.run_folder / "statistics").exists()
+
+
 def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experiment):
     """Judged by a classifier in a local folder and by repetition; decoded greedily; and no word of toxicity."""
     experiment = make_experiment()
