@@ -28,7 +28,7 @@ def shown(summary: Json) -> str | None:
 
 def treatment(row: Json) -> str:
     """What was done to the selected neurons: ``Pruning 100 neurons (0.22 % of all)``."""
-    verb = "Pruning" if row["factor"] == 0 else f"Scaling by {row['factor']:g}"
+    verb = {0: "Pruning", -1: "Reversing"}.get(row["factor"], f"Scaling by {row['factor']:g} the output of")
     return f"{verb} {row['neurons']:,} neurons ({percent(row['share_of_neurons'], 2)} of all)"
 
 
