@@ -92,6 +92,22 @@ def of_kind(kind):
     ]
 
 
+def picked_references(wildcards):
+    """The other reference sets that are picked by score: too few answers must come out before any attribution starts."""
+    used = {
+        selection[key]
+        for selection in config["selections"].values()
+        if selection["method"] not in CONTROLS
+        for key in ("behaviour", "general")
+    }
+    return [
+        ancient(f"{RUN}/{wildcards.model}/references/{corpus}/seed-{seed}.jsonl")
+        for corpus in of_kind("responses")
+        for seed in config["seeds"]
+        if corpus in used and (corpus, str(seed)) != (wildcards.corpus, wildcards.seed)
+    ]
+
+
 def text_flags(wildcards):
     """Where a text comes from."""
     text = config["texts"][wildcards.text]
