@@ -179,6 +179,7 @@ def test_files_that_appear_late_are_waited_for_and_nothing_runs_twice(cluster, p
         "rule_attribute_wildcards_tiny_lrp_toxic_0_0",
         "rule_attribute_wildcards_tiny_lrp_toxic_0_1",
         "rule_score_responses_wildcards_tiny_0",
+        "rule_score_responses_wildcards_tiny_1",  # the other seed's answers: enough of them, before any attribution
     ]
     assert {job["state"] for job in ours} == {"COMPLETED"}
     job_logs = "".join(path.read_text() for path in run.folder.glob("logs/slurm/rule_attribute/*/*.log"))
