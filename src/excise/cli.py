@@ -32,6 +32,7 @@ STAGES = (
     "evaluate",
     "apply",
     "summary",
+    "choose",
     "report",
     "show",
 )

@@ -22,20 +22,25 @@ BASELINE = "baseline"
 """Name of the variant in which nothing is pruned."""
 
 
+TUNING = "tuning"
+"""Part of the prompts that competing candidates are judged on; also the prefix of their folders."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """One selection at one number of neurons.
 
     Attributes:
-        name: ``SELECTION-NEURONS``, with ``-drawK`` before the number when a control is drawn several times.
+        name: ``SELECTION-NEURONS``, with ``-drawK`` before the number when a control is drawn several times; without
+            the number for controls that are like a choice.
         selection: key in the configuration's ``selections``.
-        neurons: how many neurons are selected.
+        neurons: how many neurons are selected; None where a choice decides it.
         draw: number of the random draw.
     """
 
     name: str
     selection: str
-    neurons: int
+    neurons: int | None
     draw: int = 0
 
 
@@ -57,25 +62,47 @@ def validated(config: Mapping[str, Any], schema: Json) -> Json:
                     f"config: {section}: greedy gives the same text in every draw; draws {draws} must be 1, or left out"
                 )
             filled[section]["draws"] = 1
+    for selection in filled["selections"].values():
+        if selection["factor"] is None and selection["like"] is None:
+            selection["factor"] = 0
+    for key in ("draws", "max_perplexity_increase"):
+        if filled["tuning"][key] is None:
+            filled["tuning"][key] = filled["evaluation"][key]
     return filled
 
 
-def variants(config: Json) -> dict[str, Variant]:
-    """Every variant of an experiment except the baseline, by name, in the order of the configuration.
+def neuron_lists(config: Json) -> dict[str, Variant]:
+    """Every neuron list that is selected from scores, by name, in the order of the configuration.
 
     Raises:
-        ExciseError: two variants would have the same name.
+        ExciseError: two of them would have the same name.
     """
     found: dict[str, Variant] = {}
     for selection, settings in config["selections"].items():
         for draw in range(settings["draws"]):
             label = f"{selection}-draw{draw}" if settings["draws"] > 1 else selection
-            for neurons in settings["neurons"]:
-                variant = Variant(f"{label}-{neurons}", selection, neurons, draw)
+            for neurons in settings["neurons"] or [None]:
+                variant = Variant(label if neurons is None else f"{label}-{neurons}", selection, neurons, draw)
                 if variant.name in found:
                     raise ExciseError(f"config: selections: two variants are called {variant.name!r}; rename one")
                 found[variant.name] = variant
     return found
+
+
+def choices(config: Json) -> dict[str, list[str]]:
+    """Which neuron lists compete on the tuning prompts, by the name that the best of them gets."""
+    found: dict[str, list[str]] = {}
+    for name, variant in neuron_lists(config).items():
+        choice = config["selections"][variant.selection]["choose"]
+        if choice is not None:
+            found.setdefault(choice, []).append(name)
+    return found
+
+
+def variants(config: Json) -> list[str]:
+    """What is judged on the evaluation prompts, the baseline aside: choices, and all lists that do not compete."""
+    competing = {name: choice for choice, names in choices(config).items() for name in names}
+    return list(dict.fromkeys(competing.get(name, name) for name in neuron_lists(config)))
 
 
 def _resolve(node: Json, schema: Json) -> Json:
@@ -149,18 +176,61 @@ def _check_names(config: Json) -> None:
                     raise unknown("reference set", selection[key], references, where=f"{where}.{key}")
         if selection["method"] != "random" and (selection["draws"] > 1 or selection["like"]):
             raise ExciseError(f"{where}: draws and like belong to method random, not to {selection['method']}")
+        if selection["method"] in CONTROLS and selection["choose"]:
+            raise ExciseError(f"{where}: choose does not belong to a control ({selection['method']}), which never wins")
     text = config["evaluation"]["perplexity"]["text"]
     if text not in texts:
         raise unknown("text", text, texts, where="config: evaluation.perplexity.text")
-    planned = variants(config)
+    _check_tuning(config)
+    planned, chosen = neuron_lists(config), choices(config)
     for name, selection in config["selections"].items():
-        if selection["like"] and selection["like"] not in config["selections"]:
-            raise unknown("selection", selection["like"], config["selections"], where=f"config: selections.{name}.like")
-        if selection["like"]:
-            for neurons in selection["neurons"]:
-                if f"{selection['like']}-{neurons}" not in planned:
-                    raise ExciseError(
-                        f"config: selections.{name}: no variant {selection['like']}-{neurons} to take the layers from"
-                    )
-    if config["export"] is not None and config["export"] not in planned:
-        raise unknown("variant", config["export"], planned, where="config: export")
+        where, like = f"config: selections.{name}", selection["like"]
+        if like is not None and like not in {**config["selections"], **chosen}:
+            raise unknown("selection", like, [*config["selections"], *chosen], where=f"{where}.like")
+        if selection["neurons"] is None and like not in chosen:
+            raise ExciseError(f"{where}: neurons is missing; only a control that is like a choice takes its number")
+        if like in chosen and selection["neurons"] is not None:
+            raise ExciseError(f"{where}: leave neurons out; the control takes as many as {like} will have")
+        for neurons in selection["neurons"] if like and like not in chosen else ():
+            if f"{like}-{neurons}" not in planned:
+                raise ExciseError(f"{where}: no variant {like}-{neurons} to take the layers from")
+    judged = variants(config)
+    if config["export"] is not None and config["export"] not in judged:
+        raise unknown("variant", config["export"], judged, where="config: export")
+
+
+def _check_tuning(config: Json) -> None:
+    """What a choice needs: prompts and a text of its own, and a name that no neuron list has."""
+    chosen, fraction = choices(config), config["prompts"]["tuning_fraction"]
+    if not chosen:
+        if fraction:
+            raise ExciseError(
+                "config: prompts.tuning_fraction: no selection has choose; these prompts would serve nothing"
+            )
+        return
+    where = f"config: selections with choose: {next(iter(chosen))}"
+    for choice in chosen:
+        if choice in neuron_lists(config):
+            raise ExciseError(f"config: choose: {choice!r} is already the name of a variant; take another")
+    if not fraction:
+        raise ExciseError(f"{where}: they need prompts of their own: set prompts.tuning_fraction, for example 0.2")
+    if fraction + config["prompts"]["attribution_fraction"] >= 1:
+        raise ExciseError("config: prompts: attribution_fraction and tuning_fraction leave nothing for the evaluation")
+    protocol, judge = config["tuning"]["perplexity"], config["evaluation"]["perplexity"]
+    if protocol is None:
+        raise ExciseError(f"{where}: set tuning.perplexity: a text, or windows of it, that the evaluation does not use")
+    if protocol["text"] not in config["texts"]:
+        raise unknown("text", protocol["text"], config["texts"], where="config: tuning.perplexity.text")
+    (start, end), (first, last) = _token_range(protocol), _token_range(judge)
+    if protocol["text"] == judge["text"] and start < last and first < end:
+        raise ExciseError(
+            f"config: tuning.perplexity: tokens {start} to {end} of {protocol['text']}, and the evaluation reads "
+            f"{first} to {last}: what is chosen on them cannot be judged on them. Take another text, or skip windows."
+        )
+
+
+def _token_range(protocol: Json) -> tuple[float, float]:
+    """First token that a perplexity protocol reads, and the one after its last."""
+    step = protocol["seqlen"] if protocol["protocol"] == "windows" else protocol["stride"]
+    start, count = protocol["skip"] * step, protocol["windows"]
+    return start, float("inf") if count is None else start + (count - 1) * step + protocol["seqlen"]

@@ -5,7 +5,7 @@ import copy
 import pytest
 import yaml
 
-from excise.config import validated, variants
+from excise.config import choices, neuron_lists, validated, variants
 from excise.errors import ExciseError
 from tests.conftest import REPOSITORY
 
@@ -78,8 +78,72 @@ def test_variants_are_named_after_selection_draw_and_number():
         | {"export": "a-5"},
         SCHEMA,
     )
-    assert list(variants(config)) == ["a-3", "a-5", "r-draw0-5", "r-draw1-5"]
-    assert variants(config)["r-draw1-5"].draw == 1
+    assert variants(config) == list(neuron_lists(config)) == ["a-3", "a-5", "r-draw0-5", "r-draw1-5"]
+    assert neuron_lists(config)["r-draw1-5"].draw == 1
+
+
+CHOICE = copy.deepcopy(DEMO) | {
+    "selections": {
+        "a": {"method": "lrp", "neurons": [3, 5], "choose": "best"},
+        "w": {"method": "wanda", "neurons": [3]},
+        "b": {"method": "lrp", "neurons": [2], "factor": -1, "choose": "best"},
+        "r": {"method": "random", "like": "best", "draws": 2},
+    },
+    "tuning": {"perplexity": {"text": "wikipedia", "seqlen": 512, "windows": 12, "skip": 12}},
+    "export": "best",
+}
+CHOICE["prompts"]["tuning_fraction"] = 0.2
+
+
+def test_what_competes_is_not_judged_but_the_choice_is():
+    config = validated(CHOICE, SCHEMA)
+    assert choices(config) == {"best": ["a-3", "a-5", "b-2"]}
+    assert variants(config) == ["best", "w-3", "r-draw0", "r-draw1"]
+    assert neuron_lists(config)["r-draw1"].neurons is None
+    assert config["tuning"]["draws"] == config["evaluation"]["draws"]
+    assert config["tuning"]["max_perplexity_increase"] == 0.05
+    assert config["tuning"]["perplexity"]["protocol"] == "windows"
+    assert config["selections"]["r"]["factor"] is None
+    assert config["selections"]["w"]["factor"] == 0
+    assert validated(config, SCHEMA) == config
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("prompts", "tuning_fraction"), 0, "set prompts.tuning_fraction"),
+        (("prompts", "tuning_fraction"), 0.5, "leave nothing for the evaluation"),
+        (("tuning", "perplexity"), None, "set tuning.perplexity"),
+        (("tuning", "perplexity", "text"), "c5", "tuning.perplexity.text: unknown text 'c5'"),
+        (("tuning", "perplexity", "skip"), 11, "tokens 5632 to 11776 of wikipedia, and the evaluation reads 0 to 6144"),
+        (("tuning", "perplexity", "windows"), None, None),
+        (("tuning", "perplexity"), {"text": "wikipedia", "protocol": "sliding", "stride": 8}, "tokens 0 to inf"),
+        (("tuning", "perplexity"), {"text": "c4"}, None),
+        (("selections", "r", "neurons"), [3], "takes as many as best will have"),
+        (("selections", "w", "neurons"), None, "selections.w: neurons is missing"),
+        (("selections", "w", "choose"), "a-3", "choose: 'a-3' is already the name of a variant"),
+        (("selections", "r", "choose"), "best", "choose does not belong to a control (random)"),
+        (("selections", "r", "like"), "bset", "Did you mean 'best'"),
+        (("export",), "a-3", "unknown variant 'a-3'"),
+    ],
+)
+def test_a_choice_has_prompts_and_a_text_of_its_own(path, value, message):
+    config = copy.deepcopy(CHOICE)
+    node = config
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    if message is None:
+        validated(config, SCHEMA)
+    else:
+        with pytest.raises(ExciseError) as error:
+            validated(config, SCHEMA)
+        assert message in str(error.value)
+
+
+def test_tuning_prompts_need_a_choice():
+    with pytest.raises(ExciseError, match="no selection has choose"):
+        validated(changed("prompts", "tuning_fraction", value=0.1), SCHEMA)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,8 @@ def test_plans_by_hand() -> None:
         Window(6, 11, 10),
     ]
     assert plan(11, "sliding", seqlen=6, stride=2, windows=2) == [Window(0, 6, 1), Window(2, 8, 6)]
+    assert plan(11, "sliding", seqlen=6, stride=2, windows=2, skip=1) == [Window(2, 8, 6), Window(4, 10, 8)]
+    assert plan(11, "windows", seqlen=4, stride=9, windows=None, skip=1) == [Window(4, 8, 5)]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,14 @@ def test_plans_by_hand() -> None:
         (15, "windows", {}, "15 tokens, less than one window of 16"),
         (15, "sliding", {}, "15 tokens, less than one window of 16"),
         (40, "windows", {"windows": 3}, "2 windows of 16, fewer than the 3"),
+        (
+            40,
+            "windows",
+            {"windows": 2, "skip": 1},
+            r"2 windows of 16, fewer than the 3 asked for \(1 of them skipped\)",
+        ),
+        (40, "windows", {"skip": 2}, "fewer than the 3"),
+        (40, "windows", {"skip": -1}, "--skip -1"),
         (40, "windows", {"windows": 0}, "--windows 0"),
         (40, "windows", {"seqlen": 1}, "--seqlen 1"),
         (40, "sliding", {"stride": 0}, "--stride 0"),
@@ -117,6 +127,7 @@ def test_names_say_everything_that_numbers_depend_on() -> None:
     assert protocol_name("windows", seqlen=512, stride=512, windows=12) == "windows-512x12"
     assert protocol_name("sliding", seqlen=2048, stride=512, windows=None) == "sliding-2048-512"
     assert protocol_name("sliding", seqlen=2048, stride=512, windows=3) == "sliding-2048-512x3"
+    assert protocol_name("windows", seqlen=512, stride=512, windows=12, skip=24) == "windows-512x12-skip-24"
 
 
 def test_windows_keep_empty_documents_and_sliding_drops_them() -> None:

@@ -223,6 +223,26 @@ def test_the_split_stage_writes_both_parts_twice_alike(tmp_path, excise):
     assert meta["label"] == "made up"
     assert meta["counts"]["attribution"] == len(rows) == sum(meta["counts"]["by_category"].values())
     assert meta["counts"]["near_duplicates"]["groups"] > 0
+    parts = [
+        "--attribution",
+        tmp_path / "a.jsonl",
+        "--evaluation",
+        tmp_path / "e.jsonl",
+        "--tuning",
+        tmp_path / "t.jsonl",
+    ]
+    common = ["split-prompts", "--prompts", tmp_path / "p.jsonl", "--fraction", 0.4, "--seed", 5, *parts]
+    excise(*common, "--tuning-fraction", 0.2)
+    found = {name: read_jsonl(tmp_path / f"{name}.jsonl")[1] for name in "ate"}
+    assert found["a"] == rows  # the tuning part is taken from what would judge
+    texts = [row["text"] for part in found.values() for row in part]
+    assert sorted(texts) == sorted(row["text"] for row in many_prompts())
+    assert abs(len(found["t"]) - 0.2 * len(texts)) <= 2
+    ends = [len(found["a"]), len(found["a"]) + len(found["t"])]
+    for part in naive_components(texts):
+        assert not any(min(part) < end <= max(part) for end in ends)
+    assert "none are left" in excise(*common, "--tuning-fraction", 0.6, fails=True)
+    assert "give both or neither" in excise(*common, fails=True)
     duplicate = tmp_path / "twice.jsonl"
     write_jsonl(duplicate, {}, rows_of(["a", "a"]))
     assert "occurs more than once" in excise(

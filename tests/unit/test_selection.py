@@ -135,6 +135,27 @@ def test_select_writes_ranked_neurons_and_the_overlap_between_seeds(excise, tmp_
     assert written["stability"]["jaccard_between_seeds"] == [jaccard(set(expected), set(second_seed))]
 
 
+def test_a_control_like_a_list_takes_its_layers_number_and_factor(excise, tmp_path, differential_file):
+    like, output = tmp_path / "like.json", tmp_path / "random.json"
+    excise("select", "--scores", differential_file, "--neurons", 4, "--factor", -1, "--output", like)
+    write_tensors(
+        tmp_path / "control.safetensors",
+        {"method": "random", "model": {"id": "m", "fingerprint": "f"}, "settings": {}},
+        {"difference": scores(5)},
+    )
+    control = ["select", "--scores", tmp_path / "control.safetensors"]
+    excise(*control, "--like", like, "--output", output)
+    model, drawn = (json.loads(path.read_text()) for path in (like, output))
+    assert drawn["factor"] == model["factor"] == -1
+    assert sorted(row["layer"] for row in drawn["neurons"]) == sorted(row["layer"] for row in model["neurons"])
+    excise(*control, "--like", like, "--factor", 0.5, "--output", output)
+    assert json.loads(output.read_text())["factor"] == 0.5
+    assert "lists 4 neurons, --neurons asks for 3" in excise(
+        *control, "--like", like, "--neurons", 3, "--output", output, fails=True
+    )
+    assert "--neurons is missing" in excise(*control, "--output", output, fails=True)
+
+
 def test_select_refuses_more_neurons_than_serve_the_behaviour(excise, tmp_path, differential_file):
     message = excise(
         "select", "--scores", differential_file, "--neurons", 21, "--output", tmp_path / "v.json", fails=True

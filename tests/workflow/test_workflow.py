@@ -62,8 +62,11 @@ def test_the_demo_and_every_experiment_can_be_planned(tmp_path):
         assert result.returncode == 0, (path, result.stderr[-3000:])
         jobs = planned(result.stdout)
         config = yaml.safe_load(path.read_text())
-        variants = 1 + sum(len(s["neurons"]) * s.get("draws", 1) for s in config["selections"].values())
-        assert jobs["evaluate"] == variants * len(config["models"]), path
+        sizes = {n: len(s.get("neurons", "?")) * s.get("draws", 1) for n, s in config["selections"].items()}
+        chosen = {s["choose"] for s in config["selections"].values() if "choose" in s}
+        competing = sum(sizes[name] for name, s in config["selections"].items() if "choose" in s)
+        judged = 1 + sum(sizes.values()) - competing + len(chosen)
+        assert jobs["evaluate"] == (judged + competing + bool(chosen)) * len(config["models"]), path
 
 
 def test_the_chain_ends_with_a_summary_a_report_and_an_exported_model(finished):

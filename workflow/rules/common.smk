@@ -10,7 +10,15 @@ import yaml
 
 from excise.artefacts import sha256_file
 from excise.attribution import module_name as method_module
-from excise.config import BASELINE, CONTROLS, validated, variants
+from excise.config import (
+    BASELINE,
+    CONTROLS,
+    TUNING,
+    choices,
+    neuron_lists,
+    validated,
+    variants,
+)
 from excise.digest import digest
 from excise.errors import ExciseError
 from excise.evaluation.scorers import module as scorer_module
@@ -31,7 +39,11 @@ with open(
 ) as schema:
     try:
         config = validated(config, yaml.safe_load(schema))
-        VARIANTS = variants(config)
+        LISTS, CHOICES, VARIANTS = (
+            neuron_lists(config),
+            choices(config),
+            variants(config),
+        )
     except ExciseError as error:
         raise WorkflowError(str(error)) from None
 
@@ -39,8 +51,8 @@ with open(
 LENSES = [
     f"{selection}-{min((n for n in settings['neurons'] if n >= 20), default=max(settings['neurons']))}"
     for selection, settings in config["selections"].items()
-    if settings["method"] not in CONTROLS
-]
+    if settings["method"] not in CONTROLS and settings["choose"] is None
+] + list(CHOICES)
 
 RESOURCES = config["resources"]
 RUN = f"{config['results']}/{config['experiment']}"
@@ -49,13 +61,29 @@ VARIANT = f"{MODEL}/variants/{{variant}}"
 # Jobs wait for the facts of their model but never run again for them: what they depend on is the model itself.
 FACTS = ancient(f"{MODEL}/model.json")
 
+# What competes on the tuning prompts goes through the rules that judge variants, as tuning/VARIANT.
+COMPETING = [
+    f"{TUNING}/{name}"
+    for name in ([BASELINE] if CHOICES else []) + sum(CHOICES.values(), [])
+]
+JUDGED = [BASELINE, *VARIANTS, *COMPETING]
+# The sections of the configuration that say how text is generated.
+SECTIONS = {
+    "responses": config["responses"],
+    "evaluation": config["evaluation"],
+    TUNING: config["evaluation"] | config["tuning"],
+}
+
+
+def part_of(variant):
+    """The prompts that a variant is judged on, and the section of the configuration that says how."""
+    return TUNING if variant.startswith(f"{TUNING}/") else "evaluation"
+
+
 # Folders of generations: the section of the configuration that wants them, and the prompts that they continue.
 GENERATED = {
     f"responses/seed-{seed}": ("responses", "attribution") for seed in config["seeds"]
-} | {
-    f"variants/{variant}": ("evaluation", "evaluation")
-    for variant in [BASELINE, *VARIANTS]
-}
+} | {f"variants/{variant}": (part_of(variant),) * 2 for variant in JUDGED}
 
 
 def alternatives(names):
@@ -71,7 +99,8 @@ wildcard_constraints:
     corpus=alternatives(config["references"]),
     seed=alternatives(config["seeds"]),
     shard="[0-9]+",
-    variant=alternatives([BASELINE, *VARIANTS]),
+    variant=alternatives(JUDGED),
+    choice=alternatives(CHOICES),
 
 
 def flags(**options):
@@ -155,7 +184,7 @@ def model_flags(wildcards):
 
 def sampling_flags(section):
     """How a section of the configuration wants text to be generated."""
-    settings = config[section]
+    settings = SECTIONS[section]
     drawn = () if settings["greedy"] else ("draws", "temperature", "top_p")
     keys = (*drawn, "max_new_tokens", "batch_size")
     return ("--greedy " if settings["greedy"] else "") + flags(
@@ -188,7 +217,7 @@ def scorer_code(scorer):
 
 def scores_of(wildcards):
     """The differential or control that a variant is selected from."""
-    variant = VARIANTS[wildcards.variant]
+    variant = LISTS[wildcards.variant]
     selection = config["selections"][variant.selection]
     folder = f"{RUN}/{wildcards.model}/scores/{selection['method']}"
     if selection["method"] in CONTROLS:
@@ -198,18 +227,17 @@ def scores_of(wildcards):
 
 def likeness_of(wildcards):
     """The neuron list whose layers a control copies, if any."""
-    variant = VARIANTS[wildcards.variant]
+    variant = LISTS[wildcards.variant]
     like = config["selections"][variant.selection]["like"]
-    return (
-        []
-        if like is None
-        else f"{RUN}/{wildcards.model}/selections/{like}-{variant.neurons}.json"
-    )
+    if like is None:
+        return []
+    name = like if like in CHOICES else f"{like}-{variant.neurons}"
+    return f"{RUN}/{wildcards.model}/selections/{name}.json"
 
 
 def selection_flags(wildcards):
     """How a variant is selected."""
-    variant = VARIANTS[wildcards.variant]
+    variant = LISTS[wildcards.variant]
     selection = config["selections"][variant.selection]
     keys = ("differential", "guard", "factor")
     return flags(
@@ -221,10 +249,29 @@ def selection_flags(wildcards):
 
 def selection_of(wildcards):
     """The neuron list of a variant; none for the baseline."""
-    return (
-        []
-        if wildcards.variant == BASELINE
-        else f"{RUN}/{wildcards.model}/selections/{wildcards.variant}.json"
+    name = wildcards.variant.removeprefix(f"{TUNING}/")
+    return [] if name == BASELINE else f"{RUN}/{wildcards.model}/selections/{name}.json"
+
+
+def scores_files(wildcards):
+    """The scores of a variant: of all scorers, of what competes those of the first."""
+    scorers = (
+        1
+        if part_of(wildcards.variant) == TUNING
+        else len(config["evaluation"]["scorers"])
+    )
+    folder = f"{RUN}/{wildcards.model}/variants/{wildcards.variant}"
+    return [f"{folder}/scores-{number}.jsonl" for number in range(scorers)]
+
+
+def comparison_flags(section):
+    """How a section of the configuration wants variants to be compared."""
+    settings = SECTIONS[section]
+    return flags(
+        seed=config["seed"],
+        resamples=settings["resamples"],
+        max_perplexity_increase=settings["max_perplexity_increase"],
+        broken_perplexity_increase=settings["broken_perplexity_increase"],
     )
 
 
@@ -244,5 +291,5 @@ def shards_of(wildcards):
     section, _ = GENERATED[wildcards.folder]
     return [
         f"{RUN}/{wildcards.model}/{wildcards.folder}/generations-shard-{shard}.jsonl"
-        for shard in range(config[section]["shards"])
+        for shard in range(SECTIONS[section]["shards"])
     ]

@@ -1,5 +1,6 @@
 # In:  evaluation prompts, perplexity text, neuron lists
-# Out: variants/VARIANT/: generations and their scores, perplexity, fluency, and evaluation.json, which sums them up
+# Out: variants/VARIANT/: generations and their scores, perplexity, fluency, and evaluation.json, which sums them up;
+#      the same in variants/tuning/VARIANT/ for what competes, on the tuning prompts
 # A variant is the model and a neuron list, applied in memory; no copy of the model is written.
 
 
@@ -12,7 +13,7 @@ rule generate:
         model=f"{RESOURCES}/models/{{model}}",
         facts=FACTS,
         selection=selection_of,
-        prompts=f"{RUN}/prompts/evaluation.jsonl",
+        prompts=lambda w: f"{RUN}/prompts/{part_of(w.variant)}.jsonl",
     output:
         f"{VARIANT}/generations{shard_name('evaluation')}.jsonl",
     log:
@@ -29,7 +30,7 @@ rule generate:
         selection=lambda wildcards, input: flags(
             selection=input.get("selection") or None
         ),
-        sampling=sampling_flags("evaluation"),
+        sampling=lambda w: sampling_flags(part_of(w.variant)),
         shard=shard_flags("evaluation"),
         seed=config["seed"],
         code=digest("stages.generate"),
@@ -65,7 +66,7 @@ rule perplexity:
         model=f"{RESOURCES}/models/{{model}}",
         facts=FACTS,
         selection=selection_of,
-        text=f"{RESOURCES}/texts/{config['evaluation']['perplexity']['text']}.jsonl",
+        text=lambda w: f"{RESOURCES}/texts/{SECTIONS[part_of(w.variant)]['perplexity']['text']}.jsonl",
     output:
         f"{VARIANT}/perplexity.json",
     log:
@@ -82,10 +83,10 @@ rule perplexity:
         selection=lambda wildcards, input: flags(
             selection=input.get("selection") or None
         ),
-        protocol=flags(
+        protocol=lambda w: flags(
             **{
                 k: v
-                for k, v in config["evaluation"]["perplexity"].items()
+                for k, v in SECTIONS[part_of(w.variant)]["perplexity"].items()
                 if k != "text"
             }
         ),
@@ -123,11 +124,7 @@ rule fluency:
 rule evaluate:
     input:
         generations=f"{VARIANT}/generations.jsonl",
-        scores=expand(
-            "{path}/scores-{n}.jsonl",
-            path=VARIANT,
-            n=range(len(config["evaluation"]["scorers"])),
-        ),
+        scores=scores_files,
         perplexity=f"{VARIANT}/perplexity.json",
         fluency=f"{VARIANT}/fluency.jsonl",
     output:
@@ -137,9 +134,10 @@ rule evaluate:
     conda:
         "../../envs/excise.yaml"
     params:
+        name=lambda w: w.variant.removeprefix(f"{TUNING}/"),
         rule=flags(threshold=config["evaluation"]["threshold"], **config["behaviour"]),
         code=digest("stages.evaluate"),
     shell:
-        "excise evaluate --variant {wildcards.variant:q} --generations {input.generations:q} "
+        "excise evaluate --variant {params.name:q} --generations {input.generations:q} "
         "--scores {input.scores:q} --perplexity {input.perplexity:q} --fluency {input.fluency:q} "
         "{params.rule} --output {output:q} --log {log:q}"

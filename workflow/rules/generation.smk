@@ -14,7 +14,7 @@ rule merge_generations:
         folder=alternatives(
             folder
             for folder, (section, _) in GENERATED.items()
-            if config[section]["shards"] > 1
+            if SECTIONS[section]["shards"] > 1
         ),
     conda:
         "../../envs/excise.yaml"

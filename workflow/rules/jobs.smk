@@ -167,13 +167,16 @@ def shard_tokens(wildcards, input):
 
 def generated(section):
     """Tokens at once, and tokens in all, of generation as a section of the configuration wants it."""
-    settings = config[section]
+    settings = SECTIONS[section]
     length = PROMPT + settings["max_new_tokens"]
 
     def tokens(wildcards, input):
         if "prompts" not in input.keys():
             return rows(input.generations) * length
-        return rows(input.prompts) * length * settings["draws"] / settings["shards"]
+        draws = SECTIONS[
+            part_of(wildcards.variant) if section == "evaluation" else section
+        ]["draws"]
+        return rows(input.prompts) * length * draws / settings["shards"]
 
     return {
         "at_once": lambda wildcards: settings["batch_size"] * length,
@@ -183,7 +186,7 @@ def generated(section):
 
 def perplexity_tokens(wildcards, input):
     """Tokens of the perplexity text: its windows, or all of it at three bytes a token."""
-    protocol = config["evaluation"]["perplexity"]
+    protocol = SECTIONS[part_of(wildcards.variant)]["perplexity"]
     if protocol["windows"] is not None:
         return protocol["windows"] * protocol["seqlen"]
     overlap = (
@@ -196,5 +199,5 @@ def perplexity_tokens(wildcards, input):
 
 def window_tokens(wildcards):
     """Tokens of one batch of perplexity windows."""
-    protocol = config["evaluation"]["perplexity"]
+    protocol = SECTIONS[part_of(wildcards.variant)]["perplexity"]
     return protocol["batch_size"] * protocol["seqlen"]

@@ -39,14 +39,7 @@ rule summary:
     conda:
         "../../envs/excise.yaml"
     params:
-        options=flags(
-            seed=config["seed"],
-            resamples=config["evaluation"]["resamples"],
-            max_perplexity_increase=config["evaluation"]["max_perplexity_increase"],
-            broken_perplexity_increase=config["evaluation"][
-                "broken_perplexity_increase"
-            ],
-        ),
+        options=comparison_flags("evaluation"),
         code=digest("stages.summary"),
     shell:
         "excise summary --baseline {input.baseline:q} --evaluations {input.evaluations:q} "

@@ -67,6 +67,7 @@ rule split_prompts:
     input:
         f"{RUN}/prompts/all.jsonl",
     output:
+        **({TUNING: f"{RUN}/prompts/{TUNING}.jsonl"} if CHOICES else {}),
         attribution=f"{RUN}/prompts/attribution.jsonl",
         evaluation=f"{RUN}/prompts/evaluation.jsonl",
     log:
@@ -76,6 +77,8 @@ rule split_prompts:
     params:
         split=flags(
             fraction=config["prompts"]["attribution_fraction"],
+            tuning_fraction=config["prompts"]["tuning_fraction"] or None,
+            tuning=f"{RUN}/prompts/{TUNING}.jsonl" if CHOICES else None,
             seed=config["seed"],
             limit=config["prompts"]["limit"],
         ),
@@ -96,7 +99,7 @@ rule inspect_model:
     conda:
         "../../envs/excise.yaml"
     params:
-        neurons=max(variant.neurons for variant in VARIANTS.values()),
+        neurons=max(one.neurons for one in LISTS.values() if one.neurons),
         code=digest("stages.inspect"),
     shell:
         "excise inspect --model {input.model:q} --need-neurons {params.neurons} --output {output:q} --log {log:q}"

@@ -1,9 +1,11 @@
 # In:  differentials and controls
-# Out: selections/VARIANT.json (the neuron lists), logit-lens/VARIANT.json (their tokens), export/VARIANT (one pruned model as a Hugging Face folder)
+# Out: selections/VARIANT.json (the neuron lists), tuning/CHOICE (how those that compete compare), logit-lens/VARIANT.json (their tokens), export/VARIANT (one pruned model as a Hugging Face folder)
 
 
 localrules:
     select,
+    compare,
+    choose,
 
 
 rule select:
@@ -14,6 +16,8 @@ rule select:
         f"{MODEL}/selections/{{variant}}.json",
     log:
         f"{MODEL}/logs/select/{{variant}}.log",
+    wildcard_constraints:
+        variant=alternatives(LISTS),
     conda:
         "../../envs/excise.yaml"
     params:
@@ -22,6 +26,50 @@ rule select:
         code=digest("stages.select"),
     shell:
         "excise select --scores {input.scores:q} {params.choice} {params.like} --output {output:q} --log {log:q}"
+
+
+rule compare:
+    input:
+        baseline=f"{MODEL}/variants/{TUNING}/{BASELINE}/evaluation.json",
+        evaluations=lambda w: [
+            f"{RUN}/{w.model}/variants/{TUNING}/{name}/evaluation.json"
+            for name in CHOICES[w.choice]
+        ],
+        selections=lambda w: [
+            f"{RUN}/{w.model}/selections/{name}.json" for name in CHOICES[w.choice]
+        ],
+    output:
+        csv=f"{MODEL}/{TUNING}/{{choice}}.csv",
+        json=f"{MODEL}/{TUNING}/{{choice}}.json",
+    log:
+        f"{MODEL}/logs/compare/{{choice}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    params:
+        options=comparison_flags(TUNING),
+        code=digest("stages.summary"),
+    shell:
+        "excise summary --baseline {input.baseline:q} --evaluations {input.evaluations:q} "
+        "--selections {input.selections:q} {params.options} --csv {output.csv:q} --json {output.json:q} --log {log:q}"
+
+
+rule choose:
+    input:
+        comparison=f"{MODEL}/{TUNING}/{{choice}}.json",
+        selections=lambda w: [
+            f"{RUN}/{w.model}/selections/{name}.json" for name in CHOICES[w.choice]
+        ],
+    output:
+        f"{MODEL}/selections/{{choice}}.json",
+    log:
+        f"{MODEL}/logs/choose/{{choice}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    params:
+        code=digest("stages.choose"),
+    shell:
+        "excise choose --summary {input.comparison:q} --selections {input.selections:q} --name {wildcards.choice:q} "
+        "--output {output:q} --log {log:q}"
 
 
 rule logit_lens:

@@ -38,10 +38,10 @@ class Loss(NamedTuple):
     tokens: int
 
 
-def protocol_name(protocol: str, *, seqlen: int, stride: int, windows: int | None) -> str:
-    """For example ``windows-2048`` (whole text), ``windows-512x12`` (its first 12 windows), ``sliding-2048-512``."""
+def protocol_name(protocol: str, *, seqlen: int, stride: int, windows: int | None, skip: int = 0) -> str:
+    """``windows-2048`` (whole text), ``windows-512x12-skip-24`` (12 windows after 24 others), ``sliding-2048-512``."""
     name = f"windows-{seqlen}" if protocol == "windows" else f"sliding-{seqlen}-{stride}"
-    return name if windows is None else f"{name}x{windows}"
+    return (name if windows is None else f"{name}x{windows}") + (f"-skip-{skip}" if skip else "")
 
 
 def join(documents: Sequence[str], separator: str, *, protocol: str) -> str:
@@ -49,7 +49,7 @@ def join(documents: Sequence[str], separator: str, *, protocol: str) -> str:
     return separator.join(text for text in documents if protocol == "windows" or text.strip())
 
 
-def plan(tokens: int, protocol: str, *, seqlen: int, stride: int, windows: int | None) -> list[Window]:
+def plan(tokens: int, protocol: str, *, seqlen: int, stride: int, windows: int | None, skip: int = 0) -> list[Window]:
     """The windows of a text.
 
     Args:
@@ -58,6 +58,7 @@ def plan(tokens: int, protocol: str, *, seqlen: int, stride: int, windows: int |
         seqlen: tokens that a window holds.
         stride: step of the sliding protocol.
         windows: use only the first so many; None uses all.
+        skip: leave out so many before them.
 
     Raises:
         ExciseError: the text is shorter than asked for, or a number is out of range.
@@ -66,6 +67,8 @@ def plan(tokens: int, protocol: str, *, seqlen: int, stride: int, windows: int |
         raise ExciseError(f"--seqlen {seqlen}: must be at least 2, the first token of a window is not predicted")
     if windows is not None and windows < 1:
         raise ExciseError(f"--windows {windows}: must be at least 1")
+    if skip < 0:
+        raise ExciseError(f"--skip {skip}: must not be negative")
     if protocol == "windows":
         found = [Window(begin, begin + seqlen, begin + 1) for begin in range(0, tokens - seqlen + 1, seqlen)]
     else:
@@ -80,11 +83,12 @@ def plan(tokens: int, protocol: str, *, seqlen: int, stride: int, windows: int |
                 break
     if tokens < seqlen:
         raise ExciseError(f"the text has {tokens} tokens, less than one window of {seqlen}; use a smaller --seqlen")
-    if windows is not None and len(found) < windows:
+    if len(found) < skip + (windows or 1):
         raise ExciseError(
-            f"the text has {tokens} tokens: {len(found)} windows of {seqlen}, fewer than the {windows} asked for"
+            f"the text has {tokens} tokens: {len(found)} windows of {seqlen}, fewer than the {skip + (windows or 1)} "
+            "asked for" + (f" ({skip} of them skipped)" if skip else "")
         )
-    return found[:windows]
+    return found[skip:][:windows]
 
 
 def loss(

@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", default="windows", help="windows or sliding (default windows)")
     parser.add_argument("--seqlen", type=int, default=2048, help="tokens per window (default 2048)")
     parser.add_argument("--windows", type=int, help="use the first so many windows (default: all)")
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first so many windows (default 0)")
     parser.add_argument("--stride", type=int, default=512, help="step of the sliding protocol (default 512)")
     parser.add_argument(
         "--separator", default=r"\n\n", help=r"between documents; \n is a line break (default \n\n; C4 and PTB use ' ')"
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     separator = arguments.separator.replace("\\n", "\n").replace("\\t", "\t")
     text = perplexity.join([row["text"] for row in documents], separator, protocol=arguments.protocol)
     ids = torch.tensor(load_tokenizer(arguments.model)(text, verbose=False)["input_ids"])
-    size = {"seqlen": arguments.seqlen, "stride": arguments.stride, "windows": arguments.windows}
+    size = {name: getattr(arguments, name) for name in ("seqlen", "stride", "windows", "skip")}
     windows = perplexity.plan(len(ids), arguments.protocol, **size)
 
     model, selection = load_variant(

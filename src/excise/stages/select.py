@@ -15,12 +15,18 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     parser.add_argument("--scores", type=Path, required=True, help="differential or control, safetensors")
-    parser.add_argument("--neurons", type=int, required=True, help="how many neurons to select, over all layers")
+    parser.add_argument(
+        "--neurons",
+        type=int,
+        help="how many neurons to select, over all layers (default, with --like: as many as it has)",
+    )
     parser.add_argument("--differential", default="plain", help="plain, scaled, standardised or set (default plain)")
     parser.add_argument(
         "--guard", type=float, default=0.0, help="protect this top share of absolute general score (default 0)"
     )
-    parser.add_argument("--factor", type=float, default=0.0, help="what a selected neuron is scaled by (default 0)")
+    parser.add_argument(
+        "--factor", type=float, help="what a selected neuron is scaled by (default 0, with --like: what it says)"
+    )
     parser.add_argument("--like", type=Path, help="controls: take as many from each layer as this neuron list does")
     parser.add_argument("--name", help="what to call the selection in tables (default: the method)")
     parser.add_argument("--output", type=Path, required=True, help="neuron list, JSON")
@@ -36,8 +42,13 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.provenance import provenance
     from excise.pruning import read_selection
 
-    if arguments.neurons < 1:
-        raise ExciseError(f"--neurons {arguments.neurons}: must be at least 1")
+    like = read_selection(arguments.like) if arguments.like else None
+    if arguments.neurons is None and like is None:
+        raise ExciseError("--neurons is missing: how many neurons to select")
+    count = len(like["neurons"]) if arguments.neurons is None and like else arguments.neurons
+    factor = (like["factor"] if like else 0.0) if arguments.factor is None else arguments.factor
+    if count < 1:
+        raise ExciseError(f"--neurons {count}: must be at least 1")
     if not 0 <= arguments.guard < 1:
         raise ExciseError(f"--guard {arguments.guard}: a share, at least 0 and below 1")
     meta, tensors = read_tensors(arguments.scores)
@@ -53,17 +64,17 @@ def run(arguments: argparse.Namespace) -> None:
     def choose(general: "torch.Tensor", behaviour: "torch.Tensor", error: "torch.Tensor | None") -> "torch.Tensor":
         score = selection.differential(general, behaviour, kind=arguments.differential, standard_error=error)
         protected = selection.guarded(general, arguments.guard)
-        return selection.lowest(score, arguments.neurons, protected=protected, negative_only=True)
+        return selection.lowest(score, count, protected=protected, negative_only=True)
 
     stability: dict[str, object] = {}
-    if control and arguments.like is not None:
-        counts = Counter(row["layer"] for row in read_selection(arguments.like)["neurons"])
+    if control and like is not None:
+        counts = Counter(row["layer"] for row in like["neurons"])
         profile = [counts[layer] for layer in range(layers)]
-        if sum(profile) != arguments.neurons:
-            raise ExciseError(f"{arguments.like}: lists {sum(profile)} neurons, --neurons asks for {arguments.neurons}")
+        if sum(profile) != count:
+            raise ExciseError(f"{arguments.like}: lists {sum(profile)} neurons, --neurons asks for {count}")
         chosen = selection.lowest_by_layer(tensors["difference"], profile)
     elif control:
-        chosen = selection.lowest(tensors["difference"], arguments.neurons)
+        chosen = selection.lowest(tensors["difference"], count)
     else:
         chosen = choose(tensors["general"], tensors["toxic"], tensors.get("standard_error"))
         if "general_by_seed" in tensors and arguments.differential != "standardised":
@@ -80,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     settings = {
         "scores": sha256_file(arguments.scores),
-        "neurons": arguments.neurons,
+        "neurons": count,
         "differential": arguments.differential,
         "guard": arguments.guard,
         "like": sha256_file(arguments.like) if arguments.like else None,
@@ -92,7 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
             "name": arguments.name or method,
             "method": method,
             "control": control,
-            "factor": arguments.factor,
+            "factor": factor,
             "layers": layers,
             "neurons_per_layer": width,
             "stability": stability,
