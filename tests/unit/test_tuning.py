@@ -10,7 +10,7 @@ from excise.artefacts import Json, read_json, sha256_file
 from excise.cli import main
 from excise.errors import ExciseError
 from excise.reporting.tuning import chosen
-from tests.unit.test_reporting import BASE, WORLD, make_world, summary_command
+from tests.unit.test_reporting import BASE, WORLD, make_world, report_command, summary_command
 
 CANDIDATES = WORLD[1:7]
 
@@ -57,6 +57,18 @@ def test_a_comparison_of_other_lists_is_refused(folder: Path, excise: Callable[.
     said = excise(*command(folder, tmp_path / "best.json", CANDIDATES[::-1]), fails=True)
     assert "compares other neuron lists" in said
     assert not (tmp_path / "best.json").exists()
+
+
+def test_the_report_shows_how_it_was_chosen(folder: Path, excise: Callable[..., str], tmp_path: Path) -> None:
+    compared = tmp_path / "best <1>.json"
+    compared.write_bytes((folder / "summary.json").read_bytes())
+    excise(*report_command(folder, WORLD[:7], "--tunings", str(compared), "--output", str(tmp_path / "report.html")))
+    page = (tmp_path / "report.html").read_text()
+    section = page[page.index("<h2>How best &lt;1&gt; was chosen</h2>") : page.index("<h2>Is it still language?</h2>")]
+    assert "best &lt;1&gt; is lrp-100: of 6 lists" in section
+    assert "perplexity up by at most +5.0 %" in section
+    assert "lrp-300" in section
+    assert "<img" in section
 
 
 @pytest.fixture

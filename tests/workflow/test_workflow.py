@@ -244,7 +244,10 @@ def test_too_few_answers_stop_before_any_attribution(make_experiment):
 
 
 def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experiment):
-    """Judged by a classifier in a local folder and by repetition; decoded greedily; and no word of toxicity."""
+    """Judged by a classifier in a local folder and by repetition; decoded greedily; and no word of toxicity.
+
+    How many neurons is chosen on prompts of their own, among lists of two selections.
+    """
     experiment = make_experiment()
     folder = experiment.folder / "a 'judge'"
     base = bert_folder(experiment.folder / "bert", WORDS)
@@ -256,12 +259,21 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
         "responses": {"greedy": True, "max_new_tokens": 5, "scorer": judge},
         "scorers": {judge: {"label": "hasty"}},
         "attribution": {"batch_size": 2},
-        "selections": {"lrp": {"method": "lrp", "behaviour": "hasty", "general": "words", "neurons": [2]}},
+        "selections": {
+            "lrp": {"method": "lrp", "behaviour": "hasty", "general": "words", "neurons": [2, 3], "choose": "best"},
+            "random": {"method": "random", "like": "best"},
+        },
+        "tuning": {
+            "perplexity": {"text": "words", "seqlen": 16, "windows": 4, "skip": 4},
+            "max_perplexity_increase": 0.4,
+        },
+        "export": "best",
     }
+    experiment.config["prompts"]["tuning_fraction"] = 0.25
     references = experiment.config["references"]
     hasty = references["toxic"] | {"at_least": 0.01, "span": "response"}
     experiment.config["references"] = {"hasty": hasty, "words": references["words"]}
-    evaluation = experiment.config["evaluation"] | {"greedy": True, "scorers": [judge, "repetition"]}
+    evaluation = experiment.config["evaluation"] | {"greedy": True, "scorers": [judge, "repetition"], "threshold": 0.85}
     del evaluation["draws"]
     experiment.config["evaluation"] = evaluation
     result = experiment.snakemake()
@@ -275,7 +287,19 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
     assert baseline["meta"]["generation"]["draws"] == 1
     page = re.sub(r"base64,[^\"]+", "", (experiment.run_folder / "report.html").read_text())
     assert "hasty continuations" in page
-    for place in ("report.html", "summary.csv", "export/lrp-2/README.md"):
+    tuning = json.loads((experiment.run_folder / "tuning/best.json").read_text())
+    assert [row["variant"] for row in tuning["variants"]] == ["baseline", "lrp-2", "lrp-3"]
+    assert tuning["perplexity"]["protocol"] == "windows-16x4-skip-4"
+    assert tuning["prompts"] + summary["prompts"] == 12
+    best, like = (
+        json.loads((experiment.run_folder / f"selections/{name}.json").read_text()) for name in ("best", "random")
+    )
+    assert best["chosen"]["variant"] == "lrp-2"  # lrp-3 leaves every continuation hasty, as it was
+    assert [row["neurons"] for row in summary["variants"]] == [0, len(best["neurons"]), len(best["neurons"])]
+    layers = [sorted(row["layer"] for row in chosen["neurons"]) for chosen in (best, like)]
+    assert layers[0] == layers[1]
+    assert f"best is {best['chosen']['variant']}: of 2 lists" in page
+    for place in ("report.html", "summary.csv", "export/best/README.md"):
         assert "toxi" not in re.sub(
             r"<details>.*</details>", "", (experiment.run_folder / place).read_text(), flags=re.DOTALL
         )

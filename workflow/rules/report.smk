@@ -70,6 +70,9 @@ rule report:
             variant=[BASELINE, *VARIANTS],
         ),
         lenses=expand("{path}/logit-lens/{variant}.json", path=MODEL, variant=LENSES),
+        tunings=expand(
+            "{path}/{part}/{choice}.json", path=MODEL, part=TUNING, choice=CHOICES
+        ),
     output:
         html=report(
             f"{MODEL}/report.html", category="Results", caption="../report/report.rst"
@@ -86,5 +89,5 @@ rule report:
     shell:
         "excise report --summary {input.summary:q} --settings {input.settings:q} --model {input.facts:q} "
         "--evaluations {input.evaluations:q} --selections {input.selections:q} "
-        "--generations {input.generations:q} --scores {input.scores:q} --lenses {input.lenses:q} "
+        "--generations {input.generations:q} --scores {input.scores:q} --lenses {input.lenses:q} --tunings {input.tunings:q} "
         "--timings {params.timings:q} --data {output.data:q} --picture {output.picture:q} --output {output.html:q} --log {log:q}"

@@ -3,52 +3,20 @@
 Everything that comes from data is escaped; pictures are embedded; model output is behind a click.
 """
 
-import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 
 from excise.artefacts import Json
 from excise.config import CONTROLS
-from excise.reporting.figures import Figure
+from excise.reporting.figures import Figure, trade_off
+from excise.reporting.markup import STYLE, figure, items, table
 from excise.reporting.style import rule
 from excise.reporting.summary import adjective, baseline_row, noun
 from excise.reporting.tables import NONE, number, p_value, percent, points
+from excise.reporting.tuning import chosen
 from excise.reporting.words import about_lrp, answer, confidence, method, shown
-
-STYLE = """
-body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #222; background: #fff;
-  max-width: 66rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
-h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; border-bottom: 1px solid #ccc; padding-bottom: .2rem; }
-h3 { font-size: 1.05rem; margin: 1.8rem 0 .4rem; }
-.sub { color: #555; margin: 0 0 1.4rem; }
-.answer { font-size: 1.12rem; border-left: 5px solid #0072b2; background: #f3f7fa; padding: .8rem 1rem;
-  margin: 1rem 0; }
-.answer.none { border-color: #d55e00; background: #fbf5f1; }
-.answer p { margin: 0; } .answer p + p { margin-top: .5rem; font-size: 1rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; margin: .4rem 0; }
-th, td { padding: .28rem .5rem; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
-th { vertical-align: bottom; border-bottom: 2px solid #888; font-weight: 600; white-space: normal; }
-th:first-child, td:first-child, th.prose, td.prose { text-align: left; }
-td.prose { white-space: normal; min-width: 14rem; overflow-wrap: anywhere; }
-tr.winner td { font-weight: 700; background: #f3f7fa; } tr.baseline td { border-bottom: 2px solid #888; }
-tr.control td { color: #666; } tr.broken td { color: #8a3b00; background: #fdf6f1; }
-.note, figcaption { font-size: .88rem; color: #444; } figure { margin: 1rem 0 2rem; }
-figure img { width: 100%; max-width: 54rem; min-width: 34rem; height: auto; display: block; }
-figure img.square { max-width: 36rem; min-width: 26rem; }
-details { margin: .5rem 0; } summary { cursor: pointer; }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; } .pair > div { min-width: 0; }
-@media (max-width: 40rem) { .pair { grid-template-columns: 1fr; } }
-.sample { border: 1px solid #ddd; border-radius: 4px; padding: .2rem .8rem; }
-.sample p { white-space: pre-wrap; overflow-wrap: anywhere; margin: .4rem 0; font-size: .92rem; }
-.score { color: #555; font-size: .82rem; }
-pre { font-size: .78rem; overflow-x: auto; background: #f6f6f6; padding: .6rem; }
-@media print { body { max-width: none; font-size: 11pt; } figure, tr { break-inside: avoid; }
-  .scroll { overflow: visible; } table { font-size: 7.5pt; } th, td { padding: .15rem .25rem; }
-  figure img { min-width: 0; } }
-"""
 
 
 def page(
@@ -59,6 +27,7 @@ def page(
     facts: Json,
     samples: Sequence[Json],
     lenses: Sequence[Json] = (),
+    tunings: Mapping[str, Json] = MappingProxyType({}),
     timings: Sequence[Json],
     origins: Sequence[Json],
 ) -> str:
@@ -71,6 +40,7 @@ def page(
         facts: what excise inspect says of the model; may be empty.
         samples: what ``samples.pick`` gives.
         lenses: what excise logit-lens writes, one a selection; may be empty.
+        tunings: comparison on the tuning prompts by the name of the choice.
         timings: rows of ``inputs.read_timings``; may be empty.
         origins: ``meta`` blocks to show.
     """
@@ -85,19 +55,20 @@ def page(
         f'<div class="answer{verdict}"><p>{escape(answer(summary))}</p>{f"<p>{escape(lrp)}</p>" if lrp else ""}</div>',
         "<h2>All variants</h2>",
         _main_table(summary),
-        *(_figure(plot) for plot in plots[:2]),
+        *(figure(plot) for plot in plots[:2]),
         "<h2>How sure is this?</h2>",
-        _list(confidence(summary, config)),
+        items(confidence(summary, config)),
         "<h2>What was done</h2>",
-        _list(method(summary, config), ordered=True),
+        items(method(summary, config), ordered=True),
         _selections(config),
+        *(part for name, compared in tunings.items() for part in _tuning(name, compared)),
         "<h2>Is it still language?</h2>",
         _degeneration_table(summary),
         f"<h2>{escape(noun(summary).capitalize())} by scorer</h2>",
         f'<p class="note">{escape(_scores(summary))}</p>',
         *(_scorer_table(summary, scorer) for scorer in summary["scorers"]),
         "<h2>A closer look</h2>",
-        *(_figure(plot) for plot in plots[2:]),
+        *(figure(plot) for plot in plots[2:]),
         *_lenses(lenses),
         *_samples(summary, samples),
         *_timings(timings),
@@ -113,57 +84,54 @@ def page(
     )
 
 
-def _list(sentences: Iterable[str], *, ordered: bool = False) -> str:
-    tag = "ol" if ordered else "ul"
-    return f"<{tag}>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + f"</{tag}>"
-
-
 def _selections(config: Json) -> str:
     """The ways of choosing neurons that were compared, as configured."""
-    chosen: Json = config.get("selections") or {}
-    if not chosen:
+    selections: Json = config.get("selections") or {}
+    if not selections:
         return ""
-    keys = ("method", "differential", "general", "behaviour", "guard", "factor", "neurons")
+    meanings = {
+        "differential": "how general minus behaviour is formed",
+        "guard": "share of the neurons most relevant for general text that may never be chosen",
+        "factor": "what a chosen neuron is multiplied by (0 = pruned)",
+        "neurons": "the sizes tried",
+        "choose": "the name under which the best of those that compete is judged",
+        "like": "whose layers, number and factor a control copies",
+    }
+    used = [key for key in ("choose", "like") if any(one.get(key) for one in selections.values())]
+    keys = ["method", "differential", "general", "behaviour", "guard", "factor", "neurons", *used]
     control = ("differential", "general", "behaviour", "guard")
     rows = []
-    for name, one in chosen.items():
+    for name, one in selections.items():
         empty = control if one["method"] in CONTROLS else ()
         cells = ["" if key in empty else _plain(one.get(key)) for key in keys]
         rows.append(("", [name, *cells]))
+    note = "Selections compared. " + "; ".join(f"{key}: {meanings[key]}" for key in keys if key in meanings) + "."
+    return table(["selection", *keys], rows) + f'<p class="note">{escape(note)}</p>'
+
+
+def _tuning(name: str, compared: Json) -> list[str]:
+    """How a choice among neuron lists came about."""
+    best = chosen(compared, where=name)["variant"]
+    compared = {**compared, "verdict": {**compared["verdict"], "winner": best}}
+    budget = percent(compared["limits"]["max_perplexity_increase"], signed=True)
     note = (
-        "Selections compared. differential: how general minus behaviour is formed; guard: share of the neurons most "
-        "relevant for general text that may never be chosen; factor: what a chosen neuron is multiplied by (0 = "
-        "pruned); neurons: the sizes tried."
+        f"{name} is {best}: of {compared['comparisons']} lists the one that lowered the {adjective(compared)} share "
+        f"most, with perplexity up by at most {budget} and its language intact, on {compared['prompts']:,} tuning "
+        "prompts, which served neither to find the neurons nor to judge them. These figures flatter it; those above "
+        "do not."
     )
-    return _table(["selection", *keys], rows) + f'<p class="note">{escape(note)}</p>'
+    return [
+        f"<h2>How {escape(name)} was chosen</h2>",
+        f"<p>{escape(note)}</p>",
+        _main_table(compared),
+        figure(trade_off(compared)),
+    ]
 
 
 def _plain(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return NONE if value is None else str(value)
-
-
-def _figure(plot: Figure) -> str:
-    picture = base64.b64encode(plot.picture()).decode()
-    square = ' class="square"' if plot.name == "overlap" else ""
-    return (
-        f'<figure><h3>{escape(plot.title)}</h3><div class="scroll"><img{square} alt="{escape(plot.title)}" '
-        f'src="data:image/svg+xml;base64,{picture}"></div><figcaption>{escape(plot.caption)}</figcaption></figure>'
-    )
-
-
-def _table(header: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], *, prose: Sequence[str] = ()) -> str:
-    """A table; ``rows`` are pairs of a CSS class and the cells, ``prose`` names the columns whose text may wrap."""
-    kinds = ["prose" if name in prose else "" for name in header]
-    head = "".join(f'<th class="{kind}">{escape(name)}</th>' for name, kind in zip(header, kinds, strict=True))
-    body = "".join(
-        f'<tr class="{style}">'
-        + "".join(f'<td class="{kind}">{escape(cell)}</td>' for cell, kind in zip(cells, kinds, strict=True))
-        + "</tr>"
-        for style, cells in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _class(summary: Json, row: Json) -> str:
@@ -216,7 +184,7 @@ def _main_table(summary: Json) -> str:
         f"bootstrap over {summary['prompts']:,} prompts, each for its variant alone. p: paired permutation test, "
         f"corrected for {summary['comparisons']} variants (Holm)."
     )
-    return _table(header, rows, prose=("note",)) + f'<p class="note">{escape(note)}</p>'
+    return table(header, rows, prose=("note",)) + f'<p class="note">{escape(note)}</p>'
 
 
 def _scorer_table(summary: Json, scorer: str) -> str:
@@ -230,7 +198,7 @@ def _scorer_table(summary: Json, scorer: str) -> str:
         cells += [points(change["difference"]), _interval(change), p_value(change["p_holm"])] if change else [NONE] * 3
         rows.append((_class(summary, row), cells))
     primary = " (decides)" if scorer == summary["primary"] else ""
-    return f"<h3>{escape(rule(summary, scorer))}{primary}</h3>" + _table(header, rows)
+    return f"<h3>{escape(rule(summary, scorer))}{primary}</h3>" + table(header, rows)
 
 
 def _scores(summary: Json) -> str:
@@ -273,7 +241,7 @@ def _degeneration_table(summary: Json) -> str:
         "Very low is repetition, very high is not language."
     )
     header = ["variant", *(_DEGENERATION[key] for key in keys), "language?"]
-    return _table(header, rows) + f'<p class="note">{escape(note)}</p>'
+    return table(header, rows) + f'<p class="note">{escape(note)}</p>'
 
 
 def _lenses(lenses: Sequence[Json], first: int = 10) -> list[str]:
@@ -293,7 +261,7 @@ def _lenses(lenses: Sequence[Json], first: int = 10) -> list[str]:
     header = ["rank", "layer", "neuron", "speaks for", "speaks against"]
     tables = [
         f"<details><summary>{escape(lens['name'])}</summary>"
-        + _table(
+        + table(
             header,
             [
                 ("", [*(str(row[key]) for key in header[:3]), words(row["for"]), words(row["against"])])
@@ -361,21 +329,21 @@ def _timings(timings: Sequence[Json]) -> list[str]:
     )
     return [
         "<h2>How long it took</h2>",
-        _table(["step", "jobs", "seconds in all", "longest job, seconds", "memory, MB"], rows),
+        table(["step", "jobs", "seconds in all", "longest job, seconds", "memory, MB"], rows),
         f'<p class="note">{note}</p>',
     ]
 
 
 def _origin(model: Json, config: Json, origins: Sequence[Json]) -> str:
     versions = {name: version for origin in origins for name, version in origin.get("versions", {}).items()}
-    settings = _table(
+    settings = table(
         ["setting", "value"], [("", [key, value]) for key, value in _flat(config)], prose=("setting", "value")
     )
     known = [(str(key), str(value)) for key, value in _flat({k: v for k, v in model.items() if k != "meta"})]
     known.append(("versions", ", ".join(f"{name} {versions[name]}" for name in sorted(versions))))
     raw = escape(json.dumps(list(origins), ensure_ascii=False, indent=1))
     return (
-        _table(["model", "value"], [("", pair) for pair in known], prose=("value",))
+        table(["model", "value"], [("", pair) for pair in known], prose=("value",))
         + f"<details><summary>All settings of the experiment</summary>{settings}</details>"
         + f"<details><summary>Provenance of everything shown here</summary><pre>{raw}</pre></details>"
     )

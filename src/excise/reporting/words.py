@@ -240,8 +240,10 @@ def method(summary: Json, config: Json) -> list[str]:
     prompts = setting(config, "prompts.label") or "prompts"
     steps = []
     if (fraction := setting(config, "prompts.attribution_fraction")) is not None:
+        tuning = setting(config, "prompts.tuning_fraction")
+        part = f"{percent(tuning, 0)} to choose how many, " if tuning else ""
         steps.append(
-            f"{prompts}: {percent(fraction, 0)} of the prompts served to find neurons, the others "
+            f"{prompts}: {percent(fraction, 0)} of the prompts served to find neurons, {part}the others "
             f"({summary['prompts']:,}) only to judge."
         )
     if (responses := setting(config, "responses")) is not None:

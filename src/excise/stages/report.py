@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lenses", type=Path, nargs="*", default=[], help="tokens of selected neurons, JSON of excise logit-lens"
     )
+    parser.add_argument(
+        "--tunings", type=Path, nargs="*", default=[], help="comparisons on tuning prompts, NAME.json of excise summary"
+    )
     parser.add_argument("--settings", type=Path, required=True, help="the experiment's configuration, JSON")
     parser.add_argument("--model", type=Path, help="facts of the model, JSON of excise inspect (default: not shown)")
     parser.add_argument("--timings", type=Path, help="folder of Snakemake benchmark files (default: no run times)")
@@ -108,6 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
         facts=read_json(arguments.model) if arguments.model else {},
         samples=samples,
         lenses=[read_json(path) for path in arguments.lenses],
+        tunings={path.stem: read_json(path) for path in arguments.tunings},
         timings=timings,
         origins=[*origins, made],
     )

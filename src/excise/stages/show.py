@@ -17,7 +17,8 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.artefacts import read_json
 
     for path in arguments.summaries:
-        sys.stdout.write(table(read_json(path)) + f"\nreport: {path.with_name('report.html')}\n")
+        report = path.with_name("report.html")
+        sys.stdout.write(table(read_json(path)) + (f"\nreport: {report}\n" if report.is_file() else "\n"))
 
 
 def table(body: dict[str, Any]) -> str:
