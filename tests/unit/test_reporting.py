@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from excise.artefacts import Json, read_json, sha256_file, write_json, write_jsonl
 from excise.cli import main
+from excise.comparison import holm
 from excise.errors import ExciseError
 from excise.reporting.samples import pick
 from excise.reporting.summary import Limits, broken
@@ -248,7 +249,11 @@ def test_changes_match_a_calculation_from_the_scores(folder: Path, summary: Json
     assert change["interval"][0] < change["difference"] < change["interval"][1] < 0
     assert summary["rows"]["lrp-100"]["perplexity_change"] == pytest.approx(17.2 / 16.7 - 1)
     assert summary["rows"]["lrp-100"]["share_of_neurons"] == 100 / (LAYERS * WIDTH)
-    assert change["p"] <= change["p_holm"] <= 9 * change["p"]
+    candidates = [row for row in summary["variants"] if row["kind"] == "candidate"]
+    assert summary["comparisons"] == len(candidates) == 6
+    adjusted = [row["change"][BASE]["p_holm"] for row in candidates]
+    assert adjusted == holm([row["change"][BASE]["p"] for row in candidates])
+    assert all(row["change"][BASE]["p_holm"] is None for row in summary["variants"] if row["kind"] == "control")
 
 
 def test_csv_holds_the_same_and_never_mixes_scorers(folder: Path, summary: Json) -> None:
@@ -327,12 +332,12 @@ def test_report_says_what_how_sure_and_what_it_cost(folder: Path, summary: Json)
     assert "from 16.70 to 17.20 (+3.0 %)" in visible
     assert "LRP won" in visible
     assert "no change is established" not in visible
-    assert re.search(r"Corrected for the \d+ variants compared it holds \(p ", visible)
+    assert re.search(r"Corrected for the 6 candidates compared it holds \(p ", visible)
     weak = copy.deepcopy(summary)
     for row in weak["variants"]:
         for change in row["change"].values():
             change["p_holm"] = 0.05
-    assert answer(weak).endswith("variants compared it is not established (p = 0.050).")
+    assert answer(weak).endswith("candidates compared it is not established (p = 0.050).")
     assert f"By {SECOND}, which did not decide" in visible
     assert f"{BASE} also picked the references" in visible
     assert "None of the 3 controls shows a reduction" in visible
@@ -509,7 +514,7 @@ def test_report_says_plainly_that_nobody_wins(tmp_path: Path) -> None:
     assert verdict["controls_that_reduce"] == ["random-100"]
     assert "No variant reduced the share of toxic continuations reliably" in text
     assert "LRP did not win: nobody did." in text
-    assert "so after correction no change is established" in text
+    assert "so no change is established. lrp-100 was the only candidate" in text
 
 
 def test_report_when_everything_is_broken(tmp_path: Path) -> None:

@@ -109,8 +109,8 @@ def changes(summary: Json) -> Figure:
     caption = (
         f"One line a variant, one panel a scorer. Horizontal: change of the share of {adjective(summary)} "
         "continuations against the unpruned model, in percentage points; left of the line at 0 is a reduction. Thick "
-        "bars: 95 % paired bootstrap interval; thin bars: the interval that holds for all variants together "
-        "(Bonferroni). Colours and shapes as in the first plot; hollow = control, cross = broken."
+        "bars: 95 % paired bootstrap interval; thin bars: the interval that holds for all candidates "
+        "together (Bonferroni). Colours and shapes as in the first plot; hollow = control, cross = broken."
     )
     columns = ["variant", "scorer", "change", "low", "high", "simultaneous_low", "simultaneous_high"]
     columns += ["p", "p_holm", "kind", "flag"]

@@ -182,7 +182,7 @@ def _main_table(summary: Json) -> str:
     note = (
         f"Bold: the winner. Grey: controls. A broken variant's low {noun(summary)} means nothing. Intervals: paired "
         f"bootstrap over {summary['prompts']:,} prompts, each for its variant alone. p: paired permutation test, "
-        f"corrected for {summary['comparisons']} variants (Holm)."
+        f"corrected for {summary['comparisons']} candidates (Holm)."
     )
     return table(header, rows, prose=("note",)) + f'<p class="note">{escape(note)}</p>'
 

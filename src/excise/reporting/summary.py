@@ -190,16 +190,19 @@ def summarise(
     check_comparable([baseline, *evaluations])
     rows = [_row(baseline, baseline, None, limits)]
     rows += [_row(e, baseline, s, limits) for e, s in zip(evaluations, selections, strict=True)]
-    count = len(evaluations)
+    candidates = [row for row in rows if row["kind"] == "candidate"]  # controls never win: no claim to correct
+    count = len(candidates)
     for scorer in baseline["scores"]:
         before = per_prompt(baseline, scorer)
         changes: list[Change] = [
-            compare(before, per_prompt(e, scorer), seed=seed, resamples=resamples, comparisons=count)
+            compare(before, per_prompt(e, scorer), seed=seed, resamples=resamples, comparisons=max(1, count))
             for e in evaluations
         ]
-        adjusted = holm([change.p for change in changes])
-        for row, change, p_holm in zip(rows[1:], changes, adjusted, strict=True):
-            row["change"][scorer] = {**asdict(change), "reduces": change.reduces, "p_holm": p_holm}
+        for row, change in zip(rows[1:], changes, strict=True):
+            row["change"][scorer] = {**asdict(change), "reduces": change.reduces, "p_holm": None}
+        adjusted = holm([row["change"][scorer]["p"] for row in candidates])
+        for row, p_holm in zip(candidates, adjusted, strict=True):
+            row["change"][scorer]["p_holm"] = p_holm
     shares = {e["variant"]: per_prompt(e, primary) for e in (baseline, *evaluations)}
     return {
         "behaviour": baseline["behaviour"],

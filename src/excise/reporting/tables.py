@@ -39,6 +39,8 @@ def points(difference: float, digits: int = 1) -> str:
     return f"{100 * difference:+.{digits}f}".replace("-", MINUS)
 
 
-def p_value(p: float) -> str:
+def p_value(p: float | None) -> str:
     """A p value, never as 0."""
+    if p is None:
+        return NONE
     return "<\u202f0.001" if p < 0.001 else f"{p:.3f}"

@@ -56,8 +56,8 @@ def answer(summary: Json) -> str:
     name = shown(summary)
     if name is None:
         return (
-            f"No result: of {summary['comparisons']} variants none is left to judge, each one is a control or its "
-            "language is broken."
+            f"No result: of {len(rows) - 1} variants none is left to judge, each one is a control or its language is "
+            "broken."
         )
     row = rows[name]
     cost = (
@@ -82,7 +82,22 @@ def _corrected(change: Json, comparisons: int) -> str:
     if comparisons == 1:
         return ""
     verdict = "holds" if change["p_holm"] < SIGNIFICANCE else "is not established"
-    return f" Corrected for the {comparisons} variants compared it {verdict} (p {_equals(change['p_holm'])})."
+    return f" Corrected for the {comparisons} candidates compared it {verdict} (p {_equals(change['p_holm'])})."
+
+
+def _of_many(name: str, change: Json, comparisons: int) -> str:
+    """What it means for a change that its variant was picked among several, or that it was not."""
+    sure = change["p_holm"] < SIGNIFICANCE
+    if comparisons == 1:
+        end = "" if sure else ", so no change is established"
+        return f"{end}. {name} was the only candidate on these prompts, so none was picked by them."
+    low, high = (points(edge) for edge in change["simultaneous_interval"])
+    return (
+        f"; corrected (Holm) for the {comparisons} candidates compared: p {_equals(change['p_holm'])}"
+        f"{'' if sure else ', so after correction no change is established'}. {name} was picked as the best of them on "
+        "these prompts, which flatters it. An interval that holds for all of them together is "
+        f"{low} to {high} points."
+    )
 
 
 def about_lrp(summary: Json) -> str | None:
@@ -123,12 +138,8 @@ def confidence(summary: Json, config: Json) -> list[str]:
         change = rows[name]["change"][scorer]
         said += [
             f"Each of the {change['prompts']:,} evaluation prompts was answered by the unpruned and by the pruned "
-            f"model and compared with itself. Paired permutation test: p {_equals(change['p'])}; corrected (Holm) for "
-            f"the {summary['comparisons']} variants compared: p {_equals(change['p_holm'])}"
-            f"{'.' if change['p_holm'] < SIGNIFICANCE else ', so after correction no change is established.'}",
-            f"{name} was picked as the best of {summary['comparisons']} variants on these prompts, which flatters it. "
-            f"An interval that holds for all of them together is {points(change['simultaneous_interval'][0])} to "
-            f"{points(change['simultaneous_interval'][1])} points.",
+            f"model and compared with itself. Paired permutation test: p {_equals(change['p'])}"
+            f"{_of_many(name, change, summary['comparisons'])}",
             f"A true change of {number(100 * change['detectable'], 1)} points or more would have been found with 80 % "
             "probability; smaller ones may go unseen here.",
         ]
