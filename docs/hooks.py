@@ -89,6 +89,8 @@ def allowed(node: Json, schema: Json) -> str:
     types = node["type"] if isinstance(node["type"], list) else [node["type"]]
     bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
     limits = [f"{word} {node[key]}" for key, word in bounds.items() if key in node]
+    if (word := node.get("pattern", "")[1:-1]).isalpha():  # "^all$": the one string that is allowed
+        types = [f"`{word}`" if name == "string" else name for name in types]
     return " or ".join(types) + (f", {', '.join(limits)}" if limits else "")
 
 

@@ -1,19 +1,14 @@
 """The Python interface: prune a model that is in memory already, with nothing but a neuron list."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from excise import pruning
-
-if TYPE_CHECKING:
-    import torch
 
 restore = pruning.restore
 
 
-def prune(
-    model: Any, neurons: str | Path, *, folder: str | Path | None = None
-) -> "list[tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]]":
+def prune(model: Any, neurons: str | Path, *, folder: str | Path | None = None) -> pruning.Undo:
     """Apply a neuron list to a loaded Hugging Face model, in place.
 
     The weights are recognised by the files that the model was loaded from, so the precision and the device that it was

@@ -7,7 +7,7 @@ is one), and column ``i`` of the output projection. Its activation is input ``i`
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from excise.errors import unknown
+from excise.errors import ExciseError, unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +29,7 @@ class Architecture:
         gated: the activation is multiplied by the output of an up projection.
         fused: how many blocks of neurons each input projection stacks along its rows (2 for gate_up_proj).
         transposed: the projections are ``Conv1D``: their weight is stored input x output.
+        bias: whether the projections have biases: always, never, or as the named configuration entry says.
         width: names of the configuration entry that holds the number of neurons of a layer.
     """
 
@@ -42,6 +43,7 @@ class Architecture:
     gated: bool = True
     fused: int = 1
     transposed: bool = False
+    bias: bool | str = False
     width: str = "intermediate_size"
 
 
@@ -60,7 +62,7 @@ def _gated(prefix: str, *more: str) -> Architecture:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "llama": _gated("Llama"),
+    "llama": replace(_gated("Llama"), bias="mlp_bias"),
     "mistral": _gated("Mistral"),
     "qwen2": _gated("Qwen2"),
     "qwen3": _gated("Qwen3"),
@@ -81,6 +83,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             *("OPTAttention", "OPTLearnedPositionalEmbedding"),
         ),
         gated=False,
+        bias=True,
         width="ffn_dim",
     ),
     "gpt2": Architecture(
@@ -93,6 +96,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         parts=("GPT2LMHeadModel", "GPT2Model", "GPT2Block", "GPT2Attention", "GPT2MLP"),
         gated=False,
         transposed=True,
+        bias=True,
         width="n_inner",
     ),
     "gpt_neox": Architecture(
@@ -107,6 +111,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             *("GPTNeoXAttention", "GPTNeoXMLP", "GPTNeoXRotaryEmbedding"),
         ),
         gated=False,
+        bias=True,
     ),
 }
 """Keyed by the configuration's ``model_type``."""
@@ -130,6 +135,21 @@ def neuron_shape(config: Any) -> tuple[int, int]:
     """(layers, neurons per layer), from the configuration alone."""
     width = getattr(config, architecture(config).width)
     return config.num_hidden_layers, width if width is not None else 4 * config.hidden_size
+
+
+def refuse_without_bias(model_type: str) -> None:
+    """Refuse a family whose MLPs cannot have biases: a saved model has nowhere to keep the mean of a neuron.
+
+    Raises:
+        ExciseError: it is one.
+    """
+    if not ARCHITECTURES[model_type].bias:
+        families = ", ".join(name for name, family in ARCHITECTURES.items() if family.bias)
+        raise ExciseError(
+            f"{model_type}: a neuron that is scaled about its mean (centre: mean) needs a bias in its MLP, and the "
+            f"configuration of this family has none, so such a model cannot be saved (can be: {families}). Save none "
+            "(export: null) and apply the neuron list in memory: excise.prune"
+        )
 
 
 def decoder_layers(model: "nn.Module") -> list["nn.Module"]:

@@ -34,13 +34,14 @@ class Variant:
         name: ``SELECTION-NEURONS``, with ``-drawK`` before the number when a control is drawn several times; without
             the number for controls that are like a choice.
         selection: key in the configuration's ``selections``.
-        neurons: how many neurons are selected; None where a choice decides it.
+        neurons: how many neurons are selected; ``all``: every one with a negative differential; None where a choice
+            decides it.
         draw: number of the random draw.
     """
 
     name: str
     selection: str
-    neurons: int | None
+    neurons: int | str | None
     draw: int = 0
 
 
@@ -63,8 +64,9 @@ def validated(config: Mapping[str, Any], schema: Json) -> Json:
                 )
             filled[section]["draws"] = 1
     for selection in filled["selections"].values():
-        if selection["factor"] is None and selection["like"] is None:
-            selection["factor"] = 0
+        for key, default in (("factor", 0), ("centre", "zero")):
+            if selection[key] is None and selection["like"] is None:
+                selection[key] = default
     for key in ("draws", "max_perplexity_increase"):
         if filled["tuning"][key] is None:
             filled["tuning"][key] = filled["evaluation"][key]
@@ -103,6 +105,16 @@ def variants(config: Json) -> list[str]:
     """What is judged on the evaluation prompts, the baseline aside: choices, and all lists that do not compete."""
     competing = {name: choice for choice, names in choices(config).items() for name in names}
     return list(dict.fromkeys(competing.get(name, name) for name in neuron_lists(config)))
+
+
+def about_mean(config: Json, selection: str) -> bool:
+    """Whether the neurons of a selection may be scaled about their mean: it says so, or what it is like may do so."""
+    settings = config["selections"][selection]
+    if settings["centre"] is not None or settings["like"] is None:
+        return bool(settings["centre"] == "mean")
+    lists = neuron_lists(config)
+    sources = {settings["like"], *(lists[name].selection for name in choices(config).get(settings["like"], ()))}
+    return any(config["selections"].get(source, {}).get("centre") == "mean" for source in sources)
 
 
 def _resolve(node: Json, schema: Json) -> Json:
@@ -170,10 +182,21 @@ def _check_names(config: Json) -> None:
             )
     for name, selection in config["selections"].items():
         where = f"config: selections.{name}"
-        if selection["method"] not in CONTROLS:
-            for key in ("behaviour", "general"):
-                if selection[key] not in references:
-                    raise unknown("reference set", selection[key], references, where=f"{where}.{key}")
+        control = selection["method"] in CONTROLS
+        used = {"behaviour": not control, "general": not control or about_mean(config, name)}
+        for key in (key for key, needed in used.items() if needed):
+            if selection[key] not in references:
+                raise unknown("reference set", selection[key], references, where=f"{where}.{key}")
+        if control and "all" in (selection["neurons"] or ()):
+            raise ExciseError(
+                f"{where}: neurons all takes every neuron whose differential is negative, and a control has no "
+                "differential; give numbers"
+            )
+        if selection["factor"] == "expertise" and selection["method"] != "aura":
+            raise ExciseError(
+                f"{where}: factor expertise belongs to method aura; {selection['method']} does not measure how well a "
+                "neuron tells the behaviour from other text. Give a number"
+            )
         if selection["method"] != "random" and (selection["draws"] > 1 or selection["like"]):
             raise ExciseError(f"{where}: draws and like belong to method random, not to {selection['method']}")
         if selection["method"] in CONTROLS and selection["choose"]:

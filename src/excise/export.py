@@ -1,5 +1,6 @@
 """Save a pruned model as a Hugging Face folder that anyone can load."""
 
+import itertools
 import json
 import shutil
 import tempfile
@@ -8,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from excise.architectures import architecture, input_projections, output_projections, refuse_without_bias
 from excise.artefacts import Json
 from excise.errors import ExciseError
 from excise.pruning import prune
@@ -30,9 +32,12 @@ def export(folder: Path, selection: Json, output: Path, *, base: Json, evaluatio
         evaluations: evaluations to show in the model card, the baseline first; may be empty.
 
     Raises:
-        ExciseError: the folder cannot be written, or does not read back as written.
+        ExciseError: the folder cannot be written, or does not read back as written; or the family has no place for the
+            mean of a neuron.
     """
     model = load_model(folder, dtype=_dtype_on_disk(folder), device="cpu")
+    if selection.get("centre") == "mean":
+        _give_biases(model)
     prune(model, selection)
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name[:80]}.", suffix=".tmp"))
@@ -55,6 +60,24 @@ def export(folder: Path, selection: Json, output: Path, *, base: Json, evaluatio
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _give_biases(model: Any) -> None:
+    """Biases of zero in all MLPs, by the configuration's own switch, where there are none to keep a mean in.
+
+    Raises:
+        ExciseError: the configuration has no switch.
+    """
+    from torch import nn
+
+    outputs = output_projections(model)
+    if all(projection.bias is not None for projection in outputs):
+        return
+    refuse_without_bias(model.config.model_type)
+    setattr(model.config, str(architecture(model.config).bias), True)
+    for projection in itertools.chain(outputs, *input_projections(model)):
+        weight = projection.get_parameter("weight")
+        projection.bias = nn.Parameter(weight.new_zeros(len(weight)))
+
+
 def _dtype_on_disk(folder: Path) -> str:
     from excise.resources.models import load_config
 
@@ -74,7 +97,14 @@ def _check(folder: Path, model: Any) -> None:
 def model_card(selection: Json, base: Json, evaluations: list[Json]) -> str:
     """README.md of an exported model: what was pruned, how, what it did, what it does not do."""
     count, total = len(selection["neurons"]), selection["layers"] * selection["neurons_per_layer"]
-    what = "set to zero" if selection["factor"] == 0 else f"scaled by {selection['factor']:g}"
+    about = " about their mean activation" if selection.get("centre") == "mean" else ""
+    match selection["factor"]:
+        case 0:
+            what = "held at their mean activation" if about else "set to zero"
+        case "expertise":
+            what = f"dampened by expertise{about} (each scaled by 1 - 2 (AUROC - 0.5))"
+        case factor:
+            what = f"scaled by {factor:g}{about}"
     lines = [
         "---",
         f"base_model: {json.dumps(base['id'])}",
@@ -105,7 +135,7 @@ def model_card(selection: Json, base: Json, evaluations: list[Json]) -> str:
     lines += [
         "## Limits",
         "",
-        "- The model is not smaller or faster: the pruned neurons are zeros in weights of the same shape.",
+        "- The model is not smaller or faster: its weights have the same shape.",
         "- The behaviour is reduced as far as the scorers above can see, on prompts like the ones used. It is not "
         "proof of safety.",
         "- Layer-wise relevance propagation is patented and free for personal and scientific use.",

@@ -1,23 +1,31 @@
-"""Apply a selection of neurons to a model in memory, undo it, and export the result.
+"""Apply a selection of neurons to a model in memory, and undo it.
 
-Pruning neuron ``i`` of a layer with factor ``f`` multiplies its whole path by ``f``: with ``f = 0`` (the default)
-row ``i`` of every input projection, their biases, and column ``i`` of the output projection become zero; with any
-other factor only the column of the output projection is scaled, since scaling both would scale the output by
-``f`` squared and move the gate. ``f < 0`` reverses what the neuron writes.
+The activation ``a`` of a selected neuron becomes ``c + f (a - c)``: of its distance from a centre ``c``, zero or the
+neuron's mean activation, the share ``f`` remains, its factor. ``f = 0`` is zero ablation or mean ablation; a smaller
+``f`` than 1 dampens, ``f < 0`` reverses. The output projection ``W a + b`` does it exactly, on any input: column ``i``
+of ``W`` is scaled by ``f``, and ``(1 - f) c`` times the old column is added to ``b``. Where ``f = 0`` nothing reads the
+neuron's input rows any more, and they become zero too.
 """
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from excise.architectures import architecture, input_projections, neuron_shape, output_projections
 from excise.artefacts import Json, read_json
-from excise.errors import ExciseError
+from excise.errors import ExciseError, unknown
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+CENTRES = ("zero", "mean")
+"""What a neuron is scaled about."""
+
+Undo = list[Callable[[], object]]
+"""Steps that put back what was overwritten; the last one comes first."""
 
 
 def read_selection(path: str | Path) -> Json:
@@ -29,12 +37,32 @@ def read_selection(path: str | Path) -> Json:
     selection = read_json(path)
     try:
         neurons = [(int(row["layer"]), int(row["neuron"])) for row in selection["neurons"]]
-        float(selection["factor"])
+        for row in selection["neurons"]:
+            intervention(selection, row)
     except (KeyError, TypeError, ValueError) as error:
         raise ExciseError(f"{path}: not a neuron list (needs factor and neurons: layer, neuron): {error}") from error
+    except ExciseError as error:
+        raise ExciseError(f"{path}: {error}") from error
     if len(set(neurons)) < len(neurons):
         raise ExciseError(f"{path}: some neuron is listed twice")
     return selection
+
+
+def intervention(selection: Json, row: Json) -> tuple[float, float]:
+    """(factor, centre) of one neuron of a list.
+
+    A list has one factor for all neurons, or one in each row (``factor: expertise``). Lists made before there was a
+    centre do not name it: it is zero.
+
+    Raises:
+        ExciseError: an unknown centre.
+        KeyError, ValueError: the list says that a row has a factor or a mean of its own, and it has not.
+    """
+    centre = selection.get("centre", "zero")
+    if centre not in CENTRES:
+        raise unknown("centre", centre, CENTRES)
+    factor = row["factor"] if "factor" in row else selection["factor"]
+    return float(factor), float(row["mean"]) if centre == "mean" else 0.0
 
 
 def _targets(model: "nn.Module", layer: int) -> Iterator[tuple["torch.Tensor", int, int]]:
@@ -49,58 +77,94 @@ def _targets(model: "nn.Module", layer: int) -> Iterator[tuple["torch.Tensor", i
     yield output_projections(model)[layer].get_parameter("weight"), column, 1
 
 
-def prune(model: "nn.Module", selection: Json) -> "list[tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]]":
+def prune(model: "nn.Module", selection: Json) -> Undo:
     """Apply a selection in place.
+
+    An output projection that has no bias gets one where a neuron's mean has to be kept.
 
     Args:
         model: a causal language model of a supported family.
         selection: a neuron list (``read_selection``).
 
     Returns:
-        What ``restore`` needs: (tensor, indices, dimension, the old values).
+        What ``restore`` needs.
 
     Raises:
-        ExciseError: a neuron lies outside the model (nothing was changed), or in a layer that is offloaded.
+        ExciseError: a neuron lies outside the model, or in a layer that is offloaded; nothing was changed.
     """
     import torch
 
     layers, width = neuron_shape(model.config)
-    factor = float(selection["factor"])
-    by_layer: dict[int, list[int]] = {}
+    by_layer: dict[int, list[tuple[int, float, float]]] = {}
     for row in selection["neurons"]:
         if not (0 <= row["layer"] < layers and 0 <= row["neuron"] < width):
             raise ExciseError(
                 f"selection names layer {row['layer']}, neuron {row['neuron']}; "
                 f"this model has {layers} layers x {width} neurons"
             )
-        by_layer.setdefault(row["layer"], []).append(row["neuron"])
-    undo = []
+        by_layer.setdefault(row["layer"], []).append((row["neuron"], *intervention(selection, row)))
+    targets = {layer: list(_targets(model, layer)) for layer in sorted(by_layer)}
+    for layer, tensors in targets.items():
+        if any(tensor.is_meta for tensor, _, _ in tensors):  # writing to it would change nothing, silently
+            raise ExciseError(
+                f"layer {layer} does not fit on the accelerators and is brought there for each pass, so it cannot "
+                "be pruned; take more accelerators, or --device cpu"
+            )
+    undo: Undo = []
     with torch.no_grad():
-        for layer, neurons in sorted(by_layer.items()):
-            targets = list(_targets(model, layer))
-            if any(tensor.is_meta for tensor, _, _ in targets):  # writing to it would change nothing, silently
-                raise ExciseError(
-                    f"layer {layer} does not fit on the accelerators and is brought there for each pass, so it cannot "
-                    "be pruned; take more accelerators, or --device cpu"
-                )
-            for tensor, dim, blocks in targets if factor == 0 else targets[-1:]:
-                index = torch.tensor(
-                    [block * width + neuron for block in range(blocks) for neuron in sorted(neurons)],
-                    device=tensor.device,
-                )
-                old = tensor.index_select(dim, index)
-                undo.append((tensor, index, dim, old.clone()))
-                tensor.index_copy_(dim, index, torch.zeros_like(old) if factor == 0 else old * factor)
+        for layer, tensors in targets.items():
+            rows = sorted(by_layer[layer])
+            neurons = [neuron for neuron, _, _ in rows]
+            factor, centre = torch.tensor([row[1:] for row in rows], dtype=torch.float64).unbind(1)
+            weight, dim, _ = tensors[-1]
+            columns = _at(weight, dim, neurons).cpu().double()
+            if centre.any():
+                shift = torch.tensordot(columns, (1 - factor) * centre, dims=([dim], [0]))
+                _shift(output_projections(model)[layer], shift, undo)
+            scaled = columns * (factor if dim == 1 else factor[:, None]) + 0.0  # no -0
+            _write(weight, dim, neurons, scaled, undo)
+            silent = [neuron for neuron, kept, _ in rows if kept == 0]
+            for tensor, dim, blocks in tensors[:-1] if silent else ():
+                stacked = [block * width + neuron for block in range(blocks) for neuron in silent]
+                _write(tensor, dim, stacked, torch.zeros_like(_at(tensor, dim, stacked)), undo)
     return undo
 
 
-def restore(undo: "list[tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]]") -> None:
+def _at(tensor: "torch.Tensor", dim: int, positions: Sequence[int]) -> "torch.Tensor":
+    import torch
+
+    return tensor.index_select(dim, torch.tensor(positions, device=tensor.device))
+
+
+def _write(tensor: "torch.Tensor", dim: int, positions: Sequence[int], values: "torch.Tensor", undo: Undo) -> None:
+    import torch
+
+    index = torch.tensor(positions, device=tensor.device)
+    undo.append(functools.partial(tensor.index_copy_, dim, index, tensor.index_select(dim, index)))
+    tensor.index_copy_(dim, index, values.to(tensor.dtype).to(tensor.device))
+
+
+def _shift(projection: "nn.Module", shift: "torch.Tensor", undo: Undo) -> None:
+    """Add to the bias of a projection, which need not have one."""
+    from torch import nn
+
+    parameters = dict(projection.named_parameters())
+    if (bias := parameters.get("bias")) is not None:
+        undo.append(functools.partial(bias.copy_, bias.clone()))
+        bias.copy_((bias.cpu().double() + shift).to(bias.dtype))
+    else:
+        weight = parameters["weight"]
+        projection.bias = nn.Parameter(shift.to(weight.dtype).to(weight.device), weight.requires_grad)
+        undo.append(functools.partial(setattr, projection, "bias", None))
+
+
+def restore(undo: Undo) -> None:
     """Put back exactly what ``prune`` overwrote."""
     import torch
 
     with torch.no_grad():
-        for tensor, index, dim, old in reversed(undo):
-            tensor.index_copy_(dim, index, old)
+        for step in reversed(undo):
+            step()
 
 
 @contextlib.contextmanager

@@ -69,30 +69,38 @@ def guarded(general: Tensor, share: float) -> Tensor:
     return protected.view_as(general)
 
 
-def lowest(score: Tensor, count: int, *, protected: Tensor | None = None, negative_only: bool = False) -> Tensor:
+def dampening(expertise: Tensor) -> Tensor:
+    """AurA's factor of each neuron: 1 - Gini = 1 - 2 (AUROC - 0.5) for an expert, 1 for others (AUROC at most 0.5).
+
+    Suau et al. 2024 (arXiv 2407.12824); a perfect expert (AUROC 1) gets 0.
+    """
+    return (1 - 2 * (expertise - 0.5)).clamp(max=1)
+
+
+def lowest(score: Tensor, count: int | None, *, protected: Tensor | None = None, negative_only: bool = False) -> Tensor:
     """Flat indices of the ``count`` lowest scores over all layers, lowest first.
 
     Args:
         score: ``[layers, neurons]``.
-        count: how many.
+        count: how many; None takes all that can be taken.
         protected: true where a neuron must not be taken.
         negative_only: refuse neurons whose score is not below zero: they do not serve the behaviour.
 
     Raises:
-        ExciseError: fewer neurons than ``count`` can be taken.
+        ExciseError: fewer neurons than ``count`` can be taken, or none.
     """
     allowed = torch.ones_like(score, dtype=torch.bool) if protected is None else ~protected
     if negative_only:
         allowed = allowed & (score < 0)
     available = int(allowed.sum())
-    if count > available:
+    if not available or (count or 0) > available:
         condition = " with a negative differential" if negative_only else ""
         raise ExciseError(
-            f"{count} neurons were asked for, but only {available} of {score.numel()} may be selected{condition} "
-            "(after the guard). Ask for fewer, or lower the guard."
+            f"{count or 'all'} neurons were asked for, but only {available} of {score.numel()} may be selected"
+            f"{condition} (after the guard). Ask for fewer, or lower the guard."
         )
     order = score.masked_fill(~allowed, torch.inf).flatten().sort(stable=True).indices
-    return order[:count]
+    return order[: available if count is None else count]
 
 
 def lowest_by_layer(score: Tensor, profile: list[int]) -> Tensor:

@@ -54,7 +54,9 @@ def seen(model: Any, sample: Sample) -> tuple[list[torch.Tensor], list[torch.Ten
 @pytest.mark.parametrize("family", FAMILIES)
 def test_forward_methods_against_loops_over_single_samples(family: str) -> None:
     model = tiny(family)
-    wanda, activation, aura = (values(model, name) for name in ("wanda", "activation", "aura"))
+    wanda, activation, signed, aura = (
+        values(model, name) for name in ("wanda", "activation", "mean-activation", "aura")
+    )
     for row, sample in enumerate(samples()):
         entering, neurons = seen(model, sample)
         for layer in range(3):
@@ -65,6 +67,8 @@ def test_forward_methods_against_loops_over_single_samples(family: str) -> None:
             torch.testing.assert_close(wanda["activation"][row, layer], squares)
             mean = sum(token.abs() for token in neurons[layer]) / len(sample.input_ids)
             torch.testing.assert_close(activation["activation"][row, layer], mean)
+            mean = sum(neurons[layer]) / len(sample.input_ids)
+            torch.testing.assert_close(signed["activation"][row, layer], mean)
             largest = torch.stack(list(neurons[layer])).max(0).values
             torch.testing.assert_close(aura["maximum"][row, layer], largest)
 
@@ -157,6 +161,8 @@ def test_excluded_tokens_do_not_count() -> None:
         torch.testing.assert_close(measure(without)["activation"][0, 1], neurons[1][1:].square().mean(0))
     with measured("activation").measuring(model, Options()) as measure:
         torch.testing.assert_close(measure(without)["activation"][0, 1], neurons[1][1:].abs().mean(0))
+    with measured("mean-activation").measuring(model, Options()) as measure:
+        torch.testing.assert_close(measure(without)["activation"][0, 1], neurons[1][1:].mean(0))
     with measured("aura").measuring(model, Options()) as measure:
         torch.testing.assert_close(measure(without)["maximum"][0, 1], neurons[1][1:].amax(0))
 
@@ -322,5 +328,6 @@ def test_unknown_names_are_refused() -> None:
         measured("lpr")
     with pytest.raises(ExciseError, match="unknown control 'lrp'"):
         drawn("lrp")
-    assert MEASURED == ("activation", "aura", "gradient", "lrp", "lrp-abs-weights", "lrp-cp", "wanda")
+    signed = ("gradient", "lrp", "lrp-abs-weights", "lrp-cp", "mean-activation")
+    assert ("activation", "aura", *signed, "wanda") == MEASURED
     assert DRAWN == ("magnitude", "random")

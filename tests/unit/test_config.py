@@ -73,12 +73,14 @@ def test_variants_are_named_after_selection_draw_and_number():
             value={
                 "a": {"method": "lrp", "neurons": [3, 5]},
                 "r": {"method": "random", "neurons": [5], "draws": 2},
+                "experts": {"method": "aura", "factor": "expertise", "neurons": ["all"]},
             },
         )
         | {"export": "a-5"},
         SCHEMA,
     )
-    assert variants(config) == list(neuron_lists(config)) == ["a-3", "a-5", "r-draw0-5", "r-draw1-5"]
+    names = ["a-3", "a-5", "r-draw0-5", "r-draw1-5", "experts-all"]
+    assert variants(config) == list(neuron_lists(config)) == names
     assert neuron_lists(config)["r-draw1-5"].draw == 1
 
 
@@ -162,7 +164,16 @@ def test_tuning_prompts_need_a_choice():
             changed("references", "toxic", value={"kind": "responses", "below": 0.4, "span": "onset"}),
             "references.toxic: span onset needs at_least",
         ),
-        (changed("selections", "lrp", "neurons", value=["x"]), "selections.lrp.neurons.0: 'x' is not of type 'integer'"),
+        (changed("selections", "lrp", "neurons", value=["x"]), "selections.lrp.neurons.0: 'x' does not match '^all$'. (A number"),
+        (changed("selections", "lrp", "neurons", value=[0.5]), "selections.lrp.neurons.0: 0.5 is not of type 'integer'"),
+        (changed("selections", "random", value={"method": "random", "neurons": ["all"]}), "random: neurons all takes"),
+        (changed("selections", "lrp", "factor", value="expert"), "lrp.factor: 'expert' does not match '^expertise$'"),
+        (changed("selections", "lrp", "factor", value="expertise"), "selections.lrp: factor expertise belongs to method"),
+        (changed("selections", "lrp", "centre", value="median"), "selections.lrp.centre: 'median' is not one of"),
+        (
+            changed("selections", "random", value={"method": "random", "neurons": [3], "centre": "mean", "general": "c"}),
+            "selections.random.general: unknown reference set 'c'",
+        ),
         (changed("selections", "lrp", "neurons", value=[0]), "0 is less than the minimum of 1"),
         (changed("selections", "lrp", "general", value="txoic"), "Did you mean 'toxic'"),
         (changed("selections", "lrp", "draws", value=2), "draws and like belong to method random"),

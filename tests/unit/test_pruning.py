@@ -16,10 +16,15 @@ from transformers import (
     Phi3ForCausalLM,
 )
 
+from benchmarks import gate
+from excise import api
+from excise.architectures import output_projections
 from excise.artefacts import write_json
 from excise.errors import ExciseError
+from excise.export import model_card
 from excise.pruning import prune, pruned, read_selection, restore
 from excise.resources.models import fingerprint, identity, load_model
+from tests.conftest import make_tokenizer
 
 IDS = torch.arange(2, 40).view(2, 19)
 
@@ -106,6 +111,87 @@ def test_zeroing_removes_the_neuron_in_families_without_separate_gates(family):
     assert not (seen["hidden"].reshape(-1, 24).abs().sum(0) == 0).any()
 
 
+BIASED = ["opt", "gpt2", "gpt_neox"]
+CASES = [
+    *(pytest.param(family, {}, id=family) for family in ["mistral", "phi3", *BIASED]),
+    pytest.param("llama", {"mlp_bias": False}, id="llama"),
+    pytest.param("llama", {"mlp_bias": True}, id="llama-biased"),
+    pytest.param("opt", {"enable_bias": False}, id="opt-unbiased"),
+]
+WIDE = torch.arange(3, 41).view(2, 19)
+
+
+def treated(factors, means):
+    """Four neurons of layer 0 and one of layer 2, each with a factor and a mean of its own."""
+    where = [(0, 23), (0, 0), (2, 7), (0, 3), (0, 11)]
+    rows = [
+        {"layer": layer, "neuron": neuron, "factor": factor, "mean": mean}
+        for (layer, neuron), factor, mean in zip(where, factors, means, strict=True)
+    ]
+    return {"factor": "expertise", "centre": "mean", "neurons": rows}
+
+
+@pytest.mark.parametrize(("family", "changes"), CASES)
+@pytest.mark.parametrize(
+    ("factors", "means"),
+    [
+        pytest.param([0.0] * 5, [0.7, -1.5, 2.0, 0.0, 0.3], id="held-at-their-mean"),
+        pytest.param([0.3, 0.0, 0.9, 0.5, 0.0], [0.0] * 5, id="dampened"),
+        pytest.param([-1.0, 0.0, 0.9, 0.5, 1.0], [0.7, -1.5, 2.0, 0.1, 0.3], id="both"),
+    ],
+)
+def test_an_intervention_replaces_the_activation_and_nothing_else(family, changes, factors, means):
+    """Against a hook that writes c + f (a - c) over single activations, to float64 precision."""
+    model, chosen = gate.tiny(family, **changes), treated(factors, means)
+    before, logits = state(model), model(WIDE).logits
+
+    def replace(layer):
+        def hook(_module, inputs):
+            hidden = inputs[0].clone()
+            for row in chosen["neurons"]:
+                if row["layer"] == layer:
+                    value = hidden[..., row["neuron"]]
+                    hidden[..., row["neuron"]] = row["mean"] + row["factor"] * (value - row["mean"])
+            return (hidden,)
+
+        return hook
+
+    outputs = output_projections(model)
+    hooks = [module.register_forward_pre_hook(replace(layer)) for layer, module in enumerate(outputs)]
+    expected = model(WIDE).logits
+    for hook in hooks:
+        hook.remove()
+    assert (expected - logits).abs().max() > 1e-3
+    with pruned(model, chosen):
+        torch.testing.assert_close(model(WIDE).logits, expected, rtol=1e-11, atol=1e-11)
+    after = state(model)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(model(WIDE).logits, logits)
+
+
+def test_interventions_in_each_other_are_undone_in_turn(tiny_model):
+    model = load_model(tiny_model, device="cpu")
+    model.double()
+    first, second = treated([0.0] * 5, [0.7, -1.5, 2.0, 0.1, 0.3]), treated([0.0] * 5, [1.0] * 5)
+    for chosen in (first, second):
+        for row in chosen["neurons"]:
+            row["layer"] //= 2
+    for row in second["neurons"]:
+        row["neuron"] = (row["neuron"] + 1) % 24
+    before = state(model)
+    with pruned(model, first):
+        between = state(model)
+        with pruned(model, second):
+            assert not torch.equal(
+                model.model.layers[0].mlp.down_proj.bias, between["model.layers.0.mlp.down_proj.bias"]
+            )
+        after = state(model)
+        assert between.keys() == after.keys() > before.keys()
+        assert all(torch.equal(between[name], after[name]) for name in between)
+    assert state(model).keys() == before.keys()
+
+
 def test_an_error_inside_the_block_still_restores(tiny_model):
     model = load_model(tiny_model, device="cpu")
     before = state(model)
@@ -130,6 +216,14 @@ def test_broken_neuron_lists_are_refused(tmp_path):
     path.write_text('{"neurons": [{"layer": 0}], "factor": 0}')
     with pytest.raises(ExciseError, match="not a neuron list"):
         read_selection(path)
+    neurons = [{"layer": 0, "neuron": 1}]
+    for broken in ({"factor": "expertise"}, {"factor": 0, "centre": "mean"}, {"factor": None}):
+        path.write_text(json.dumps({"neurons": neurons, **broken}))
+        with pytest.raises(ExciseError, match="not a neuron list"):
+            read_selection(path)
+    path.write_text(json.dumps({"neurons": neurons, "factor": 0, "centre": "median"}))
+    with pytest.raises(ExciseError, match="unknown centre 'median'"):
+        read_selection(path)
 
 
 def test_the_exported_model_gives_the_same_logits_bit_for_bit(excise, tmp_path, tiny_model):
@@ -146,6 +240,72 @@ def test_the_exported_model_gives_the_same_logits_bit_for_bit(excise, tmp_path, 
     assert json.loads((output / "neurons.json").read_text())["neurons"] == chosen["neurons"]
     assert json.loads((output / "excise.json").read_text())["fingerprint"] == fingerprint(output)
     assert [entry.name for entry in output.parent.iterdir()] == ["pruned"]
+
+
+def about_mean(folder):
+    """A neuron list for a model of 3 x 24 neurons: five of them reversed about their mean."""
+    chosen = treated([-1.0] * 5, [0.7, -1.5, 2.0, 0.1, 0.3])
+    return selection(model=folder) | {"layers": 3, "centre": "mean", "factor": -1.0, "neurons": chosen["neurons"]}
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
+def test_a_model_with_neurons_about_their_mean_is_exported_as_a_plain_one(excise, tmp_path, family):
+    """Llama gets biases by its own switch; the logits are those of the model in memory, and of a second user's."""
+    folder, output = tmp_path / family, tmp_path / "out"
+    changes = {"mlp_bias": False} if family == "llama" else {}
+    gate.tiny(family, dtype=torch.float32, **changes).save_pretrained(folder)
+    make_tokenizer(folder)
+    chosen = about_mean(folder)
+    (tmp_path / "neurons.json").write_text(json.dumps(chosen))
+    excise("apply", tmp_path / "neurons.json", folder, "--output", output)
+    exported, said = AutoModelForCausalLM.from_pretrained(output, output_loading_info=True)
+    assert not said["missing_keys"]
+    assert not said["unexpected_keys"]
+    assert type(exported).__module__.startswith("transformers.models.")
+    model = load_model(folder, device="cpu")
+    unpruned = model(WIDE).logits
+    undo = prune(model, chosen)
+    torch.testing.assert_close(exported.eval()(WIDE).logits, model(WIDE).logits)
+    assert (model(WIDE).logits - unpruned).abs().max() > 1e-2
+    restore(undo)
+    assert torch.equal(model(WIDE).logits, unpruned)
+    assert "5 of 72 MLP neurons (6.94%) were scaled by -1 about their mean activation" in (
+        (output / "README.md").read_text()
+    )
+    if family == "llama":
+        assert exported.config.mlp_bias
+        assert not model.config.mlp_bias
+        assert not exported.model.layers[1].mlp.down_proj.bias.any()  # a layer without selected neurons
+
+
+def test_a_family_that_cannot_have_biases_is_not_exported_but_pruned_in_memory(excise, tmp_path):
+    gate.tiny("mistral", dtype=torch.float32).save_pretrained(tmp_path / "mistral")
+    make_tokenizer(tmp_path / "mistral")
+    chosen = about_mean(tmp_path / "mistral")
+    (tmp_path / "neurons.json").write_text(json.dumps(chosen))
+    said = excise("apply", tmp_path / "neurons.json", tmp_path / "mistral", "--output", tmp_path / "out", fails=True)
+    assert "mistral: a neuron that is scaled about its mean (centre: mean) needs a bias" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mistral", "neurons.json"]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "mistral").eval()
+    logits = model(WIDE).logits
+    undo = api.prune(model, tmp_path / "neurons.json")
+    assert not torch.allclose(model(WIDE).logits, logits, atol=1e-2)
+    api.restore(undo)
+    assert torch.equal(model(WIDE).logits, logits)
+
+
+@pytest.mark.parametrize(
+    ("factor", "centre", "words"),
+    [
+        (0.0, "zero", "were set to zero, chosen"),
+        (0.0, "mean", "were held at their mean activation, chosen"),
+        (0.5, "zero", "were scaled by 0.5, chosen"),
+        ("expertise", "zero", "were dampened by expertise (each scaled by 1 - 2 (AUROC - 0.5)), chosen"),
+    ],
+)
+def test_the_model_card_says_what_was_done(factor, centre, words):
+    chosen = selection((0, 1), factor=factor) | {"centre": centre}
+    assert words in model_card(chosen, {"id": "m", "fingerprint": "f", "revision": None}, [])
 
 
 def test_a_full_disk_during_export_leaves_nothing_behind(tmp_path, tiny_model):

@@ -20,7 +20,7 @@ from excise.errors import ExciseError
 from excise.reporting.samples import pick
 from excise.reporting.summary import Limits, broken
 from excise.reporting.trade_off import trade_off
-from excise.reporting.words import answer
+from excise.reporting.words import answer, treatment
 
 PROMPTS, DRAWS, LAYERS, WIDTH = 120, 2, 12, 500
 BASE, SECOND = "alt-profanity-check", "hf:roberta_toxicity"
@@ -320,6 +320,22 @@ def test_report_is_self_contained_escaped_and_hides_what_the_model_wrote(folder:
     assert "alert(1)" in hidden
     assert "darn" not in visible
     assert "alert(1)" not in visible
+
+
+@pytest.mark.parametrize(
+    ("factor", "centre", "words"),
+    [
+        (0.0, "zero", "Pruning 30 neurons"),
+        (0.0, "mean", "Holding at their mean 30 neurons"),
+        (-1.0, "zero", "Reversing 30 neurons"),
+        (-1.0, "mean", "Reversing about their mean 30 neurons"),
+        (0.5, "zero", "Scaling by 0.5 the output of 30 neurons"),
+        ("expertise", "zero", "Dampening by expertise the output of 30 neurons"),
+    ],
+)
+def test_what_was_done_to_the_neurons_is_said(factor: float | str, centre: str, words: str) -> None:
+    row = {"factor": factor, "centre": centre, "neurons": 30, "share_of_neurons": 0.005}
+    assert treatment(row) == f"{words} (0.50 % of all)"
 
 
 def test_report_says_what_how_sure_and_what_it_cost(folder: Path, summary: Json) -> None:

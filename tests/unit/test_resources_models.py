@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from benchmarks.gate import tiny
 from excise.artefacts import read_json
 from excise.resources import folders
 from excise.resources.models import fingerprint, identity, load_model
@@ -231,9 +233,17 @@ def test_inspect_says_what_the_model_is(copy, tmp_path, excise):
     assert meta["model"]["fingerprint"] == fingerprint(copy)
     said = excise("inspect", "--model", tmp_path / "out", "--need-neurons", 49, "--output", tmp_path / "x", fails=True)
     assert "49 neurons are to be selected; it has 48 (2 layers x 24)" in said
+    excise("inspect", "--model", copy, "--need-bias", "--output", tmp_path / "m.json")  # llama has a switch for them
     assert "unknown dtype" in excise(
         "inspect", "--model", copy, "--dtype", "half", "--output", tmp_path / "x", fails=True
     )
+
+
+def test_inspect_refuses_a_family_that_could_not_be_saved_with_biases(tmp_path, excise):
+    tiny("mistral", dtype=torch.float32).save_pretrained(tmp_path / "m")
+    said = excise("inspect", "--model", tmp_path / "m", "--need-bias", "--output", tmp_path / "x", fails=True)
+    assert "mistral: a neuron that is scaled about its mean" in said
+    assert "can be: llama, opt, gpt2, gpt_neox" in said
 
 
 def test_inspect_notices_changed_weights_and_files(copy, other_model, tmp_path, excise):

@@ -6,9 +6,10 @@ import json
 import pytest
 import torch
 
-from excise.artefacts import write_tensors
+from excise.artefacts import read_json, write_tensors
 from excise.errors import ExciseError
-from excise.selection import differential, guarded, jaccard, lowest, lowest_by_layer, pairwise_jaccard
+from excise.pruning import intervention, read_selection
+from excise.selection import dampening, differential, guarded, jaccard, lowest, lowest_by_layer, pairwise_jaccard
 
 
 def scores(seed, layers=3, width=7):
@@ -83,6 +84,23 @@ def test_neurons_that_do_not_serve_the_behaviour_are_refused():
     assert lowest(score, 1, negative_only=True).tolist() == [0]
     with pytest.raises(ExciseError, match="only 1 of 3 may be selected with a negative differential"):
         lowest(score, 2, negative_only=True)
+
+
+def test_all_takes_whatever_may_be_taken():
+    score = torch.tensor([[-1.0, 2.0, -3.0], [0.0, -2.0, -4.0]])
+    protected = torch.tensor([[False, False, True], [False, False, False]])
+    assert lowest(score, None, protected=protected, negative_only=True).tolist() == [5, 4, 0]
+    with pytest.raises(
+        ExciseError, match="all neurons were asked for, but only 0 of 6 may be selected with a negative"
+    ):
+        lowest(score.abs(), None, negative_only=True)
+
+
+def test_dampening_is_one_minus_gini_for_experts_and_nothing_for_others():
+    expertise = torch.linspace(0, 1, 21, dtype=torch.float64)
+    naive = [1 - 2 * (a - 0.5) if a > 0.5 else 1 for a in expertise.tolist()]
+    torch.testing.assert_close(dampening(expertise), torch.tensor(naive, dtype=torch.float64))
+    assert dampening(expertise)[-1] == 0
 
 
 def test_a_layer_profile_is_kept():
@@ -161,4 +179,94 @@ def test_select_refuses_more_neurons_than_serve_the_behaviour(excise, tmp_path, 
         "select", "--scores", differential_file, "--neurons", 21, "--output", tmp_path / "v.json", fails=True
     )
     assert "21 neurons were asked for, but only" in message
+    assert not (tmp_path / "v.json").exists()
+
+
+# --- interventions ------------------------------------------------------------------------------------------------
+
+ABOUT = {"method": "aura", "model": {"id": "m", "fingerprint": "f"}, "settings": {}}
+
+
+@pytest.fixture
+def expertise_file(tmp_path):
+    expertise = torch.rand(3, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expertise[1, 2] = 1
+    half = torch.full_like(expertise, 0.5)
+    path = tmp_path / "expertise.safetensors"
+    write_tensors(path, ABOUT, {"general": half, "toxic": expertise, "difference": half - expertise})
+    return path, expertise
+
+
+def test_aura_dampens_every_expert_by_its_own_factor(excise, tmp_path, expertise_file):
+    path, expertise = expertise_file
+    output = tmp_path / "v.json"
+    excise("select", "--scores", path, "--neurons", "all", "--factor", "expertise", "--output", output)
+    written = read_selection(output)
+    experts = {(i, j): float(expertise[i, j]) for i in range(3) for j in range(7) if expertise[i, j] > 0.5}
+    assert len(experts) < 21
+    found = {(row["layer"], row["neuron"]): intervention(written, row) for row in written["neurons"]}
+    assert found == {neuron: (pytest.approx(2 - 2 * auroc), 0) for neuron, auroc in experts.items()}
+    assert written["neurons"][0]["factor"] == 0
+    assert (written["factor"], written["centre"]) == ("expertise", "zero")
+
+
+def mean_file(folder, *, fingerprint="f", method="mean-activation"):
+    path = folder / "mean.safetensors"
+    meta = {"stage": "average", "method": method, "model": {"id": "m", "fingerprint": fingerprint}}
+    corpus = {"corpus": {"id": "c4", "seeds": [0, 1]}, "counts": {"samples": 6, "tokens": 60}}
+    write_tensors(path, meta | corpus, {"score": scores(9)})
+    return path
+
+
+def test_a_selection_about_the_mean_carries_the_mean_of_each_neuron(excise, tmp_path, differential_file):
+    output = tmp_path / "v.json"
+    excise("select", "--scores", differential_file, "--neurons", 4, "--mean", mean_file(tmp_path), "--output", output)
+    written = read_selection(output)
+    for row in written["neurons"]:
+        assert intervention(written, row) == (0, float(scores(9)[row["layer"], row["neuron"]]))
+    assert written["centre"] == "mean"
+    assert written["meta"]["mean"].items() > {"id": "c4", "seeds": [0, 1], "samples": 6, "tokens": 60}.items()
+    excise("select", "--scores", differential_file, "--neurons", 4, "--output", output)
+    assert all("mean" not in row and "factor" not in row for row in read_json(output)["neurons"])
+
+
+def test_a_control_like_a_list_does_the_same_to_its_neurons(excise, tmp_path, expertise_file):
+    like, output, control = (tmp_path / name for name in ("like.json", "random.json", "control.safetensors"))
+    about = ["--mean", mean_file(tmp_path)]
+    experts = ["--neurons", "all", "--factor", "expertise"]
+    excise("select", "--scores", expertise_file[0], *experts, *about, "--output", like)
+    write_tensors(control, ABOUT | {"method": "random"}, {"difference": scores(5)})
+    control = ["select", "--scores", control, "--like", like, "--output", output]
+    excise(*control, *about)
+    model, drawn = read_selection(like), read_selection(output)
+    assert (drawn["factor"], drawn["centre"]) == ("expertise", "mean")
+    for layer in range(3):
+        factors = [[row["factor"] for row in one["neurons"] if row["layer"] == layer] for one in (model, drawn)]
+        assert factors[0] == factors[1]
+    for row in drawn["neurons"]:
+        assert row["mean"] == float(scores(9)[row["layer"], row["neuron"]])
+    assert "--mean is missing" in excise(*control, fails=True)
+    excise(*control, "--factor", 0, "--centre", "zero")
+    assert {intervention(read_selection(output), row) for row in read_selection(output)["neurons"]} == {(0, 0)}
+
+
+def test_interventions_that_have_no_meaning_are_refused(excise, tmp_path, differential_file):
+    def refused(*arguments, scores=differential_file):
+        return excise("select", "--scores", scores, *arguments, "--output", tmp_path / "v.json", fails=True)
+
+    assert "belongs to method aura; lrp does not" in refused("--neurons", 1, "--factor", "expertise")
+    about = ["--neurons", 1, "--centre", "mean"]
+    assert "--mean is missing" in refused(*about)
+    assert "was made for 'm' (weights g)" in refused(*about, "--mean", mean_file(tmp_path, fingerprint="g"))
+    other = mean_file(tmp_path, method="activation")
+    assert "not neuron scores (excise average) of method mean-activation" in refused(*about, "--mean", other)
+    assert "--centre: unknown centre 'median'" in refused("--neurons", 1, "--centre", "median")
+    control = tmp_path / "control.safetensors"
+    write_tensors(control, ABOUT | {"method": "random"}, {"difference": scores(1).abs()})
+    assert "--neurons all: the control 'random' has no differential" in refused("--neurons", "all", scores=control)
+    output = tmp_path / "list.json"
+    excise("select", "--scores", differential_file, "--neurons", 1, "--output", output)
+    assert "--like belongs to controls; lrp is none" in refused("--like", output)
+    with pytest.raises(SystemExit):
+        refused("--neurons", "every")
     assert not (tmp_path / "v.json").exists()

@@ -14,6 +14,7 @@ from excise.config import (
     BASELINE,
     CONTROLS,
     TUNING,
+    about_mean,
     choices,
     neuron_lists,
     validated,
@@ -47,12 +48,27 @@ with open(
     except ExciseError as error:
         raise WorkflowError(str(error)) from None
 
-# The lists of one selection start alike: the tokens of its first 20 neurons are looked up in the shortest that has them.
+
+def lens_of(neurons):
+    """The lists of a selection start alike: the first 20 neurons are looked up in the shortest one that has them."""
+    size = {"all": float("inf")}
+    ordered = sorted(neurons, key=lambda n: size.get(n, n))
+    return next((n for n in ordered if size.get(n, n) >= 20), ordered[-1])
+
+
 LENSES = [
-    f"{selection}-{min((n for n in settings['neurons'] if n >= 20), default=max(settings['neurons']))}"
+    f"{selection}-{lens_of(settings['neurons'])}"
     for selection, settings in config["selections"].items()
     if settings["method"] not in CONTROLS and settings["choose"] is None
 ] + list(CHOICES)
+
+# Corpora over which the mean activation of every neuron is measured: where neurons are scaled about it.
+CENTRED = {
+    selection["general"]
+    for name, selection in config["selections"].items()
+    if about_mean(config, name)
+}
+MEAN = "mean-activation"
 
 RESOURCES = config["resources"]
 RUN = f"{config['results']}/{config['experiment']}"
@@ -94,7 +110,7 @@ def alternatives(names):
 wildcard_constraints:
     model=alternatives(config["models"]),
     method=alternatives(
-        {selection["method"] for selection in config["selections"].values()}
+        {selection["method"] for selection in config["selections"].values()} | {MEAN}
     ),
     corpus=alternatives(config["references"]),
     seed=alternatives(config["seeds"]),
@@ -128,7 +144,7 @@ def picked_references(wildcards):
         for selection in config["selections"].values()
         if selection["method"] not in CONTROLS
         for key in ("behaviour", "general")
-    }
+    } | CENTRED
     return [
         ancient(f"{RUN}/{wildcards.model}/references/{corpus}/seed-{seed}.jsonl")
         for corpus in of_kind("responses")
@@ -170,6 +186,17 @@ def prompt_flags():
     return flags(
         **{key: config["prompts"][key] for key in keys},
         name=config["prompts"]["subset"],
+    )
+
+
+def model_needs():
+    """What the neuron lists need of their model."""
+    sizes = [one.neurons for one in LISTS.values() if isinstance(one.neurons, int)]
+    export = config["export"]
+    saved = {LISTS[name].selection for name in CHOICES.get(export, [export]) if export}
+    bias = any(about_mean(config, selection) for selection in saved)
+    return flags(need_neurons=max(sizes, default=None)) + (
+        " --need-bias" if bias else ""
     )
 
 
@@ -235,11 +262,19 @@ def likeness_of(wildcards):
     return f"{RUN}/{wildcards.model}/selections/{name}.json"
 
 
+def mean_of(wildcards):
+    """The mean activations that a variant's neurons may be scaled about, if any."""
+    name = LISTS[wildcards.variant].selection
+    general = config["selections"][name]["general"]
+    path = f"{RUN}/{wildcards.model}/scores/{MEAN}/{general}.safetensors"
+    return path if about_mean(config, name) else []
+
+
 def selection_flags(wildcards):
     """How a variant is selected."""
     variant = LISTS[wildcards.variant]
     selection = config["selections"][variant.selection]
-    keys = ("differential", "guard", "factor")
+    keys = ("differential", "guard", "factor", "centre")
     return flags(
         neurons=variant.neurons,
         name=variant.selection,

@@ -99,7 +99,7 @@ rule inspect_model:
     conda:
         "../../envs/excise.yaml"
     params:
-        neurons=max(one.neurons for one in LISTS.values() if one.neurons),
+        needs=model_needs(),
         code=digest("stages.inspect"),
     shell:
-        "excise inspect --model {input.model:q} --need-neurons {params.neurons} --output {output:q} --log {log:q}"
+        "excise inspect --model {input.model:q} {params.needs} --output {output:q} --log {log:q}"

@@ -12,6 +12,7 @@ rule select:
     input:
         scores=scores_of,
         like=likeness_of,
+        mean=mean_of,
     output:
         f"{MODEL}/selections/{{variant}}.json",
     log:
@@ -23,9 +24,11 @@ rule select:
     params:
         choice=selection_flags,
         like=lambda wildcards, input: flags(like=input.get("like") or None),
+        mean=lambda wildcards, input: flags(mean=input.get("mean") or None),
         code=digest("stages.select"),
     shell:
-        "excise select --scores {input.scores:q} {params.choice} {params.like} --output {output:q} --log {log:q}"
+        "excise select --scores {input.scores:q} {params.choice} {params.like} {params.mean} "
+        "--output {output:q} --log {log:q}"
 
 
 rule compare:

@@ -77,3 +77,8 @@ def squared_norm(values: torch.Tensor) -> torch.Tensor:
 def absolute_sum(values: torch.Tensor) -> torch.Tensor:
     """Sum over tokens of absolute values, ``[samples, tokens, width] -> [samples, width]``."""
     return token_sum(lambda block: wide(values[:, block]).abs(), values)
+
+
+def signed_sum(values: torch.Tensor) -> torch.Tensor:
+    """Sum over tokens, ``[samples, tokens, width] -> [samples, width]``."""
+    return token_sum(lambda block: wide(values[:, block]), values)

@@ -9,13 +9,14 @@ from excise.artefacts import Json, sha256_file
 
 
 def selection_facts(selection: Json | None, path: Path | None) -> Json | None:
-    """What an artefact says of a neuron list: name, size, factor and digest; None for the unpruned model."""
+    """What an artefact says of a neuron list: name, size, intervention and digest; None for the unpruned model."""
     if selection is None or path is None:
         return None
     return {
         "name": selection.get("name"),
         "neurons": len(selection["neurons"]),
         "factor": selection["factor"],
+        "centre": selection.get("centre", "zero"),
         "sha256": sha256_file(path),
     }
 

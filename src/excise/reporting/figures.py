@@ -175,10 +175,10 @@ def comparable_size(summary: Json) -> list[str]:
     name = shown(summary)
     sizes = [row["neurons"] for row in rows]
     size = next((row["neurons"] for row in rows if row["variant"] == name), max(sizes, key=sizes.count))
-    chosen: dict[tuple[str, float], str] = {}
+    chosen: dict[str, str] = {}
     for row in rows:
         if row["neurons"] == size:
-            chosen.setdefault((row["selection"], row["factor"]), row["variant"])
+            chosen.setdefault(row["selection"], row["variant"])
     return list(chosen.values())[:MOST]
 
 

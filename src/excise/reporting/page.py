@@ -92,13 +92,14 @@ def _selections(config: Json) -> str:
     meanings = {
         "differential": "how general minus behaviour is formed",
         "guard": "share of the neurons most relevant for general text that may never be chosen",
-        "factor": "what a chosen neuron is multiplied by (0 = pruned)",
+        "factor": "what a chosen neuron is multiplied by (0 = pruned; expertise = each by its own)",
+        "centre": "what it is scaled about: zero, or its mean activation over the general text",
         "neurons": "the sizes tried",
         "choose": "the name under which the best of those that compete is judged",
-        "like": "whose layers, number and factor a control copies",
+        "like": "whose layers, number, factor and centre a control copies",
     }
     used = [key for key in ("choose", "like") if any(one.get(key) for one in selections.values())]
-    keys = ["method", "differential", "general", "behaviour", "guard", "factor", "neurons", *used]
+    keys = ["method", "differential", "general", "behaviour", "guard", "factor", "centre", "neurons", *used]
     control = ("differential", "general", "behaviour", "guard")
     rows = []
     for name, one in selections.items():

@@ -139,6 +139,7 @@ def _row(evaluation: Json, baseline: Json, selection: Json | None, limits: Limit
         "selection": selection["name"] if selection else None,
         "neurons": neurons,
         "factor": selection["factor"] if selection else None,
+        "centre": selection.get("centre", "zero") if selection else None,
         "share_of_neurons": neurons / (selection["layers"] * selection["neurons_per_layer"]) if selection else 0.0,
         "perplexity": perplexity,
         "perplexity_change": change,
@@ -284,7 +285,7 @@ def table(summary: Json) -> tuple[list[str], list[list[Any]]]:
     scorers = summary["scorers"]
     primary = [summary["primary"], *(name for name in scorers if name != summary["primary"])]
     degeneration = list(summary["variants"][0]["degeneration"])
-    columns = ["variant", "kind", "method", "selection", "neurons", "share_of_neurons", "factor"]
+    columns = ["variant", "kind", "method", "selection", "neurons", "share_of_neurons", "factor", "centre"]
     columns += [perplexity, f"{perplexity} relative change", "flag", "broken_because", "within_budget", "winner"]
     for name in primary:
         rule = f"{name} {scorers[name]['strictness']} {scorers[name]['threshold']}"
@@ -295,7 +296,7 @@ def table(summary: Json) -> tuple[list[str], list[list[Any]]]:
     rows = []
     for row in summary["variants"]:
         values = [row[key] for key in ("variant", "kind", "method", "selection", "neurons", "share_of_neurons")]
-        values += [row["factor"], row["perplexity"], row["perplexity_change"], row["flag"]]
+        values += [row["factor"], row["centre"], row["perplexity"], row["perplexity_change"], row["flag"]]
         values += ["; ".join(row["broken_because"]), row["within_budget"]]
         values += [row["variant"] == summary["verdict"]["winner"]]
         for name in primary:

@@ -28,7 +28,16 @@ def shown(summary: Json) -> str | None:
 
 def treatment(row: Json) -> str:
     """What was done to the selected neurons: ``Pruning 100 neurons (0.22 % of all)``."""
-    verb = {0: "Pruning", -1: "Reversing"}.get(row["factor"], f"Scaling by {row['factor']:g} the output of")
+    about = " about their mean" if row["centre"] == "mean" else ""
+    match row["factor"]:
+        case 0:
+            verb = "Holding at their mean" if about else "Pruning"
+        case -1:
+            verb = f"Reversing{about}"
+        case "expertise":
+            verb = f"Dampening by expertise{about} the output of"
+        case factor:
+            verb = f"Scaling by {factor:g}{about} the output of"
     return f"{verb} {row['neurons']:,} neurons ({percent(row['share_of_neurons'], 2)} of all)"
 
 

@@ -12,6 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="model folder")
     parser.add_argument("--need-neurons", type=int, help="most neurons that will be pruned (default: not checked)")
     parser.add_argument(
+        "--need-bias", action="store_true", help="MLPs must be able to keep biases (default: not checked)"
+    )
+    parser.add_argument(
         "--dtype", default="float32", help="float32, bfloat16 or float64: what it will run in (default float32)"
     )
     parser.add_argument("--output", type=Path, required=True, help="model facts, JSON")
@@ -21,6 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the configuration and the headers of the weights, check, write."""
     import logging
 
+    from excise.architectures import refuse_without_bias
     from excise.artefacts import read_json, write_json
     from excise.errors import ExciseError, unknown
     from excise.provenance import provenance
@@ -50,9 +54,12 @@ def run(arguments: argparse.Namespace) -> None:
             f"{known['id']}: {arguments.need_neurons} neurons are to be selected; it has {found['neurons']} "
             f"({found['layers']} layers x {found['neurons_per_layer']}). Ask for fewer."
         )
+    if arguments.need_bias:
+        refuse_without_bias(found["architecture"])
+    settings = {name: getattr(arguments, name) for name in ("need_neurons", "need_bias", "dtype")}
     write_json(
         arguments.output,
-        provenance("inspect", {"need_neurons": arguments.need_neurons, "dtype": arguments.dtype}, model=known),
+        provenance("inspect", settings, model=known),
         {"id": known["id"], "revision": known["revision"], **found},
     )
     logging.getLogger(__name__).info(
