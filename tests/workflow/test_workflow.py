@@ -246,13 +246,14 @@ def test_too_few_answers_stop_before_any_attribution(make_experiment):
 def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experiment):
     """Judged by a classifier in a local folder and by repetition; decoded greedily; and no word of toxicity.
 
-    How many neurons is chosen on prompts of their own, among lists of two selections.
+    How many neurons are held at their mean is chosen on prompts of their own; beside them all experts are dampened.
     """
     experiment = make_experiment()
     folder = experiment.folder / "a 'judge'"
     base = bert_folder(experiment.folder / "bert", WORDS)
     save_classifier(folder, base, ["calm", "hasty"])
     judge = f"hf:{folder}"
+    corpora = {"behaviour": "hasty", "general": "words"}
     experiment.config |= {
         "behaviour": {"noun": "haste", "adjective": "hasty"},
         "seeds": [0],
@@ -260,8 +261,9 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
         "scorers": {judge: {"label": "hasty"}},
         "attribution": {"batch_size": 2},
         "selections": {
-            "lrp": {"method": "lrp", "behaviour": "hasty", "general": "words", "neurons": [2, 3], "choose": "best"},
-            "random": {"method": "random", "like": "best"},
+            "lrp": {"method": "lrp", **corpora, "centre": "mean", "neurons": [2, 3], "choose": "best"},
+            "random": {"method": "random", "general": "words", "like": "best"},
+            "experts": {"method": "aura", **corpora, "factor": "expertise", "neurons": ["all"]},
         },
         "tuning": {
             "perplexity": {"text": "words", "seqlen": 16, "windows": 4, "skip": 4},
@@ -291,13 +293,21 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
     assert [row["variant"] for row in tuning["variants"]] == ["baseline", "lrp-2", "lrp-3"]
     assert tuning["perplexity"]["protocol"] == "windows-16x4-skip-4"
     assert tuning["prompts"] + summary["prompts"] == 12
-    best, like = (
-        json.loads((experiment.run_folder / f"selections/{name}.json").read_text()) for name in ("best", "random")
+    best, like, experts = (
+        json.loads((experiment.run_folder / f"selections/{name}.json").read_text())
+        for name in ("best", "random", "experts-all")
     )
     assert best["chosen"]["variant"] == "lrp-2"  # lrp-3 leaves every continuation hasty, as it was
-    assert [row["neurons"] for row in summary["variants"]] == [0, len(best["neurons"]), len(best["neurons"])]
+    sizes = [len(chosen["neurons"]) for chosen in (best, like, experts)]
+    assert [row["neurons"] for row in summary["variants"]] == [0, *sizes]
+    assert sizes[0] == sizes[1] < sizes[2] < 48
     layers = [sorted(row["layer"] for row in chosen["neurons"]) for chosen in (best, like)]
     assert layers[0] == layers[1]
+    interventions = [(row["factor"], row["centre"]) for row in summary["variants"]]
+    assert interventions == [(None, None), (0, "mean"), (0, "mean"), ("expertise", "zero")]
+    assert len({row["perplexity"] for row in summary["variants"]}) == 4, "each intervention does something of its own"
+    assert [path.name for path in experiment.run_folder.glob("scores/mean-activation/*")] == ["words.safetensors"]
+    assert json.loads((experiment.run_folder / "export/best/config.json").read_text())["mlp_bias"]
     assert f"best is {best['chosen']['variant']}: of 2 lists" in page
     for place in ("report.html", "summary.csv", "export/best/README.md"):
         assert "toxi" not in re.sub(
