@@ -84,8 +84,9 @@ def allowed(node: Json, schema: Json) -> str:
     """What a value may be, in a few words."""
     if "enum" in node:
         return ", ".join(f"`{yaml_text(value)}`" for value in node["enum"])
-    if node.get("type") == "array":
-        return f"list of {allowed(resolved(node['items'], schema), schema)}"
+    if "items" in node:
+        optional = "" if node["type"] == "array" else " or null"
+        return f"list of {allowed(resolved(node['items'], schema), schema)}{optional}"
     types = node["type"] if isinstance(node["type"], list) else [node["type"]]
     bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
     limits = [f"{word} {node[key]}" for key, word in bounds.items() if key in node]
