@@ -12,7 +12,9 @@ def prune(model: Any, neurons: str | Path, *, folder: str | Path | None = None) 
     """Apply a neuron list to a loaded Hugging Face model, in place.
 
     The weights are recognised by the files that the model was loaded from, so the precision and the device that it was
-    loaded to do not matter; what was done to it in memory since is not seen.
+    loaded to do not matter; what was done to it in memory since is not seen. To save the pruned model use
+    ``excise apply``: a list with ``centre: mean`` may add biases that the configuration does not know of, and that
+    ``from_pretrained`` would drop.
 
     Args:
         model: a causal language model as ``AutoModelForCausalLM.from_pretrained`` gives it.

@@ -187,10 +187,10 @@ def _check_names(config: Json) -> None:
         for key in (key for key, needed in used.items() if needed):
             if selection[key] not in references:
                 raise unknown("reference set", selection[key], references, where=f"{where}.{key}")
-        if control and "all" in (selection["neurons"] or ()):
+        if control and not selection["like"] and "all" in (selection["neurons"] or ()):
             raise ExciseError(
                 f"{where}: neurons all takes every neuron whose differential is negative, and a control has no "
-                "differential; give numbers"
+                "differential; give numbers, or the selection that it is like"
             )
         if selection["factor"] == "expertise" and selection["method"] != "aura":
             raise ExciseError(

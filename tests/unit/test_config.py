@@ -74,12 +74,13 @@ def test_variants_are_named_after_selection_draw_and_number():
                 "a": {"method": "lrp", "neurons": [3, 5]},
                 "r": {"method": "random", "neurons": [5], "draws": 2},
                 "experts": {"method": "aura", "factor": "expertise", "neurons": ["all"]},
+                "alike": {"method": "random", "like": "experts", "neurons": ["all"]},
             },
         )
         | {"export": "a-5"},
         SCHEMA,
     )
-    names = ["a-3", "a-5", "r-draw0-5", "r-draw1-5", "experts-all"]
+    names = ["a-3", "a-5", "r-draw0-5", "r-draw1-5", "experts-all", "alike-all"]
     assert variants(config) == list(neuron_lists(config)) == names
     assert neuron_lists(config)["r-draw1-5"].draw == 1
 

@@ -239,6 +239,9 @@ def test_a_control_like_a_list_does_the_same_to_its_neurons(excise, tmp_path, ex
     control = ["select", "--scores", control, "--like", like, "--output", output]
     excise(*control, *about)
     model, drawn = read_selection(like), read_selection(output)
+    as_many = output.read_bytes()
+    excise(*control, *about, "--neurons", "all")
+    assert output.read_bytes() == as_many
     assert (drawn["factor"], drawn["centre"]) == ("expertise", "mean")
     for layer in range(3):
         factors = [[row["factor"] for row in one["neurons"] if row["layer"] == layer] for one in (model, drawn)]

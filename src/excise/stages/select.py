@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--neurons",
         type=size,
-        help="how many neurons to select, over all layers; all: every one with a negative differential (default, with "
-        "--like: as many as it has)",
+        help="how many neurons to select, over all layers; all: every one with a negative differential; with --like "
+        "(where it is the default): as many as it has",
     )
     parser.add_argument("--differential", default="plain", help="plain, scaled, standardised or set (default plain)")
     parser.add_argument(
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     like = read_selection(arguments.like) if arguments.like else None
     if arguments.neurons is None and like is None:
         raise ExciseError("--neurons is missing: how many neurons to select")
-    wanted = len(like["neurons"]) if arguments.neurons is None and like else arguments.neurons
+    wanted = len(like["neurons"]) if like and arguments.neurons in (None, "all") else arguments.neurons
     count = None if wanted == "all" else wanted
     factor = (like["factor"] if like else 0.0) if arguments.factor is None else arguments.factor
     centre = arguments.centre
