@@ -246,7 +246,7 @@ def test_too_few_answers_stop_before_any_attribution(make_experiment):
 def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experiment):
     """Judged by a classifier in a local folder and by repetition; decoded greedily; and no word of toxicity.
 
-    How many neurons are held at their mean is chosen on prompts of their own; beside them all experts are dampened.
+    How many neurons are pruned is chosen on prompts of their own; beside them all experts are dampened about their mean.
     """
     experiment = make_experiment()
     folder = experiment.folder / "a 'judge'"
@@ -261,15 +261,15 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
         "scorers": {judge: {"label": "hasty"}},
         "attribution": {"batch_size": 2},
         "selections": {
-            "lrp": {"method": "lrp", **corpora, "centre": "mean", "neurons": [2, 3], "choose": "best"},
-            "random": {"method": "random", "general": "words", "like": "best"},
-            "experts": {"method": "aura", **corpora, "factor": "expertise", "neurons": ["all"]},
+            "lrp": {"method": "lrp", **corpora, "neurons": [2, 3], "choose": "best"},
+            "random": {"method": "random", "like": "best"},
+            "experts": {"method": "aura", **corpora, "factor": "expertise", "centre": "mean", "neurons": ["all"]},
         },
         "tuning": {
             "perplexity": {"text": "words", "seqlen": 16, "windows": 4, "skip": 4},
             "max_perplexity_increase": 0.4,
         },
-        "export": "best",
+        "export": "experts-all",
     }
     experiment.config["prompts"]["tuning_fraction"] = 0.25
     references = experiment.config["references"]
@@ -304,12 +304,12 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
     layers = [sorted(row["layer"] for row in chosen["neurons"]) for chosen in (best, like)]
     assert layers[0] == layers[1]
     interventions = [(row["factor"], row["centre"]) for row in summary["variants"]]
-    assert interventions == [(None, None), (0, "mean"), (0, "mean"), ("expertise", "zero")]
+    assert interventions == [(None, None), (0, "zero"), (0, "zero"), ("expertise", "mean")]
     assert len({row["perplexity"] for row in summary["variants"]}) == 4, "each intervention does something of its own"
     assert [path.name for path in experiment.run_folder.glob("scores/mean-activation/*")] == ["words.safetensors"]
-    assert json.loads((experiment.run_folder / "export/best/config.json").read_text())["mlp_bias"]
+    assert json.loads((experiment.run_folder / "export/experts-all/config.json").read_text())["mlp_bias"]
     assert f"best is {best['chosen']['variant']}: of 2 lists" in page
-    for place in ("report.html", "summary.csv", "export/best/README.md"):
+    for place in ("report.html", "summary.csv", "export/experts-all/README.md"):
         assert "toxi" not in re.sub(
             r"<details>.*</details>", "", (experiment.run_folder / place).read_text(), flags=re.DOTALL
         )
