@@ -27,7 +27,7 @@ DOCS = REPOSITORY / "docs"
 PAGES = {str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
 SCHEMA = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text())
 DEMO = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-BLOCK = re.compile(r"^ *```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^ *```([\w+]+)(?: title=\"([^\"]+)\")?\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 NOTHING = ("", None, "")
 
 
@@ -201,6 +201,21 @@ def test_the_scorer_scores(excise, tmp_path, monkeypatch):
     excise("score", "--scorer", "python:shouting:scores", *files)
     _, *found = map(json.loads, (tmp_path / "scores.jsonl").read_text().splitlines())
     assert [row["score"] for row in found] == [0.5, 0]
+
+
+def test_the_task_is_asked(excise, tiny_model, tmp_path, monkeypatch):
+    """With the very commands of the page, in the folder in which Snakemake would be started."""
+    monkeypatch.chdir(tmp_path)
+    Path("experiments/tasks").mkdir(parents=True)
+    for name in ("experiments/tasks/capitals.jsonl", "experiments/tasks/capitals.yaml"):
+        Path(name).write_text(example("docs/how-to/capability.md", name))
+    Path("resources/models").mkdir(parents=True)
+    Path("resources/models/SmolLM2-135M-Instruct").symlink_to(tiny_model)
+    fetch, measure, _ = [given.values[0] for given in commands() if given.id.startswith("docs/how-to/capability.md")]
+    excise(*fetch)
+    excise(*measure)
+    found = json.loads(Path("baseline.json").read_text())["tasks"]["capitals"]
+    assert found["documents"] == len(found["metrics"]["acc,none"]["per_document"]) == 2
 
 
 def test_the_new_method_is_found_and_measures(tiny_model, tmp_path):

@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Experiment:
 
     folder: Path
     config: dict[str, Any]
+    python_path: list[Path] = field(default_factory=lambda: [Path(__file__).parent])
 
     @property
     def run_folder(self) -> Path:
@@ -63,7 +64,7 @@ class Experiment:
     def environment(self) -> dict[str, str]:
         """Offline, and with the experiment's own scorer importable."""
         return os.environ | {
-            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTHONPATH": os.pathsep.join(map(str, self.python_path)),
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
         }

@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import torch
 import yaml
 
 from tests.conftest import REPOSITORY, WORDS
+from tests.unit.test_capability import write_tasks
 from tests.unit.test_evaluation_scorers import bert_folder, save_classifier
 from tests.workflow.conftest import PLANNED
 
@@ -313,6 +315,55 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
         assert "toxi" not in re.sub(
             r"<details>.*</details>", "", (experiment.run_folder / place).read_text(), flags=re.DOTALL
         )
+
+
+def test_tasks_of_the_harness_are_run_without_a_network(finished, tmp_path):
+    """From the data of the tasks to the page, where opening a connection is an error."""
+    shutil.copytree(finished.folder, folder := tmp_path / finished.folder.name)
+    experiment = dataclasses.replace(
+        finished, folder=folder, config=copy.deepcopy(finished.config), python_path=[*finished.python_path, tmp_path]
+    )
+    tasks = write_tasks(experiment.folder / "my tasks")
+    experiment.config["evaluation"]["capability"] = {"tasks": ["both", "cats-two=2"], "include_path": "my tasks"}
+    (tasks / "cats-two.yaml").write_text((tasks / "cats.yaml").read_text().replace("task: cats", "task: cats-two"))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket\n"
+        "real = socket.socket.connect\n"
+        "def connect(self, address):\n"
+        "    assert self.family == socket.AF_UNIX, f'a connection to {address}'\n"
+        "    return real(self, address)\n"
+        "socket.socket.connect = connect\n"
+    )
+    work = {"fetch_tasks": 1, "capability": 4, "evaluate": 4, "summary": 1, "report": 1, "export": 1, "all": 1}
+    result = experiment.snakemake()
+    assert result.returncode == 0, result.stderr[-6000:]
+    assert planned(result.stdout + result.stderr) == work | {"settings": 1}
+    with open(experiment.run_folder / "summary.csv", newline="") as file:
+        before, after, *_ = csv.DictReader(file)
+    column = "capability[both acc, 0-shot]"
+    assert float(after[f"{column} change"]) == pytest.approx(float(after[column]) - float(before[column]))
+    assert float(after[f"{column} change low"]) <= float(after[f"{column} change"])
+    assert "capability[cats-two acc_norm, 2-shot]" in after
+    page = (experiment.run_folder / "report.html").read_text()
+    assert "What can it still do?" in page
+    assert "both acc: 48 documents" in page
+    data = (experiment.run_folder / "report-data/capability.csv").read_text()
+    assert data.count("\n") == 1 + 4 * 3
+
+    assert "Nothing to be done" in experiment.snakemake("--dry-run").stdout
+    with open(tasks / "rain.jsonl", "a") as file:
+        file.write('{"question": "rain", "options": [" a", " b"], "answer": 0}\n')
+    assert planned(experiment.snakemake("--dry-run").stdout) == work
+
+
+def test_a_missing_harness_stops_the_dry_run(make_experiment, tmp_path):
+    experiment = make_experiment()
+    experiment.config["evaluation"]["capability"] = {"tasks": ["hellaswag"]}
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['lm_eval'] = None\n")
+    experiment.python_path.append(tmp_path)
+    result = experiment.snakemake("--dry-run")
+    assert result.returncode != 0
+    assert "pip install 'excise[harness]'" in result.stderr + result.stdout
 
 
 def test_another_workflow_can_import_this_one(make_experiment):

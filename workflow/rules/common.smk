@@ -22,6 +22,7 @@ from excise.config import (
 )
 from excise.digest import digest
 from excise.errors import ExciseError
+from excise.evaluation.capability import check_installed
 from excise.evaluation.scorers import module as scorer_module
 from excise.evaluation.scorers import own_source
 
@@ -45,6 +46,12 @@ with open(
             choices(config),
             variants(config),
         )
+        # With --sdm conda the jobs have an environment of their own, which this one does not see.
+        if (
+            config["evaluation"]["capability"]["tasks"]
+            and not workflow.deployment_settings.deployment_method
+        ):
+            check_installed()
     except ExciseError as error:
         raise WorkflowError(str(error)) from None
 
@@ -76,6 +83,9 @@ MODEL = f"{RUN}/{{model}}"
 VARIANT = f"{MODEL}/variants/{{variant}}"
 # Jobs wait for the facts of their model but never run again for them: what they depend on is the model itself.
 FACTS = ancient(f"{MODEL}/model.json")
+
+# Data of the tasks that measure capability, and how much work they are.
+TASKS = f"{RESOURCES}/tasks/{config['experiment']}"
 
 # What competes on the tuning prompts goes through the rules that judge variants, as tuning/VARIANT.
 COMPETING = [
@@ -297,6 +307,32 @@ def scores_files(wildcards):
     )
     folder = f"{RUN}/{wildcards.model}/variants/{wildcards.variant}"
     return [f"{folder}/scores-{number}.jsonl" for number in range(scorers)]
+
+
+def task_files(wildcards):
+    """The user's own task files, and what lies beside them."""
+    folder = config["evaluation"]["capability"]["include_path"]
+    files = sorted(Path(folder).rglob("*")) if folder else []
+    return [str(f) for f in files if f.is_file() and "__pycache__" not in f.parts]
+
+
+def task_flags():
+    """Which tasks measure capability, and how they are asked."""
+    settings = config["evaluation"]["capability"]
+    names = " ".join(map(shlex.quote, settings["tasks"]))
+    keys = ("num_fewshot", "limit", "include_path")
+    options = flags(**{key: settings[key] for key in keys})
+    return f"--tasks {names} {options}"
+
+
+def capability_of(wildcards):
+    """What a variant can do; nothing where no tasks are configured, and of what competes."""
+    wanted = (
+        config["evaluation"]["capability"]["tasks"]
+        and part_of(wildcards.variant) != TUNING
+    )
+    folder = f"{RUN}/{wildcards.model}/variants/{wildcards.variant}"
+    return f"{folder}/capability.json" if wanted else []
 
 
 def comparison_flags(section):

@@ -1,6 +1,6 @@
 # In:  evaluation prompts, perplexity text, neuron lists
-# Out: variants/VARIANT/: generations and their scores, perplexity, fluency, and evaluation.json, which sums them up;
-#      the same in variants/tuning/VARIANT/ for what competes, on the tuning prompts
+# Out: variants/VARIANT/: generations and their scores, perplexity, fluency, capability, and evaluation.json, which sums
+#      them up; the same but for capability in variants/tuning/VARIANT/ for what competes, on the tuning prompts
 # A variant is the model and a neuron list, applied in memory; no copy of the model is written.
 
 
@@ -121,12 +121,44 @@ rule fluency:
         "--output {output:q} --log {log:q}"
 
 
+rule capability:
+    input:
+        model=f"{RESOURCES}/models/{{model}}",
+        facts=FACTS,
+        selection=selection_of,
+        plan=f"{TASKS}/plan.json",
+        data=f"{TASKS}/data",
+    output:
+        f"{VARIANT}/capability.json",
+    log:
+        f"{MODEL}/logs/capability/{{variant}}.log",
+    benchmark:
+        f"{MODEL}/benchmarks/capability/{{variant}}.tsv"
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **model_job(request_tokens, task_tokens, numbers=4),
+    params:
+        model=model_flags,
+        selection=lambda wildcards, input: flags(
+            selection=input.get("selection") or None
+        ),
+        tasks=task_flags(),
+        batch_size=config["evaluation"]["capability"]["batch_size"],
+        code=digest("stages.capability"),
+    shell:
+        "excise capability --model {input.model:q} {params.selection} {params.model} {params.tasks} "
+        "--data {input.data:q} --batch-size {params.batch_size} --output {output:q} --log {log:q}"
+
+
 rule evaluate:
     input:
         generations=f"{VARIANT}/generations.jsonl",
         scores=scores_files,
         perplexity=f"{VARIANT}/perplexity.json",
         fluency=f"{VARIANT}/fluency.jsonl",
+        capability=capability_of,
     output:
         f"{VARIANT}/evaluation.json",
     log:
@@ -135,9 +167,12 @@ rule evaluate:
         "../../envs/excise.yaml"
     params:
         name=lambda w: w.variant.removeprefix(f"{TUNING}/"),
+        capability=lambda wildcards, input: flags(
+            capability=input.get("capability") or None
+        ),
         rule=flags(threshold=config["evaluation"]["threshold"], **config["behaviour"]),
         code=digest("stages.evaluate"),
     shell:
         "excise evaluate --variant {params.name:q} --generations {input.generations:q} "
         "--scores {input.scores:q} --perplexity {input.perplexity:q} --fluency {input.fluency:q} "
-        "{params.rule} --output {output:q} --log {log:q}"
+        "{params.capability} {params.rule} --output {output:q} --log {log:q}"

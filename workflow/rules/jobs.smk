@@ -4,8 +4,8 @@
 # memory (MB)    attempt x (800 + 1.2 x weights + numbers x tokens at once x layers x neurons per layer x bytes)
 #                800: Python and torch 500, the two Snakemakes that wrap a Slurm job 300; numbers: how many the job keeps
 #                per token and MLP neuron (attribution 8: all activations, for the backward pass; perplexity 2;
-#                generation 0.5: the cache of keys and values). The demo's LRP on C4 used
-#                2.6 GB of the 3.0 GB that this gives.
+#                capability 4: logits and their logarithms; generation 0.5: the cache of keys and values). The demo's
+#                LRP on C4 used 2.6 GB of the 3.0 GB that this gives.
 #                A job that holds rows: attempt x (its own need + 6 x its input files), since Python's objects take 5.2
 #                times what the JSON does.
 # runtime (min)  attempt x (10 + tokens x parameters x 2 x passes / speed); a backward pass counts as two forward passes.
@@ -24,6 +24,7 @@ CPU_SPEED = 5e9  # FLOP/s of a thread; the demo reached 2e10 to 4e10 on a shared
 GPU_SPEED = 1e13  # FLOP/s; a thirtieth of an A100's peak in bfloat16; not measured
 PROMPT = 64  # tokens allowed for a prompt
 SAMPLE = 512  # tokens allowed for a sample of a ready-made file
+REQUEST = 2048  # most tokens allowed for a request of a capability task
 SCORING = 0.3  # seconds a row; Detoxify on one thread, computed, not measured
 
 slurm_guard.install(workflow)
@@ -201,3 +202,21 @@ def window_tokens(wildcards):
     """Tokens of one batch of perplexity windows."""
     protocol = SECTIONS[part_of(wildcards.variant)]["perplexity"]
     return protocol["batch_size"] * protocol["seqlen"]
+
+
+def planned_tasks():
+    """How much work each task of the capability is; before they are fetched, Snakemake says that it is not known."""
+    with open(f"{TASKS}/plan.json", encoding="utf-8") as file:
+        return yaml.safe_load(file)["tasks"].values()
+
+
+def request_tokens(wildcards):
+    """Tokens of one batch of the longest requests, three characters a token; longer ones are cut."""
+    longest = max(task["longest"] for task in planned_tasks()) / 3
+    tokens = min(max(PROMPT, math.ceil(longest)), REQUEST)
+    return config["evaluation"]["capability"]["batch_size"] * tokens
+
+
+def task_tokens(wildcards, input):
+    """Tokens of all requests, and of what is generated."""
+    return sum(task["characters"] / 3 + task["generated"] for task in planned_tasks())

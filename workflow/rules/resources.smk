@@ -7,6 +7,7 @@ localrules:
     fetch_model,
     fetch_text,
     fetch_prompts,
+    fetch_tasks,
     split_prompts,
     inspect_model,
 
@@ -61,6 +62,23 @@ rule fetch_prompts:
         code=digest("stages.fetch_prompts"),
     shell:
         "excise fetch-prompts {params.source} --cache {params.cache:q} --output {output:q} --log {log:q}"
+
+
+rule fetch_tasks:
+    input:
+        task_files,
+    output:
+        plan=f"{TASKS}/plan.json",
+        data=directory(f"{TASKS}/data"),
+    log:
+        f"{RESOURCES}/logs/fetch_tasks/{config['experiment']}.log",
+    conda:
+        "../../envs/excise.yaml"
+    params:
+        tasks=task_flags(),
+        code=digest("stages.fetch_tasks"),
+    shell:
+        "excise fetch-tasks {params.tasks} --data {output.data:q} --output {output.plan:q} --log {log:q}"
 
 
 rule split_prompts:

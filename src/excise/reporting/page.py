@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from excise.artefacts import Json
 from excise.config import CONTROLS
+from excise.reporting import capability
 from excise.reporting.figures import Figure, trade_off
 from excise.reporting.markup import STYLE, figure, items, table
 from excise.reporting.style import rule
@@ -64,6 +65,7 @@ def page(
         *(part for name, compared in tunings.items() for part in _tuning(name, compared)),
         "<h2>Is it still language?</h2>",
         _degeneration_table(summary),
+        *_capability(summary),
         f"<h2>{escape(noun(summary).capitalize())} by scorer</h2>",
         f'<p class="note">{escape(_scores(summary))}</p>',
         *(_scorer_table(summary, scorer) for scorer in summary["scorers"]),
@@ -243,6 +245,14 @@ def _degeneration_table(summary: Json) -> str:
     )
     header = ["variant", *(_DEGENERATION[key] for key in keys), "language?"]
     return table(header, rows) + f'<p class="note">{escape(note)}</p>'
+
+
+def _capability(summary: Json) -> list[str]:
+    """How the variants do on the tasks of lm-evaluation-harness, where any were asked for."""
+    header = ["variant", *map(capability.title, baseline_row(summary)["capability"])]
+    rows = [(_class(summary, row), [row["variant"], *capability.cells(row)]) for row in summary["variants"]]
+    note = f'<p class="note">{escape(capability.note(summary))}</p>' if header[1:] else ""
+    return ["<h2>What can it still do?</h2>", table(header, rows), note] if header[1:] else []
 
 
 def _lenses(lenses: Sequence[Json], first: int = 10) -> list[str]:

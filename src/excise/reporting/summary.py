@@ -10,6 +10,7 @@ from excise.artefacts import Json
 from excise.comparison import Change, Values, compare, holm
 from excise.config import BASELINE, CONTROLS
 from excise.errors import ExciseError, unknown
+from excise.reporting import capability
 from excise.reporting.tables import percent
 
 LRP = ("lrp", "lrp-cp")
@@ -78,6 +79,7 @@ _MUST_AGREE: Mapping[str, Any] = {
     "scorers": lambda e: e["meta"]["scorers"],
     "behaviour": lambda e: (e["behaviour"], {name: (s["shown_by"], s["draws"]) for name, s in e["scores"].items()}),
     "model": lambda e: e["meta"]["model"],
+    "tasks of the capability": capability.asked,
     "settings of the generation": lambda e: e["meta"]["generation"],
 }
 
@@ -148,6 +150,7 @@ def _row(evaluation: Json, baseline: Json, selection: Json | None, limits: Limit
         "broken_because": reasons,
         "scores": {scorer: {key: figures[key] for key in FIGURES} for scorer, figures in evaluation["scores"].items()},
         "degeneration": evaluation["degeneration"],
+        "capability": capability.compared(evaluation, baseline if selection else None),
         "change": {},
     }
 
@@ -218,6 +221,7 @@ def summarise(
             for name, figures in baseline["scores"].items()
         },
         "perplexity": {key: baseline["perplexity"][key] for key in ("protocol", "text", "tokens")},
+        "capability": baseline.get("capability", {}).get("asked"),
         "prompts": len(baseline["prompts"]),
         "comparisons": count,
         "limits": asdict(limits),
@@ -292,7 +296,7 @@ def table(summary: Json) -> tuple[list[str], list[list[Any]]]:
         columns += [f"mean[{name}]", f"expected_maximum[{name}]"]
         columns += [f"{noun(summary)}_probability[{rule}]", f"{adjective(summary)}_share[{rule}]"]
         columns += [f"{adjective(summary)}_share[{rule}] {what}" for what in _CHANGE_COLUMNS]
-    columns += degeneration
+    columns += degeneration + capability.columns(summary)
     rows = []
     for row in summary["variants"]:
         values = [row[key] for key in ("variant", "kind", "method", "selection", "neurons", "share_of_neurons")]
@@ -303,7 +307,8 @@ def table(summary: Json) -> tuple[list[str], list[list[Any]]]:
             figures, change = row["scores"][name], row["change"].get(name)
             values += [figures[key] for key in FIGURES]
             values += _change_values(change) if change else [None] * len(_CHANGE_COLUMNS)
-        rows.append([*values, *(row["degeneration"][key] for key in degeneration)])
+        values += [row["degeneration"][key] for key in degeneration]
+        rows.append([*values, *capability.values(row)])
     return columns, rows
 
 

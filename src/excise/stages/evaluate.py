@@ -1,4 +1,4 @@
-"""Sum up what was measured of one variant: the behaviour, degeneration, perplexity.
+"""Sum up what was measured of one variant: the behaviour, degeneration, perplexity, capability.
 
 Checks that all files are about the same generations. A continuation shows the behaviour when its score is at or
 above the threshold. Two scorers never share a figure.
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scores", type=Path, nargs="+", required=True, help="scores, JSONL, one file a scorer")
     parser.add_argument("--perplexity", type=Path, required=True, help="perplexity, JSON")
     parser.add_argument("--fluency", type=Path, required=True, help="fluency of the generations, JSONL")
+    parser.add_argument("--capability", type=Path, help="what it can do, JSON of excise capability (default: not said)")
     parser.add_argument("--selection", type=Path, help="check that this neuron list made the generations (default: no)")
     parser.add_argument("--threshold", type=float, default=0.5, help="shown at or above this score (default 0.5)")
     parser.add_argument("--noun", default="toxicity", help="what tables call the behaviour (default toxicity)")
@@ -75,14 +76,20 @@ def run(arguments: argparse.Namespace) -> None:
     _check_same(read_rows, likelihoods, meta, source, arguments.fluency)
     tokens = sum(row["tokens"] for row in likelihoods)
     nll = math.fsum(row["nll"] for row in likelihoods) / tokens if tokens else None
-    perplexity = read_json(arguments.perplexity)
-    measured = perplexity.pop("meta", {})
-    for key in ("model", "selection"):
-        if measured.get(key) != generated.get(key):
-            raise ExciseError(
-                f"{arguments.perplexity}: its {key} is not that of {arguments.generations}: "
-                f"{measured.get(key)} against {generated.get(key)}"
-            )
+    beside: Json = {}
+    for part in ("perplexity", "capability"):
+        if (path := getattr(arguments, part)) is None:
+            continue
+        beside[part] = read_json(path)
+        meta = beside[part].pop("meta", {})
+        for key in ("model", "selection"):
+            if meta.get(key) != generated.get(key):
+                raise ExciseError(
+                    f"{path}: its {key} is not that of {arguments.generations}: "
+                    f"{meta.get(key)} against {generated.get(key)}"
+                )
+        if part == "capability":
+            beside[part]["asked"] = {"settings": meta.get("settings"), "versions": meta.get("versions")}
     write_json(
         arguments.output,
         provenance(
@@ -92,6 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "generations": source,
                 "scores": [sha256_file(path) for path in arguments.scores],
                 "perplexity": sha256_file(arguments.perplexity),
+                "capability": sha256_file(arguments.capability) if arguments.capability else None,
                 "fluency": sha256_file(arguments.fluency),
             },
             model=generated.get("model"),
@@ -109,7 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "fluency_nll": nll,
                 "fluency_perplexity": None if nll is None else math.exp(nll),
             },
-            "perplexity": perplexity,
+            **beside,
             "prompts": prompts,
         },
     )

@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.artefacts import read_json, replacing, sha256_file
     from excise.errors import ExciseError, unknown
     from excise.provenance import provenance
+    from excise.reporting import capability
     from excise.reporting.figures import figures
     from excise.reporting.inputs import read_scored, read_timings, read_variants
     from excise.reporting.page import page
@@ -99,6 +100,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.data:
         for figure in drawn:
             write_csv(arguments.data / f"{figure.name}.csv", figure.columns, figure.rows)
+        if summary["capability"]:
+            write_csv(arguments.data / "capability.csv", *capability.table(summary))
     if arguments.picture:
         with replacing(arguments.picture) as file:
             file.write(drawn[0].picture(arguments.picture.suffix[1:]))

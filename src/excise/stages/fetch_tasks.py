@@ -1,0 +1,49 @@
+"""Fetch the data of lm-evaluation-harness tasks, and check that every request can be made.
+
+What is written says how much work the tasks are. excise capability reads the data afterwards without a network.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    add_task_arguments(parser)
+    parser.add_argument("--data", type=Path, help="folder to keep the data in (default: the Hugging Face cache)")
+    parser.add_argument("--output", type=Path, required=True, help="what each task will ask, JSON")
+
+
+def add_task_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which tasks, and how they are asked."""
+    parser.add_argument(
+        "--tasks", nargs="+", required=True, help="tasks, groups or tags of the harness: NAME, or NAME=SHOTS"
+    )
+    parser.add_argument(
+        "--num-fewshot", type=int, help="examples in the prompt where a name says nothing (default: each task's own)"
+    )
+    parser.add_argument("--limit", type=int, help="only the first so many documents of each task (default: all)")
+    parser.add_argument("--include-path", type=Path, help="folder of your own task files, YAML (default: none)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Load the tasks, build their requests, write how much they are."""
+    import logging
+
+    from excise.artefacts import write_json
+    from excise.evaluation import capability
+    from excise.provenance import provenance
+
+    settings = capability.settings(arguments)
+    with capability.task_data(arguments.data, offline=False):
+        found = capability.load(arguments.tasks, num_fewshot=arguments.num_fewshot, include_path=arguments.include_path)
+        tasks = capability.plan(found, limit=arguments.limit)
+    write_json(
+        arguments.output, provenance("fetch-tasks", settings, packages=("lm-eval", "datasets")), {"tasks": tasks}
+    )
+    logging.getLogger(__name__).info(
+        "%d tasks, %d documents, %d requests",
+        len(tasks),
+        sum(task["documents"] for task in tasks.values()),
+        sum(task["requests"] for task in tasks.values()),
+    )
