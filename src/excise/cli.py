@@ -1,6 +1,8 @@
 """The command ``excise``: one subcommand a stage. What a rule runs, a person can type."""
 
 import argparse
+import atexit
+import gc
 import importlib
 import logging
 import sys
@@ -65,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 on success, 1 when the input or the result is unusable, 70 on an error in excise itself (argparse exits
         with 2 on a wrong command line).
     """
+    atexit.register(gc.freeze)  # the last collection would look through all of torch and transformers, for a second
     argv = sys.argv[1:] if argv is None else argv
     arguments = parser(argv[:1] if argv and argv[0] in STAGES else STAGES).parse_args(argv)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]

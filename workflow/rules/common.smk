@@ -1,5 +1,7 @@
 # Checks the configuration, names every path once, and holds the functions that the rules share.
 
+import atexit
+import gc
 import os
 import re
 import shlex
@@ -35,6 +37,9 @@ envvars:
 os.environ["PATH"] = os.pathsep.join(
     [str(Path(sys.executable).parent), os.environ["PATH"]]
 )
+
+# A last garbage collection frees nothing that the end does not; without it each Snakemake, two a Slurm job, ends sooner.
+atexit.register(gc.freeze)
 
 with open(
     workflow.source_path("../schemas/config.schema.yaml"), encoding="utf-8"
