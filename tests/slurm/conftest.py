@@ -65,7 +65,7 @@ class Run:
             "PYTHONPATH": PATHS,
             "OMP_NUM_THREADS": "1",
             "EXCISE_FAULTS": str(self.faults),
-            "EXCISE_SLURM_PAUSE": "2",
+            "EXCISE_SLURM_PAUSE": "1",
             "EXCISE_SLURM_SITE": str(site),
         }
 

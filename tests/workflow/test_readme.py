@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
+from tests.workflow.conftest import Experiment
 from tests.workflow.test_workflow import children_seconds
 
 pytestmark = pytest.mark.slow
@@ -41,6 +42,7 @@ def clone(make_experiment, tmp_path_factory):
     (folder / ".venv/.installed").touch()
     experiment = make_experiment()
     config = experiment.config | {"experiment": "demo"}
+    config["attribution"]["shards"] = 1
     (folder / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
     (folder / "experiments").mkdir(exist_ok=True)
     for path in experiment.folder.iterdir():
@@ -76,6 +78,19 @@ def test_make_demo_ends_with_the_table_and_the_report_and_does_nothing_twice(clo
     assert children_seconds() - start < 10
     assert "Nothing to be done" in again.stderr
     assert again.stdout.splitlines()[-1] == lines[-1]
+
+
+def test_another_clone_gives_the_same_bytes_whatever_the_number_of_shards(clone, finished):
+    """Of the run that ``make demo`` has made."""
+
+    def by_place(experiment):
+        return {name.partition("/")[2]: data for name, data in experiment.artefacts().items()}
+
+    ours, theirs = by_place(Experiment(clone[0], {})), by_place(finished)
+    compared = {name for name in ours if "shard-" not in name and not name.endswith("settings.json")}
+    assert len(compared) > 40
+    different = [name for name in sorted(compared) if ours[name] != theirs[name]]
+    assert not different
 
 
 def test_the_commands_for_an_own_model_run(clone):
