@@ -117,6 +117,14 @@ def test_no_attempt_is_lost_while_no_controller_takes_jobs(scoring, undisturbed,
     assert scoring.memory() == ["2000M", "2000M"]
 
 
+def test_a_job_that_sbatch_refuses_is_not_submitted_again(scoring):
+    scoring.site = {"cpu": {"constraint": "nowhere"}}
+    messages = scoring.run(*SCORE, fails=True)
+    assert "Invalid feature specification" in messages
+    assert "Trying to restart" not in messages
+    assert not scoring.ledger()
+
+
 @pytest.mark.parametrize("survives", [False, True], ids=["all of it", "the job's process goes on"])
 def test_a_lost_node_costs_one_retry(scoring, undisturbed, survives):
     """Where the old process lives on, unseen by Slurm, it ends beside the retry and writes the same bytes."""

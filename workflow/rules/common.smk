@@ -246,7 +246,11 @@ def targets():
 
 def scorer_flags(scorer):
     """A scorer and its options."""
-    return flags(scorer=scorer, **config["scorers"].get(scorer, {}))
+    return flags(
+        scorer=scorer,
+        threads=config["threads"],
+        **config["scorers"].get(scorer, {}),
+    )
 
 
 def scorer_code(scorer):

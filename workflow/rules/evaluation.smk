@@ -52,6 +52,7 @@ rule score:
         number="[0-9]+",
     conda:
         "../../envs/excise.yaml"
+    threads: config["threads"]
     resources:
         **rows_job(mem_mb=2000, seconds=SCORING),
     params:

@@ -53,6 +53,7 @@ rule score_responses:
         f"{MODEL}/benchmarks/score_responses/seed-{{seed}}.tsv"
     conda:
         "../../envs/excise.yaml"
+    threads: config["threads"]
     resources:
         **rows_job(mem_mb=2000, seconds=SCORING),
     params:

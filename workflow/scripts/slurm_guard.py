@@ -9,6 +9,7 @@ that fails without it: to see whether a newer plugin needs a cure no longer, tak
 - A job that Slurm forgot is waited for, for ever. ``_states``; unit/test_slurm_guard.py.
 - Pauses between queries grow to 180 s, and the end waits for the last. ``_sleep``; every test would take minutes.
 - sbatch fails while the controller restarts, which costs an attempt. ``_submission_failed``; no attempt is lost.
+- What sbatch refuses is submitted twice more, asking for more. ``_submission_failed``; refused.
 - Ctrl-C forgets jobs whose state is being asked; a second Ctrl-C leaves all. ``_cancel``, ``_interrupt``; Ctrl-C.
 - It guesses an account, by a wrong call of sacct. ``_account``; the messages of every test.
 - Why a job was killed stands in a long file only. ``_with_last_lines``; memory limit, time limit.
@@ -51,6 +52,9 @@ PATIENCE = 1800.0
 
 NO_CONTROLLER = ("Unable to contact slurm controller", "Connection refused")
 """What sbatch says when the job was certainly not accepted."""
+
+REFUSED = ("submission failed: Requested node configuration", "submission failed: Invalid")
+"""What sbatch says when it would say the same again: no node has what is asked for, no such partition or account."""
 
 OWNER = Path(".snakemake/slurm-owner.json")
 """Who works in this folder: host, process, its start, and the names of runs whose jobs may still be in Slurm."""
@@ -210,7 +214,7 @@ def _run_job(original: Any) -> Any:
 
 
 def _submission_failed(original: Any) -> Any:
-    """While no controller answers, a submission is repeated and no attempt of the job is lost."""
+    """While no controller answers, a submission is repeated and no attempt is lost. A refusal is not tried again."""
     since: dict[Any, float] = {}
 
     def report(self: Any, job_info: Any, msg: str) -> None:
@@ -222,6 +226,8 @@ def _submission_failed(original: Any) -> Any:
             self.run_job(job_info.job)
             return
         since.pop(job_info.job, None)
+        if any(reason in msg for reason in REFUSED):
+            job_info.job.attempt = job_info.job.restart_times + 1  # the last one
         original(self, job_info, msg)
 
     return report
