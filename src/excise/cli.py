@@ -5,7 +5,9 @@ import atexit
 import gc
 import importlib
 import logging
+import resource
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         handlers=handlers,
         force=True,
     )
+    start = time.monotonic()
     try:
         arguments.run(arguments)
     except ExciseError as error:
@@ -89,4 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:  # the log file, too, must hold what went wrong
         logging.getLogger("excise").exception("unexpected error; please report it with this traceback")
         return 70
+    if arguments.log:
+        logging.getLogger("excise").info("took %.1f s and at most %d MB", time.monotonic() - start, _peak_mb())
     return 0
+
+
+def _peak_mb() -> int:
+    """Largest resident set of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3))

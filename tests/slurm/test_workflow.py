@@ -18,6 +18,12 @@ from tests.workflow.conftest import Experiment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
+JOBS = {
+    "respond": 2, "score_responses": 1, "attribute": 2, "average": 2, "generate": 4, "merge_generations": 3,
+    "score": 2, "perplexity": 2, "fluency": 2, "logit_lens": 1, "export": 1,
+}  # fmt: skip
+"""Jobs by rule that go through Slurm."""
+
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
@@ -103,10 +109,7 @@ def test_each_rule_is_a_job_with_its_own_resources(finished):
     for job in ours:
         by_rule.setdefault(re.match(r"rule_(.+?)_wildcards", job["comment"])[1], []).append(job)
     counts = {rule: len(found) for rule, found in by_rule.items()}
-    assert counts == {
-        "respond": 2, "score_responses": 1, "attribute": 2, "average": 2, "generate": 4, "merge_generations": 3,
-        "score": 2, "perplexity": 2, "fluency": 2, "logit_lens": 1, "export": 1,
-    }  # fmt: skip
+    assert counts == JOBS
     details = run.cluster.ask("scontrol", "show", "job", by_rule["attribute"][0]["id"]).stdout
     assert "TresPerJob=gres:gpu:a100:1" in details
     on_gpu = {"respond", "attribute", "generate", "perplexity", "fluency"}
@@ -135,8 +138,7 @@ def test_the_resource_report_says_what_was_asked_and_used(finished):
     command = [sys.executable, REPOSITORY / "workflow/scripts/used.py"]
     table = subprocess.run(command, cwd=run.folder, capture_output=True, text=True, check=True).stdout
     rows = {line.split()[0]: [float(word) for word in line.split()[1:]] for line in table.splitlines()[1:-1]}
-    assert rows.keys() == {"respond", "score_responses", "attribute", "generate", "score", "perplexity", "fluency"}
-    assert rows["generate"][0] == 4
+    assert {rule: row[0] for rule, row in rows.items()} == JOBS
     for _, asked_mb, used_mb, asked_min, used_min in rows.values():
         assert 0 < used_mb <= asked_mb
         assert 0 <= used_min < asked_min  # in tenths of a minute

@@ -157,12 +157,12 @@ def make_world(folder: Path, world: list[Made] = WORLD, **options: object) -> Pa
     (folder / "settings.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
     write_json(folder / "model.json", {}, {"architecture": "llama", "layers": LAYERS, "neurons_per_layer": WIDTH})
     for step, variant, seconds, memory in (
-        ("generate", "baseline", 61.25, "1500.5"),
-        ("score", "baseline-0", 2.5, "-"),
+        ("generate", "baseline", 61.2, 1500),
+        ("score", "baseline-0", 2.5, 90),
     ):
-        path = folder / "benchmarks" / step / f"{variant}.tsv"
+        path = folder / "logs" / step / f"{variant}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:01:01\t{memory}\n", encoding="utf-8")
+        path.write_text(f"12:00:00 excise {step}: took {seconds} s and at most {memory} MB\n", encoding="utf-8")
     return folder
 
 
@@ -190,7 +190,7 @@ def report_command(folder: Path, world: list[Made] = WORLD, *more: str) -> list[
         *(str(folder / "variants" / name / "generations.jsonl") for name in names),
         "--scores",
         *(str(folder / "variants" / name / "scores-0.jsonl") for name in names),
-        *("--timings", str(folder / "benchmarks"), "--model", str(folder / "model.json")),
+        *("--timings", str(folder / "logs"), "--model", str(folder / "model.json")),
         *("--data", str(folder / "report-data"), "--picture", str(folder / "trade-off.svg")),
         *("--output", str(folder / "report.html"), *more),
     ]
@@ -605,7 +605,11 @@ def test_bad_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     refused(report_command(folder, WORLD, "--picture", str(tmp_path / "x.pdf")), "unknown picture format", capsys)
     refused(report_command(folder, WORLD[:-1]), "made from other evaluations", capsys)
     (tmp_path / "empty").mkdir()
-    refused(report_command(folder, WORLD, "--timings", str(tmp_path / "empty")), "no Snakemake benchmark files", capsys)
+    refused(
+        report_command(folder, WORLD, "--timings", str(tmp_path / "empty")),
+        "no log in it that says what a stage took",
+        capsys,
+    )
     short = report_command(folder)
     del short[short.index("--scores") + 1]
     refused(short, "9 files for 10 evaluations", capsys)

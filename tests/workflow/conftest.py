@@ -91,9 +91,9 @@ class Experiment:
         )
 
     def artefacts(self) -> dict[str, bytes]:
-        """Every result that must not differ between two runs: all but logs, timings and the page that shows them."""
+        """Every result that must not differ between two runs: all but logs and the page that shows them."""
         root = self.folder / "results"
-        skip = {"logs", "benchmarks", "report.html", "report-data"}
+        skip = {"logs", "report.html", "report-data"}
         return {
             str(path.relative_to(root)): path.read_bytes()
             for path in sorted(root.rglob("*"))

@@ -20,8 +20,6 @@ rule attribute:
         f"{MODEL}/statistics/{{method}}/{{corpus}}/seed-{{seed}}/shard-{{shard}}.safetensors",
     log:
         f"{MODEL}/logs/attribute/{{method}}/{{corpus}}/seed-{{seed}}-shard-{{shard}}.log",
-    benchmark:
-        f"{MODEL}/benchmarks/attribute/{{method}}/{{corpus}}/seed-{{seed}}-shard-{{shard}}.tsv"
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]

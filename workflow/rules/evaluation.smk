@@ -18,8 +18,6 @@ rule generate:
         f"{VARIANT}/generations{shard_name('evaluation')}.jsonl",
     log:
         f"{MODEL}/logs/generate/{{variant}}{shard_name('evaluation')}.log",
-    benchmark:
-        f"{MODEL}/benchmarks/generate/{{variant}}{shard_name('evaluation')}.tsv"
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
@@ -46,8 +44,6 @@ rule score:
         f"{VARIANT}/scores-{{number}}.jsonl",
     log:
         f"{MODEL}/logs/score/{{variant}}-{{number}}.log",
-    benchmark:
-        f"{MODEL}/benchmarks/score/{{variant}}-{{number}}.tsv"
     wildcard_constraints:
         number="[0-9]+",
     conda:
@@ -72,8 +68,6 @@ rule perplexity:
         f"{VARIANT}/perplexity.json",
     log:
         f"{MODEL}/logs/perplexity/{{variant}}.log",
-    benchmark:
-        f"{MODEL}/benchmarks/perplexity/{{variant}}.tsv"
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
@@ -106,8 +100,6 @@ rule fluency:
         f"{VARIANT}/fluency.jsonl",
     log:
         f"{MODEL}/logs/fluency/{{variant}}.log",
-    benchmark:
-        f"{MODEL}/benchmarks/fluency/{{variant}}.tsv"
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]

@@ -17,8 +17,6 @@ rule respond:
         f"{MODEL}/responses/seed-{{seed}}/generations{shard_name('responses')}.jsonl",
     log:
         f"{MODEL}/logs/respond/seed-{{seed}}{shard_name('responses')}.log",
-    benchmark:
-        f"{MODEL}/benchmarks/respond/seed-{{seed}}{shard_name('responses')}.tsv"
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
@@ -49,8 +47,6 @@ rule score_responses:
         f"{MODEL}/responses/seed-{{seed}}/scores.jsonl",
     log:
         f"{MODEL}/logs/score_responses/seed-{{seed}}.log",
-    benchmark:
-        f"{MODEL}/benchmarks/score_responses/seed-{{seed}}.tsv"
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]

@@ -84,7 +84,7 @@ rule report:
     conda:
         "../../envs/excise.yaml"
     params:
-        timings=f"{MODEL}/benchmarks",
+        timings=f"{MODEL}/logs",
         code=digest("stages.report"),
     shell:
         "excise report --summary {input.summary:q} --settings {input.settings:q} --model {input.facts:q} "

@@ -1,12 +1,15 @@
 """Read what the summary and the report are made from, and check that it belongs together."""
 
-import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from excise.artefacts import Json, read_json, read_jsonl, sha256_file
 from excise.errors import ExciseError
 from excise.pruning import read_selection
+
+TOOK = re.compile(r" took ([\d.]+) s and at most (\d+) MB$", re.MULTILINE)
+"""The last line of a stage's log (``excise.cli``)."""
 
 EVALUATION_KEYS = ("variant", "behaviour", "scores", "degeneration", "perplexity", "prompts")
 SELECTION_KEYS = ("name", "method", "factor", "layers", "neurons_per_layer", "stability", "neurons")
@@ -81,32 +84,26 @@ def read_scored(generations: Path, scores: Path) -> tuple[list[Json], list[Json]
 
 
 def read_timings(folder: Path) -> list[Json]:
-    """Snakemake benchmark files below a folder, added up by the first part of their path.
+    """What the stages say in their logs below a folder, added up by the first part of the logs' path.
 
     Returns:
         Rows ``{step, jobs, seconds, longest, memory}``: wall seconds in all and of the longest job, largest resident
-        memory in MB (None where Snakemake could not measure); slowest step first.
+        memory in MB; slowest step first.
 
     Raises:
-        ExciseError: there is no benchmark file, or one that cannot be read.
+        ExciseError: no log says what its stage took.
     """
     steps: dict[str, Json] = {}
-    for path in sorted(folder.rglob("*.tsv")):
-        with path.open(encoding="utf-8", newline="") as file:
-            runs = list(csv.DictReader(file, delimiter="\t"))
-        for run in runs:
-            try:
-                seconds, memory = float(run["s"]), run["max_rss"]
-                megabytes = None if memory in ("-", "NA", "") else float(memory)
-            except (KeyError, ValueError) as error:
-                raise ExciseError(f"{path}: not a Snakemake benchmark file ({error})") from error
-            name = path.relative_to(folder).with_suffix("").parts[0]
-            step = steps.setdefault(name, {"step": name, "jobs": 0, "seconds": 0.0, "longest": 0.0, "memory": None})
-            step["jobs"] += 1
-            step["seconds"] += seconds
-            step["longest"] = max(step["longest"], seconds)
-            if megabytes is not None:
-                step["memory"] = max(step["memory"] or 0.0, megabytes)
+    for path in sorted(folder.rglob("*.log")):
+        took = TOOK.search(path.read_text(encoding="utf-8", errors="replace"))
+        if took is None:
+            continue
+        name = path.relative_to(folder).with_suffix("").parts[0]
+        step = steps.setdefault(name, {"step": name, "jobs": 0, "seconds": 0.0, "longest": 0.0, "memory": 0})
+        step["jobs"] += 1
+        step["seconds"] += float(took[1])
+        step["longest"] = max(step["longest"], float(took[1]))
+        step["memory"] = max(step["memory"], int(took[2]))
     if not steps:
-        raise ExciseError(f"{folder}: no Snakemake benchmark files (*.tsv) in it")
+        raise ExciseError(f"{folder}: no log in it that says what a stage took")
     return sorted(steps.values(), key=lambda step: (-step["seconds"], step["step"]))

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--settings", type=Path, required=True, help="the experiment's configuration, JSON")
     parser.add_argument("--model", type=Path, help="facts of the model, JSON of excise inspect (default: not shown)")
-    parser.add_argument("--timings", type=Path, help="folder of Snakemake benchmark files (default: no run times)")
+    parser.add_argument("--timings", type=Path, help="folder of the logs of the stages (default: no run times)")
     parser.add_argument("--samples", type=int, default=12, help="prompts to show generations of (default 12)")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the samples and of intervals by category (default 0)"
