@@ -3,8 +3,8 @@
 Every artefact is JSON, JSONL or safetensors, is written to a temporary name and renamed, and carries its
 provenance: under ``"meta"`` in JSON, as the first line ``{"meta": ...}`` of JSONL, and as the ``meta`` entry
 of a safetensors header. Provenance holds nothing that differs between two runs of the same command on one
-machine (no times, no paths), so that the same seed gives the same bytes; Snakemake's ``benchmark`` files
-hold wall time and peak memory.
+machine (no times, no paths), so that the same seed gives the same bytes; wall time and peak memory stand in
+the last line of a stage's log.
 """
 
 import contextlib

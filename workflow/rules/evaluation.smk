@@ -125,8 +125,6 @@ rule capability:
         f"{VARIANT}/capability.json",
     log:
         f"{MODEL}/logs/capability/{{variant}}.log",
-    benchmark:
-        f"{MODEL}/benchmarks/capability/{{variant}}.tsv"
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]

@@ -5,7 +5,7 @@
 #                800: Python and torch 500, the two Snakemakes that wrap a Slurm job 300; numbers: how many the job keeps
 #                per token and MLP neuron (attribution 8: all activations, for the backward pass; perplexity 2;
 #                capability 4: logits and their logarithms; generation 0.5: the cache of keys and values). The demo's
-#                LRP on C4 used 2.6 GB of the 3.0 GB that this gives.
+#                LRP on C4 used 1.73 GB, with those Snakemakes 2.03, of the 2.20 GB that this gives.
 #                A job that holds rows: attempt x (its own need + 6 x its input files), since Python's objects take 5.2
 #                times what the JSON does.
 # runtime (min)  attempt x (10 + tokens x parameters x 2 x passes / speed); a backward pass counts as two forward passes.
