@@ -63,6 +63,9 @@ def test_the_demo_and_every_experiment_can_be_planned(tmp_path):
         )  # fmt: skip
         assert result.returncode == 0, (path, result.stderr[-3000:])
         jobs = planned(result.stdout)
+        if path.name == "config.yaml":
+            drawn = re.findall(r">(\w+)</text>", (REPOSITORY / "docs/rules.svg").read_text())
+            assert sorted(drawn) == sorted(jobs), "draw docs/rules.svg again: docs/architecture.md says how"
         config = yaml.safe_load(path.read_text())
         sizes = {n: len(s.get("neurons", "?")) * s.get("draws", 1) for n, s in config["selections"].items()}
         chosen = {s["choose"] for s in config["selections"].values() if "choose" in s}
