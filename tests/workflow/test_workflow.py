@@ -274,18 +274,18 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
     assert [row["variant"] for row in tuning["variants"]] == ["baseline", "lrp-2", "lrp-3"]
     assert tuning["perplexity"]["protocol"] == "windows-16x4-skip-4"
     assert tuning["prompts"] + summary["prompts"] == 12
-    best, like, experts = (
+    experts, best, like = (
         json.loads((experiment.run_folder / f"selections/{name}.json").read_text())
-        for name in ("best", "random", "experts-all")
+        for name in ("experts-all", "best", "random")
     )
     assert best["chosen"]["variant"] == "lrp-2"  # lrp-3 leaves every continuation hasty, as it was
-    sizes = [len(chosen["neurons"]) for chosen in (best, like, experts)]
+    sizes = [len(chosen["neurons"]) for chosen in (experts, best, like)]
     assert [row["neurons"] for row in summary["variants"]] == [0, *sizes]
-    assert sizes[0] == sizes[1] < sizes[2] < 48
+    assert 48 > sizes[0] > sizes[1] == sizes[2]
     layers = [sorted(row["layer"] for row in chosen["neurons"]) for chosen in (best, like)]
     assert layers[0] == layers[1]
     interventions = [(row["factor"], row["centre"]) for row in summary["variants"]]
-    assert interventions == [(None, None), (0, "zero"), (0, "zero"), ("expertise", "mean")]
+    assert interventions == [(None, None), ("expertise", "mean"), (0, "zero"), (0, "zero")]
     assert len({row["perplexity"] for row in summary["variants"]}) == 4, "each intervention does something of its own"
     assert [path.name for path in experiment.run_folder.glob("scores/mean-activation/*")] == ["words.safetensors"]
     assert json.loads((experiment.run_folder / "export/experts-all/config.json").read_text())["mlp_bias"]
