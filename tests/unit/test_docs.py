@@ -211,7 +211,7 @@ def test_the_task_is_asked(excise, tiny_model, tmp_path, monkeypatch):
         Path(name).write_text(example("docs/how-to/capability.md", name))
     Path("resources/models").mkdir(parents=True)
     Path("resources/models/SmolLM2-135M-Instruct").symlink_to(tiny_model)
-    fetch, measure, _ = [given.values[0] for given in commands() if given.id.startswith("docs/how-to/capability.md")]
+    fetch, measure, *_ = [given.values[0] for given in commands() if given.id.startswith("docs/how-to/capability.md")]
     excise(*fetch)
     excise(*measure)
     found = json.loads(Path("baseline.json").read_text())["tasks"]["capitals"]
