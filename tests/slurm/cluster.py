@@ -239,6 +239,8 @@ class Cluster:
 
     def stop(self) -> None:
         """Cancel all jobs, stop every daemon in reverse order, remove the configuration."""
+        if not self.daemons:
+            return  # nothing was started: the configuration may be that of another run
         if "slurmctld" in self.daemons:
             self.ask("scancel", "--user=root")
             with contextlib.suppress(TimeoutError):
