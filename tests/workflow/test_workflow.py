@@ -129,14 +129,16 @@ def test_a_rule_is_a_command_that_can_be_typed(finished, tmp_path):
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished, make_experiment):
     experiment = make_experiment()
     for moment in ("statistics/lrp", "variants/lrp-2"):  # the second cannot begin before the first is done
-        process = subprocess.Popen(
-            experiment.command(program="start"),
-            cwd=experiment.folder, env=experiment.environment(),
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
+        messages = experiment.folder / "messages"  # a pipe that nobody reads would stop the run once it is full
+        with messages.open("w") as file:
+            process = subprocess.Popen(
+                experiment.command(program="start"),
+                cwd=experiment.folder, env=experiment.environment(),
+                stdout=subprocess.DEVNULL, stderr=file, start_new_session=True,
+            )  # fmt: skip
         deadline = time.monotonic() + 300
         while not any((experiment.run_folder / moment).rglob("*.*")) and time.monotonic() < deadline:
-            assert process.poll() is None, process.stderr.read()[-4000:]
+            assert process.poll() is None, messages.read_text()[-4000:]
             time.sleep(0.1)
         time.sleep(3)  # into the middle of a job
         victims = [process, *psutil.Process(process.pid).children(recursive=True)]
