@@ -16,9 +16,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     from excise.artefacts import read_json
 
+    parts = []
     for path in arguments.summaries:
         report = path.with_name("report.html")
-        sys.stdout.write(table(read_json(path)) + (f"\nreport: {report}\n" if report.is_file() else "\n"))
+        parts.append(table(read_json(path)) + (f"\nreport: {report}\n" if report.is_file() else "\n"))
+    sys.stdout.write("\n".join(parts))
 
 
 def table(body: dict[str, Any]) -> str:
