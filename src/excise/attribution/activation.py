@@ -1,36 +1,14 @@
 """Mean absolute activation of every neuron, averaged over a sample's tokens, then over samples. Never negative."""
 
-import contextlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import functools
 
-import torch
-from torch import nn
+from excise.attribution.common import mean_activation, measuring_activation, subtract
+from excise.attribution.forward import absolute_sum
 
-from excise.attribution import Options, Values
-from excise.attribution.batches import Batch
-from excise.attribution.common import subtract
-from excise.attribution.forward import absolute_sum, collect, per_token
-from excise.attribution.lxt_patch import assert_unpatched
-
+measuring = functools.partial(measuring_activation, neurons=absolute_sum)
+neuron_scores = mean_activation
 contrast = subtract
 SQUARES = ("activation",)
 ROWS: tuple[str, ...] = ()
 BACKWARD = False
 PACKAGES = ("torch", "transformers")
-
-
-@contextlib.contextmanager
-def measuring(model: nn.Module, options: Options) -> Iterator[Callable[[Batch], Values]]:  # noqa: ARG001
-    """See ``excise.attribution``; values: ``activation``."""
-    assert_unpatched(model)
-
-    def measure(batch: Batch) -> Values:
-        return per_token(collect(model, batch, neurons=absolute_sum), batch)
-
-    yield measure
-
-
-def neuron_scores(means: Values, model_folder: Path) -> torch.Tensor:  # noqa: ARG001
-    """The mean itself."""
-    return means["activation"]

@@ -10,6 +10,7 @@ from torch import nn
 from excise.attribution import Options, Values
 from excise.attribution.backward import recomputing, relevance
 from excise.attribution.batches import Batch
+from excise.attribution.forward import collect, per_token
 from excise.attribution.lxt_patch import assert_unpatched, patched
 from excise.errors import ExciseError
 
@@ -52,6 +53,22 @@ def refuse_zero(values: torch.Tensor, batch: Batch) -> None:
             raise ExciseError(
                 f"sample {sample!r}: the relevance of every neuron is zero; the backward pass did not reach the model"
             )
+
+
+@contextlib.contextmanager
+def measuring_activation(
+    model: nn.Module,
+    options: Options,  # noqa: ARG001 (the interface's)
+    neurons: Callable[[torch.Tensor], torch.Tensor],
+) -> Iterator[Callable[[Batch], Values]]:
+    """What ``neurons`` sums of the activations over tokens, as a mean over each sample's tokens: ``activation``."""
+    assert_unpatched(model)
+    yield lambda batch: per_token(collect(model, batch, neurons=neurons), batch)
+
+
+def mean_activation(means: Values, model_folder: Path) -> torch.Tensor:  # noqa: ARG001 (the interface's)
+    """Neuron score = that mean, over samples."""
+    return means["activation"]
 
 
 def mean_relevance(means: Values, model_folder: Path) -> torch.Tensor:  # noqa: ARG001 (the interface's)
