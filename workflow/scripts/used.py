@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from excise.reporting.inputs import TOOK
+
 WRAPPERS = 300
 """MB that the two Snakemakes around a job take; its stage does not see them."""
 
@@ -29,7 +31,7 @@ def uses(logs: Path) -> dict[str, Use]:
     for path in sorted(logs.rglob("*.log")):
         text = path.read_text(errors="replace")
         asked = re.search(r"^ +resources: .*\bmem_mb=(\d+).*\bruntime=(\d+)", text, re.MULTILINE)
-        took = re.search(r" took ([\d.]+) s and at most (\d+) MB$", text, re.MULTILINE)
+        took = TOOK.search(text)
         if asked is None or took is None:
             continue
         use = found.setdefault(path.relative_to(logs).parts[0].removeprefix("rule_"), Use())
