@@ -224,7 +224,7 @@ def _check_names(config: Json) -> None:
 
 def _check_tuning(config: Json) -> None:
     """What a choice needs: prompts and a text of its own, and a name that no neuron list has."""
-    chosen, fraction = choices(config), config["prompts"]["tuning_fraction"]
+    lists, chosen, fraction = neuron_lists(config), choices(config), config["prompts"]["tuning_fraction"]
     if not chosen:
         if fraction:
             raise ExciseError(
@@ -233,7 +233,7 @@ def _check_tuning(config: Json) -> None:
         return
     where = f"config: selections with choose: {next(iter(chosen))}"
     for choice in chosen:
-        if choice in neuron_lists(config):
+        if choice in lists:
             raise ExciseError(f"config: choose: {choice!r} is already the name of a variant; take another")
     if not fraction:
         raise ExciseError(f"{where}: they need prompts of their own: set prompts.tuning_fraction, for example 0.2")

@@ -307,6 +307,12 @@ def selection_of(wildcards):
     return [] if name == BASELINE else f"{RUN}/{wildcards.model}/selections/{name}.json"
 
 
+def competing_lists(wildcards):
+    """The neuron lists of which a choice takes the best."""
+    folder = f"{RUN}/{wildcards.model}/selections"
+    return [f"{folder}/{name}.json" for name in CHOICES[wildcards.choice]]
+
+
 def scores_files(wildcards):
     """The scores of a variant: of all scorers, of what competes those of the first."""
     scorers = (

@@ -38,9 +38,7 @@ rule compare:
             f"{RUN}/{w.model}/variants/{TUNING}/{name}/evaluation.json"
             for name in CHOICES[w.choice]
         ],
-        selections=lambda w: [
-            f"{RUN}/{w.model}/selections/{name}.json" for name in CHOICES[w.choice]
-        ],
+        selections=competing_lists,
     output:
         csv=f"{MODEL}/{TUNING}/{{choice}}.csv",
         json=f"{MODEL}/{TUNING}/{{choice}}.json",
@@ -59,9 +57,7 @@ rule compare:
 rule choose:
     input:
         comparison=f"{MODEL}/{TUNING}/{{choice}}.json",
-        selections=lambda w: [
-            f"{RUN}/{w.model}/selections/{name}.json" for name in CHOICES[w.choice]
-        ],
+        selections=competing_lists,
     output:
         f"{MODEL}/selections/{{choice}}.json",
     log:

@@ -249,10 +249,12 @@ def _degeneration_table(summary: Json) -> str:
 
 def _capability(summary: Json) -> list[str]:
     """How the variants do on the tasks of lm-evaluation-harness, where any were asked for."""
-    header = ["variant", *map(capability.title, baseline_row(summary)["capability"])]
+    titles = [capability.title(row) for row in baseline_row(summary)["capability"]]
+    if not titles:
+        return []
     rows = [(_class(summary, row), [row["variant"], *capability.cells(row)]) for row in summary["variants"]]
-    note = f'<p class="note">{escape(capability.note(summary))}</p>' if header[1:] else ""
-    return ["<h2>What can it still do?</h2>", table(header, rows), note] if header[1:] else []
+    note = f'<p class="note">{escape(capability.note(summary))}</p>'
+    return ["<h2>What can it still do?</h2>", table(["variant", *titles], rows), note]
 
 
 def _lenses(lenses: Sequence[Json], first: int = 10) -> list[str]:
