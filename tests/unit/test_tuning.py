@@ -10,7 +10,7 @@ from excise.artefacts import Json, read_json, sha256_file
 from excise.cli import main
 from excise.errors import ExciseError
 from excise.reporting.tuning import chosen
-from tests.unit.test_reporting import BASE, WORLD, make_world, report_command, summary_command
+from tests.unit.reporting import BASE, WORLD, make_world, report_command, summary_command
 
 CANDIDATES = WORLD[1:7]
 

@@ -1,0 +1,25 @@
+"""A made-up world of known effects, summarised and reported once for all tests of the reporting."""
+
+from pathlib import Path
+
+import pytest
+
+from excise.artefacts import Json, read_json
+from excise.cli import main
+from tests.unit.reporting import make_world, report_command, summary_command
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the world's results; do not write into it."""
+    made = make_world(tmp_path_factory.mktemp("a world 'quoted' ü"))
+    assert main(summary_command(made)) == 0
+    assert main(report_command(made)) == 0
+    return made
+
+
+@pytest.fixture(scope="session")
+def summary(results: Path) -> dict[str, Json]:
+    """Its summary, with the rows by variant besides."""
+    body = read_json(results / "summary.json")
+    return {**body, "rows": {row["variant"]: row for row in body["variants"]}}

@@ -1,0 +1,71 @@
+"""The plots and the data behind them."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from excise.artefacts import Json
+from excise.reporting.trade_off import trade_off
+from tests.unit.reporting import BASE, CATEGORIES, LAYERS, PROMPTS, WIDTH, WORLD
+
+
+def test_data_behind_every_plot(results: Path, summary: Json) -> None:
+    tables = {}
+    for path in (results / "report-data").glob("*.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            tables[path.stem] = list(csv.DictReader(file))
+    expected = {"trade-off", "changes", "before-after", "categories", "layers", "stability", "overlap"}
+    assert tables.keys() == expected
+    assert len(tables["trade-off"]) == len(WORLD)
+    assert len(tables["before-after"]) == PROMPTS
+    assert {row["category"]: int(row["prompts"]) for row in tables["categories"]} == dict.fromkeys(CATEGORIES, 40)
+    by_layer = [int(row["neurons"]) for row in tables["layers"] if row["variant"] == "lrp-100"]
+    assert by_layer == [100 * (layer == 5) for layer in range(LAYERS)]
+    assert {float(row["jaccard"]) for row in tables["overlap"] if row["variant"] == row["with"]} == {1.0}
+    assert float(tables["stability"][0]["chance"]) == pytest.approx(30 / (2 * LAYERS * WIDTH - 30))
+    assert len(tables["changes"]) == 2 * (len(WORLD) - 1)
+    share = {row["variant"]: float(row["share"]) for row in tables["trade-off"]}
+    assert share["lrp-100"] == summary["rows"]["lrp-100"]["scores"][BASE]["share"]
+
+
+def marks(figure: Figure, marker: str) -> list[tuple[float, float]]:
+    """Positions of the marks of one shape, over all panels."""
+    return [
+        (float(line.get_xdata()[0]), float(line.get_ydata()[0]))
+        for axes in figure.axes
+        for line in axes.get_lines()
+        if line.get_marker() == marker
+    ]
+
+
+def test_trade_off_shows_every_variant_where_it_is(summary: Json) -> None:
+    def at(name: str) -> tuple[float, float]:
+        row = summary["rows"][name]
+        return row["perplexity"], 100 * row["scores"][BASE]["share"]
+
+    figure = trade_off(summary)
+    assert len(figure.axes) == 2
+    assert set(marks(figure, "x")) == {at("lrp-plain-100"), at("loop-100")}
+    assert marks(figure, "*") == [at("baseline")]
+    # The circle is the first selection's shape; the fourth one is the ring around the winner.
+    assert sorted(marks(figure, "o")) == sorted([at("lrp-30"), at("lrp-100"), at("lrp-300"), at("lrp-100")])
+    near, far = figure.axes
+    assert near.get_xlim()[1] < 16.7 * 1.5 < far.get_xlim()[0] < 138.9 < far.get_xlim()[1]
+
+
+def test_trade_off_without_far_variants_and_with_very_far_ones(summary: Json) -> None:
+    sound = [row for row in summary["variants"] if row["perplexity"] < 20]
+    assert len(trade_off({**summary, "variants": sound}).axes) == 1
+    farther = {**summary["rows"]["lrp-plain-100"], "perplexity": 9e5}
+    assert trade_off({**summary, "variants": [*summary["variants"], farther]}).axes[1].get_xscale() == "log"
+
+
+def test_chance_overlap_is_what_random_lists_share() -> None:
+    generator = np.random.default_rng(0)
+    total, count = 400, 100
+    lists = [set(generator.choice(total, count, replace=False).tolist()) for _ in range(200)]
+    found = np.mean([len(a & b) / len(a | b) for a, b in zip(lists[::2], lists[1::2], strict=True)])
+    assert count / (2 * total - count) == pytest.approx(found, rel=0.05)
