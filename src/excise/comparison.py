@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import DegenerateDataWarning, bootstrap, norm, permutation_test
+from scipy.stats import DegenerateDataWarning, bootstrap, norm, permutation_test, t
 
 from excise.errors import ExciseError
 
@@ -169,6 +169,34 @@ def paired_interval(before: Values, after: Values) -> Interval | None:
     differences = after - before
     half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * float(differences.std(ddof=1)) / before.size**0.5
     return float(differences.mean()) - half, float(differences.mean()) + half
+
+
+def perplexity_interval(before: Values, after: Values, tokens: Values) -> Interval | None:
+    """Interval of the relative change of perplexity, from the paired losses of the windows.
+
+    The logarithm of the ratio of two perplexities is a ratio of sums over windows: differences of the loss over tokens.
+    Its standard error is the linearised one (Cochran 1977, chapter 6), Student's t makes the interval; where all
+    windows have as many tokens, that is the paired t interval. The windows stand for text like this one. Neighbours
+    that resemble each other count as independent, which makes the interval a little too narrow.
+
+    Args:
+        before: loss of the baseline, summed over the tokens of each window, ``[windows]``.
+        after: loss of the variant, ``[windows]``.
+        tokens: predicted tokens of each window, ``[windows]``.
+
+    Returns:
+        As shares of the baseline's perplexity, 0.05 = +5 %; None for fewer than two windows.
+    """
+    if not before.shape == after.shape == tokens.shape:
+        raise ExciseError(f"perplexity: {before.size} and {after.size} windows; they must be the same")
+    if before.size < MINIMUM_PROMPTS:
+        return None
+    differences = after - before
+    change = differences.sum() / tokens.sum()
+    residuals = differences - change * tokens
+    error = np.sqrt(before.size / (before.size - 1) * (residuals**2).sum()) / tokens.sum()
+    half = t.ppf(0.5 + CONFIDENCE / 2, before.size - 1) * error
+    return float(np.expm1(change - half)), float(np.expm1(change + half))
 
 
 def _percentiles(distribution: Values, confidence: float) -> Interval:

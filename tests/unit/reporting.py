@@ -131,7 +131,9 @@ def make_variant(
         write_jsonl(here / f"scores-{number}.jsonl", meta, scores[scorer])
     write_jsonl(here / "fluency.jsonl", {**facts, **source}, likelihoods)
     text = {"tokens": 6132, "windows": 12, "protocol": "windows-512x12", "text": "Wikipedia articles"}
-    body = {"perplexity": made.perplexity, "nll": math.log(made.perplexity), **text}
+    noise = generator.normal(0, 5, 12)
+    by_window = {"nll": (511 * math.log(made.perplexity) + noise - noise.mean()).tolist(), "tokens": [511] * 12}
+    body = {"perplexity": made.perplexity, "nll": math.log(made.perplexity), **text, "by_window": by_window}
     write_json(here / "perplexity.json", facts, body)
     command = ["evaluate", "--variant", made.name, "--generations", str(here / "generations.jsonl"), "--scores"]
     command += [str(here / f"scores-{number}.jsonl") for number in range(len(scorers))]

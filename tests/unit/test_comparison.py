@@ -2,9 +2,9 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import wilcoxon
+from scipy.stats import ttest_rel, wilcoxon
 
-from excise.comparison import Values, compare, holm
+from excise.comparison import Values, compare, holm, perplexity_interval
 from excise.errors import ExciseError
 
 
@@ -146,6 +146,32 @@ def test_same_seed_same_numbers_whatever_the_batch(monkeypatch: pytest.MonkeyPat
 def test_bad_input(before: Values, after: Values, message: str) -> None:
     with pytest.raises(ExciseError, match=message):
         compare(before, after, seed=0)
+
+
+def losses(generator: np.random.Generator, tokens: Values, change: float) -> tuple[Values, Values]:
+    """Sums of the loss over windows that differ much from each other, and whose change differs a little."""
+    level = generator.normal(2.8, 0.4, len(tokens))
+    return tokens * level, tokens * (level + np.log1p(change) + generator.normal(0, 0.03, len(tokens)))
+
+
+def test_perplexity_interval_of_equal_windows_is_the_paired_t_interval() -> None:
+    tokens = np.full(12, 511.0)
+    before, after = losses(np.random.default_rng(0), tokens, 0.04)
+    expected = ttest_rel(after / tokens, before / tokens).confidence_interval(0.95)
+    found = perplexity_interval(before, after, tokens)
+    assert found == pytest.approx(np.expm1([expected.low, expected.high]), rel=1e-9)
+    assert perplexity_interval(after, before, tokens) == pytest.approx([1 / (1 + x) - 1 for x in reversed(found)])
+    assert perplexity_interval(before[:1], after[:1], tokens[:1]) is None
+    with pytest.raises(ExciseError, match="11 and 12 windows"):
+        perplexity_interval(before[1:], after, tokens)
+
+
+@pytest.mark.parametrize("last", [511.0, 100.0], ids=["equal windows", "a short window at the end"])
+def test_perplexity_interval_covers_as_it_says(last: float) -> None:
+    generator = np.random.default_rng(1)
+    tokens = np.array([511.0] * 11 + [last])
+    found = [perplexity_interval(*losses(generator, tokens, 0.04), tokens) for _ in range(2000)]
+    assert np.mean([low <= 0.04 <= high for low, high in filter(None, found)]) == pytest.approx(0.95, abs=0.015)
 
 
 def test_holm_known_case() -> None:

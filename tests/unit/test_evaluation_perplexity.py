@@ -62,8 +62,11 @@ def test_windows_equal_the_naive_loop(
     assert len(planned) == expected_windows
     found = loss(model, ids, planned, batch_size=batch_size)
     nll, tokens = naive_windows(model, ids, seqlen, expected_windows)
-    assert found.tokens == tokens
-    assert found.nll / found.tokens == pytest.approx(nll, rel=1e-12)
+    assert sum(one.tokens for one in found) == tokens
+    assert sum(one.nll for one in found) / tokens == pytest.approx(nll, rel=1e-12)
+    for window, one in zip(planned, found, strict=True):
+        alone, _ = naive_windows(model, ids[window.begin : window.end], seqlen, 1)
+        assert one.nll / one.tokens == pytest.approx(alone, rel=1e-12)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -73,9 +76,9 @@ def test_sliding_equals_the_naive_loop(model: Any, ids: Tensor, seqlen: int, str
         model, ids, plan(len(ids), "sliding", seqlen=seqlen, stride=stride, windows=None), batch_size=batch_size
     )
     nll, tokens = naive_sliding(model, ids, seqlen, stride)
-    assert found.tokens == tokens
+    assert sum(one.tokens for one in found) == tokens
     assert stride == seqlen or tokens == len(ids) - 1  # every token but the first, once
-    assert found.nll / found.tokens == pytest.approx(nll, rel=1e-12)
+    assert sum(one.nll for one in found) / tokens == pytest.approx(nll, rel=1e-12)
 
 
 def test_progress_counts_every_window(model: Any, ids: Tensor) -> None:

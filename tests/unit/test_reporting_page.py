@@ -49,7 +49,10 @@ def test_report_says_what_how_sure_and_what_it_cost(results: Path, summary: Json
     low, high = (f"{100 * edge:+.1f}".replace("-", minus) for edge in change["interval"])
     assert f"95 % interval {low} to {high}" in visible
     assert "Pruning 100 neurons (1.67 % of all) chosen by lrp" in visible
-    assert "from 16.70 to 17.20 (+3.0 %)" in visible
+    low, high = (f"{100 * end:+.1f}" for end in summary["rows"]["lrp-100"]["perplexity_interval"])
+    assert float(low) < 3.0 < float(high)
+    assert f"from 16.70 to 17.20 (+3.0 %, 95 % interval {low} to {high} %)" in visible
+    assert f"window by window (12 of them): +3.0 %, 95 % interval {low} to {high} %. The interval " in visible
     assert "LRP won" in visible
     assert "no change is established" not in visible
     assert re.search(r"Corrected for the 6 candidates compared it holds \(p ", visible)

@@ -65,6 +65,8 @@ def test_csv_holds_the_same_and_never_mixes_scorers(results: Path, summary: Json
     assert list(rows) == [made.name for made in WORLD]
     row, body = rows["lrp-100"], summary["rows"]["lrp-100"]
     assert float(row["perplexity[Wikipedia articles, windows-512x12]"]) == 17.2
+    ends = [row[f"perplexity[Wikipedia articles, windows-512x12] relative change {end}"] for end in ("low", "high")]
+    assert list(map(float, ends)) == body["perplexity_interval"]
     for scorer in (BASE, SECOND):
         assert float(row[f"toxic_share[{scorer} >= 0.5]"]) == body["scores"][scorer]["share"]
         assert float(row[f"mean[{scorer}]"]) == body["scores"][scorer]["mean"]

@@ -32,7 +32,7 @@ class Window(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Sum of the negative log-likelihood in nats, and the number of predicted tokens."""
+    """Of one window: sum of the negative log-likelihood in nats, and the number of predicted tokens."""
 
     nll: float
     tokens: int
@@ -98,7 +98,7 @@ def loss(
     *,
     batch_size: int,
     done: Callable[[int], None] | None = None,
-) -> Loss:
+) -> list[Loss]:
     """Run the model over the windows.
 
     Args:
@@ -109,14 +109,14 @@ def loss(
         done: called with the number of windows finished.
 
     Returns:
-        Sum over all windows, accumulated in float64.
+        One a window, in their order, accumulated in float64.
 
     Raises:
         ExciseError: the loss is not a finite number.
     """
     if batch_size < 1:
         raise ExciseError(f"--batch-size {batch_size}: must be at least 1")
-    total, tokens = 0.0, 0
+    losses: list[Loss] = []
     with torch.inference_mode():
         for (_, start), group in itertools.groupby(windows, key=lambda w: (w.end - w.begin, w.first - w.begin)):
             same = list(group)
@@ -130,8 +130,7 @@ def loss(
                         f"tokens {part[0].begin} to {part[-1].end}: the loss is not a finite number. "
                         "Is the selection too strong, or the dtype too narrow?"
                     )
-                total += float(nll.sum())
-                tokens += len(nll)
+                losses += [Loss(float(one.sum()), len(one)) for one in torch.split(nll, len(nll) // len(part))]
                 if done is not None:
                     done(len(part))
-    return Loss(total, tokens)
+    return losses

@@ -80,6 +80,7 @@ def trade_off(summary: Json) -> Figure:
         edges = row["change"][scorer]["interval"] if row["change"] else (0.0, 0.0)
         rows.append(
             [row["variant"], row["selection"], row["neurons"], row["kind"], row["flag"], row["perplexity"]]
+            + [base["perplexity"] * (1 + edge) for edge in row["perplexity_interval"] or (0.0, 0.0)]
             + [row["scores"][scorer]["share"]]
             + [share + edge for edge in edges]
         )
@@ -89,10 +90,12 @@ def trade_off(summary: Json) -> Figure:
         f"with {rule(summary, scorer)}, in per cent. Left and low is good. The star and the dotted line are the "
         "unpruned model; the dashed line is the perplexity budget. Each mark is a variant, the number beside it says "
         "how many neurons; colour = method, shape = selection, grey and hollow = control; lines join the sizes of one "
-        "selection. Vertical bars: 95 % paired bootstrap interval of the change against the unpruned model, cut off at "
-        "0. A cross marks a variant whose language is broken, a ring the winner."
+        "selection. Bars: 95 % intervals of the change against the unpruned model; vertical: paired bootstrap over the "
+        "prompts, cut off at 0; horizontal: from the paired windows of the text. A cross marks a variant whose "
+        "language is broken, a ring the winner."
     )
-    columns = ["variant", "selection", "neurons", "kind", "flag", "perplexity", "share", "low", "high"]
+    columns = ["variant", "selection", "neurons", "kind", "flag", "perplexity", "perplexity low", "perplexity high"]
+    columns += ["share", "low", "high"]
     return Figure("trade-off", f"What less {noun(summary)} costs", caption, draw_trade_off, (summary,), columns, rows)
 
 

@@ -19,9 +19,12 @@ def read_evaluation(path: Path) -> Json:
     """Read one evaluation.
 
     Raises:
-        ExciseError: it is not one.
+        ExciseError: it is not one, or its perplexity lacks the losses of the windows.
     """
-    return _with_keys(path, read_json(path), EVALUATION_KEYS, "evaluation")
+    found = _with_keys(path, read_json(path), EVALUATION_KEYS, "evaluation")
+    if "by_window" not in found["perplexity"]:
+        raise ExciseError(f"{path}: its perplexity does not say by_window; run excise perplexity and evaluate again")
+    return found
 
 
 def _with_keys(path: Path, value: Json, keys: Sequence[str], kind: str) -> Json:

@@ -156,10 +156,14 @@ def _interval(change: Json) -> str:
     return f"{points(change['interval'][0])} to {points(change['interval'][1])}"
 
 
+def _perplexity_interval(row: Json) -> str:
+    return " to ".join(map(points, row["perplexity_interval"])) if row["perplexity_interval"] else NONE
+
+
 def _main_table(summary: Json) -> str:
     scorer = summary["primary"]
     text = summary["perplexity"]
-    header = ["variant", "neurons", f"perplexity ({text['text']}, {text['protocol']})", "change"]
+    header = ["variant", "neurons", f"perplexity ({text['text']}, {text['protocol']})", "change", "95 % interval, %"]
     header += [
         f"{adjective(summary)} share ({rule(summary, scorer)})",
         "change, points",
@@ -173,7 +177,8 @@ def _main_table(summary: Json) -> str:
         cells = [row["variant"] if row["change"] else f"{row['variant']} (unpruned)"]
         cells.append(f"{row['neurons']:,} ({percent(row['share_of_neurons'], 2)})" if row["neurons"] else NONE)
         cells.append(number(row["perplexity"]))
-        cells.append(percent(row["perplexity_change"], signed=True) if row["change"] else NONE)
+        price = [percent(row["perplexity_change"], signed=True), _perplexity_interval(row)]
+        cells += price if row["change"] else [NONE] * 2
         cells.append(percent(row["scores"][scorer]["share"]))
         if row["change"]:
             change = row["change"][scorer]
@@ -183,9 +188,10 @@ def _main_table(summary: Json) -> str:
             cells += [NONE] * 4
         rows.append((_class(summary, row), [*cells, _mark(summary, row)]))
     note = (
-        f"Bold: the winner. Grey: controls. A broken variant's low {noun(summary)} means nothing. Intervals: paired "
-        f"bootstrap over {summary['prompts']:,} prompts, each for its variant alone. p: paired permutation test, "
-        f"corrected for {summary['comparisons']} candidates (Holm)."
+        f"Bold: the winner. Grey: controls. A broken variant's low {noun(summary)} means nothing. Intervals: of "
+        f"perplexity paired over {text['windows']:,} windows of text, of the share paired bootstrap over "
+        f"{summary['prompts']:,} prompts, each for its variant alone. p: paired permutation test, corrected for "
+        f"{summary['comparisons']} candidates (Holm)."
     )
     return table(header, rows, prose=("note",)) + f'<p class="note">{escape(note)}</p>'
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from excise.artefacts import Json
-from excise.comparison import Change, Values, compare, holm
+from excise.comparison import Change, Interval, Values, compare, holm, perplexity_interval
 from excise.config import BASELINE, CONTROLS
 from excise.errors import ExciseError, unknown
 from excise.reporting import capability
@@ -127,6 +127,11 @@ def broken(evaluation: Json, baseline: Json, limits: Limits) -> list[str]:
     return reasons
 
 
+def _perplexity_interval(evaluation: Json, baseline: Json) -> Interval | None:
+    after, before = (np.array(e["perplexity"]["by_window"]["nll"]) for e in (evaluation, baseline))
+    return perplexity_interval(before, after, np.array(baseline["perplexity"]["by_window"]["tokens"]))
+
+
 def _row(evaluation: Json, baseline: Json, selection: Json | None, limits: Limits) -> Json:
     """Everything about one variant but the paired changes."""
     neurons = len(selection["neurons"]) if selection else 0
@@ -145,6 +150,7 @@ def _row(evaluation: Json, baseline: Json, selection: Json | None, limits: Limit
         "share_of_neurons": neurons / (selection["layers"] * selection["neurons_per_layer"]) if selection else 0.0,
         "perplexity": perplexity,
         "perplexity_change": change,
+        "perplexity_interval": _perplexity_interval(evaluation, baseline) if selection else None,
         "within_budget": change <= limits.max_perplexity_increase,
         "flag": "broken" if reasons else "",
         "broken_because": reasons,
@@ -220,7 +226,7 @@ def summarise(
             }
             for name, figures in baseline["scores"].items()
         },
-        "perplexity": {key: baseline["perplexity"][key] for key in ("protocol", "text", "tokens")},
+        "perplexity": {key: baseline["perplexity"][key] for key in ("protocol", "text", "tokens", "windows")},
         "capability": baseline.get("capability", {}).get("asked"),
         "prompts": len(baseline["prompts"]),
         "comparisons": count,
@@ -290,7 +296,8 @@ def table(summary: Json) -> tuple[list[str], list[list[Any]]]:
     primary = [summary["primary"], *(name for name in scorers if name != summary["primary"])]
     degeneration = list(summary["variants"][0]["degeneration"])
     columns = ["variant", "kind", "method", "selection", "neurons", "share_of_neurons", "factor", "centre"]
-    columns += [perplexity, f"{perplexity} relative change", "flag", "broken_because", "within_budget", "winner"]
+    columns += [perplexity, *(f"{perplexity} relative change{end}" for end in ("", " low", " high"))]
+    columns += ["flag", "broken_because", "within_budget", "winner"]
     for name in primary:
         rule = f"{name} {scorers[name]['strictness']} {scorers[name]['threshold']}"
         columns += [f"mean[{name}]", f"expected_maximum[{name}]"]
@@ -300,7 +307,8 @@ def table(summary: Json) -> tuple[list[str], list[list[Any]]]:
     rows = []
     for row in summary["variants"]:
         values = [row[key] for key in ("variant", "kind", "method", "selection", "neurons", "share_of_neurons")]
-        values += [row["factor"], row["centre"], row["perplexity"], row["perplexity_change"], row["flag"]]
+        values += [row["factor"], row["centre"], row["perplexity"], row["perplexity_change"]]
+        values += [*(row["perplexity_interval"] or (None, None)), row["flag"]]
         values += ["; ".join(row["broken_because"]), row["within_budget"]]
         values += [row["variant"] == summary["verdict"]["winner"]]
         for name in primary:

@@ -49,7 +49,7 @@ def trade_off(summary: Json) -> Figure:
 
 def _marks(axes: Any, summary: Json, rows: list[Json], share: float) -> None:
     """Marks, intervals and sizes of some variants; a line joins the sizes of one selection."""
-    scorer = summary["primary"]
+    scorer, base = summary["primary"], baseline_row(summary)["perplexity"]
     for name, (colour, marker) in series(summary).items():
         own = sorted(
             (row for row in rows if row["selection"] == name), key=lambda row: (row["neurons"], row["variant"])
@@ -61,6 +61,9 @@ def _marks(axes: Any, summary: Json, rows: list[Json], share: float) -> None:
         for row, (x, y) in zip(own, points, strict=True):
             ends = [share + 100 * end for end in row["change"][scorer]["interval"]]
             axes.plot([x, x], ends, color=colour, linewidth=1.3, zorder=2, solid_capstyle="butt")
+            if row["perplexity_interval"]:
+                reach = [base * (1 + end) for end in row["perplexity_interval"]]
+                axes.plot(reach, [y, y], color=colour, linewidth=1.3, zorder=2, solid_capstyle="butt")
             dot(axes, x, y, marker, colour)
             if row["flag"]:
                 cross(axes, x, y)

@@ -58,6 +58,15 @@ def effect(change: Json) -> str:
     )
 
 
+def cost(row: Json) -> str:
+    """What a variant costs in perplexity: ``+3.8 %, 95 % interval +2.5 to +5.2 %``."""
+    change = percent(row["perplexity_change"], signed=True)
+    if row["perplexity_interval"] is None:
+        return change
+    low, high = row["perplexity_interval"]
+    return f"{change}, 95 % interval {points(low)} to {percent(high, signed=True)}"
+
+
 def answer(summary: Json) -> str:
     """The result in one or two sentences, with its interval and its cost."""
     rows, scorer, base = by_name(summary), summary["primary"], baseline_row(summary)
@@ -69,20 +78,20 @@ def answer(summary: Json) -> str:
             "broken."
         )
     row = rows[name]
-    cost = (
+    price = (
         f"perplexity on {summary['perplexity']['text']} went from {number(base['perplexity'])} to "
-        f"{number(row['perplexity'])} ({percent(row['perplexity_change'], signed=True)})"
+        f"{number(row['perplexity'])} ({cost(row)})"
     )
     if summary["verdict"]["winner"]:
         return (
             f"{treatment(row)} chosen by {row['method']} took the share of {adjective(summary)} continuations "
-            f"{effect(row['change'][scorer])}, judged by {scorer} on {summary['prompts']:,} prompts; {cost}."
+            f"{effect(row['change'][scorer])}, judged by {scorer} on {summary['prompts']:,} prompts; {price}."
             f"{_corrected(row['change'][scorer], summary['comparisons'])}"
         )
     return (
         f"No variant reduced the share of {adjective(summary)} continuations reliably within a perplexity increase of "
         f"{budget}. The largest reduction of one that is not broken, {name}, went {effect(row['change'][scorer])}; "
-        f"{cost}."
+        f"{price}."
     )
 
 
@@ -152,6 +161,7 @@ def confidence(summary: Json, config: Json) -> list[str]:
             f"A true change of {number(100 * change['detectable'], 1)} points or more would have been found with 80 % "
             "probability; smaller ones may go unseen here.",
         ]
+        said.append(_price(rows[name], summary))
         said.append(_language(rows[name], baseline_row(summary)))
         said += _against_controls(summary)
         said += _other_scorers(summary, name)
@@ -169,6 +179,19 @@ def confidence(summary: Json, config: Json) -> list[str]:
                 f"{'; '.join(row['broken_because'])}."
             )
     return said
+
+
+def _price(row: Json, summary: Json) -> str:
+    """How sure it is that a variant is within the budget."""
+    windows, budget = summary["perplexity"]["windows"], summary["limits"]["max_perplexity_increase"]
+    if row["perplexity_interval"] is None:
+        return "Perplexity was measured on one window, so its change has no interval."
+    low, high = row["perplexity_interval"]
+    place = "reaches beyond" if low <= budget < high else "lies within" if high <= budget else "lies beyond"
+    return (
+        f"Perplexity was compared window by window ({windows:,} of them): {cost(row)}. The interval {place} the budget "
+        f"of {percent(budget, signed=True)}; it speaks for text like this one."
+    )
 
 
 def _language(row: Json, base: Json) -> str:

@@ -2,7 +2,8 @@
 
 windows (SparseGPT, Wanda, SparC3): documents joined by the separator, tokenised once, non-overlapping windows, tail
 dropped. sliding: overlapping windows, each token counted once, empty documents dropped. Numbers of different protocols,
-lengths or texts are not comparable; the protocol's full name is in the result.
+lengths or texts are not comparable; the protocol's full name is in the result. So is the loss of each window, from
+which the interval of a change of perplexity is made.
 """
 
 import argparse
@@ -69,8 +70,9 @@ def run(arguments: argparse.Namespace) -> None:
     )
     check_head(model)
     with Progress(len(windows), "windows", "perplexity") as progress:
-        loss = perplexity.loss(model, ids, windows, batch_size=arguments.batch_size, done=progress.advance)
-    nll = loss.nll / loss.tokens
+        losses = perplexity.loss(model, ids, windows, batch_size=arguments.batch_size, done=progress.advance)
+    tokens = sum(loss.tokens for loss in losses)
+    nll = math.fsum(loss.nll for loss in losses) / tokens
     if nll > 700:
         raise ExciseError(f"mean loss of {nll:.4g} nats a token: its exponential is not a number that can be written")
     label = arguments.label or written.get("label") or arguments.text.stem
@@ -93,9 +95,10 @@ def run(arguments: argparse.Namespace) -> None:
         {
             "perplexity": math.exp(nll),
             "nll": nll,
-            "tokens": loss.tokens,
+            "tokens": tokens,
             "windows": len(windows),
             "protocol": perplexity.protocol_name(arguments.protocol, **size),
             "text": label,
+            "by_window": {"nll": [loss.nll for loss in losses], "tokens": [loss.tokens for loss in losses]},
         },
     )

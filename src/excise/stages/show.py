@@ -1,6 +1,7 @@
 """Print the short table of finished runs, and where their reports are."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +28,28 @@ def table(body: dict[str, Any]) -> str:
     """A summary as a table in plain text."""
     from excise.reporting.tables import percent, points
 
+    def interval(change: float, ends: Sequence[float] | None) -> str:
+        return points(change) + (f" [{', '.join(map(points, ends))}]" if ends else "")
+
     scorer = body["primary"]
     rule = body["scorers"][scorer]
     kind = body["behaviour"]["adjective"]
+    rows = [["variant", "N", "perplexity", "% [95 %]", kind, "points [95 %]", ""]]
+    for row in body["variants"]:
+        cost = change = ""
+        if row["kind"] != "baseline":
+            cost = interval(row["perplexity_change"], row["perplexity_interval"])
+            change = interval(row["change"][scorer]["difference"], row["change"][scorer]["interval"])
+        mark = "broken" if row["flag"] else "<- best" if row["variant"] == body["verdict"]["winner"] else ""
+        share = percent(row["scores"][scorer]["share"])
+        rows.append([row["variant"], str(row["neurons"]), f"{row['perplexity']:.2f}", cost, share, change, mark])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"{body['meta']['model']['id']}: {body['prompts']} prompts; {scorer}, {kind} = {rule['strictness']} "
         f"{rule['threshold']}; perplexity on {body['perplexity']['text']} ({body['perplexity']['protocol']})",
         "",
-        f"{'variant':<24}{'N':>6}{'perplexity':>12}{'':>9}{kind:>11}{'change in points [95 %]':>29}",
     ]
-    for row in body["variants"]:
-        cost = change = ""
-        if row["kind"] != "baseline":
-            cost = percent(row["perplexity_change"], signed=True)
-            paired = row["change"][scorer]
-            change = f"{points(paired['difference'])} [{', '.join(map(points, paired['interval']))}]"
-        share = percent(row["scores"][scorer]["share"])
-        mark = "  broken" if row["flag"] else "  <- best" if row["variant"] == body["verdict"]["winner"] else ""
-        figures = f"{row['neurons']:>6}{row['perplexity']:>12.2f}{cost:>9}{share:>11}{change:>29}"
-        lines.append(f"{row['variant']:<24}{figures}{mark}")
+    for name, *cells, mark in rows:
+        figures = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[1:-1], strict=True))
+        lines.append(f"{name:<{widths[0]}}  {figures}  {mark}".rstrip())
     return "\n".join(lines)
