@@ -1,17 +1,70 @@
-"""Tiny real models that the tests make themselves."""
+"""Which tests run, side by side with which; tiny real models that the tests make themselves."""
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.slurm.cluster import missing
+
 # Before anything imports a numerics library: one thread, so that tests do not fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 REPOSITORY = Path(__file__).parent.parent
+
+SLURM = Path(__file__).parent / "slurm"
+REQUIRED = "EXCISE_TEST_SLURM"
+"""Set in continuous integration: the tests with a real Slurm must run."""
+LACKING = missing()
+LEFT_OUT = None if REQUIRED in os.environ else LACKING or "they start daemons as root and take ten minutes"
+"""Why the tests with a real Slurm are left out."""
+collect_ignore = [] if LEFT_OUT is None else [str(SLURM)]
+
+
+def pytest_configure() -> None:
+    """Refuse to leave out what must run."""
+    if LEFT_OUT is None and LACKING is not None:
+        raise pytest.UsageError(f"tests/slurm must run ({REQUIRED} is set), but cannot: {LACKING}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares a cluster, a finished run or a model stays in one process (``make test`` runs several)."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(item.path.stem if folder == "unit" else folder))
+    items.sort(key=lambda item: item.path.parent.name != "unit")  # the fast ones first
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say in the last lines what was left out, and how to run it."""
+    asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+    if LEFT_OUT and any(SLURM.is_relative_to(path) or path.is_relative_to(SLURM) for path in asked):
+        terminalreporter.section("left out: tests with a real Slurm")
+        terminalreporter.write_line(f"The tests in tests/slurm did not run: {LEFT_OUT}.")
+        terminalreporter.write_line("To run them, on Debian or Ubuntu, as root and in a container if you like:")
+        terminalreporter.write_line("  xargs -a tests/slurm/packages.txt apt-get install -y --no-install-recommends")
+        terminalreporter.write_line(f"  {REQUIRED}=1 make test")
+
+
+def clone_into(folder: Path) -> Path:
+    """Copy what git tracks, or would, as it stands in the working tree."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, tracked):
+        source, target = REPOSITORY / name, folder / name
+        if source.is_file() or source.is_symlink():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
+    return folder
+
 
 TEXT = (
     "the cat sat on a mat and looked at rain falling over quiet streets while people walked home "

@@ -1,4 +1,4 @@
-"""Experiments that go through a real Slurm; without one these tests are left out, loudly."""
+"""Experiments that go through a real Slurm; without one these tests are left out, loudly (``tests/conftest.py``)."""
 
 import os
 import shutil
@@ -15,13 +15,10 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
-from tests.slurm.cluster import Cluster, missing, until
+from tests.slurm.cluster import Cluster, until
 from tests.workflow.conftest import Experiment, make_experiment
 
 __all__ = ["make_experiment"]
-
-REQUIRED = "EXCISE_TEST_SLURM"
-"""Set in continuous integration: these tests must run."""
 
 PATHS = os.pathsep.join(str(REPOSITORY / folder) for folder in ("src", "", "tests/workflow", "tests/slurm"))
 """Where jobs find the package and the scorers of the tests."""
@@ -190,32 +187,3 @@ def scoring(prepared: Experiment, cluster: Cluster) -> Iterator[Run]:
     for job in cluster.jobs():
         cluster.ask("scancel", job["id"])
     until(lambda: not cluster.jobs(), "the test's jobs to end")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave these tests out where they cannot run, unless they must."""
-    ours = [item for item in items if Path(__file__).parent in item.path.parents]
-    reason = missing()
-    if not ours or (reason is None and os.environ.get(REQUIRED)):
-        return
-    if os.environ.get(REQUIRED):
-        raise pytest.UsageError(f"tests/slurm must run ({REQUIRED} is set), but cannot: {reason}")
-    reason = reason or f"they start daemons as root and take ten minutes, so they wait for {REQUIRED}=1"
-    config.stash[LEFT_OUT] = (len(ours), reason)
-    items[:] = [item for item in items if item not in ours]
-    config.hook.pytest_deselected(items=ours)
-
-
-LEFT_OUT = pytest.StashKey[tuple[int, str]]()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say in the last lines what was left out, and how to run it."""
-    if LEFT_OUT in config.stash:
-        number, reason = config.stash[LEFT_OUT]
-        terminalreporter.section("left out: tests with a real Slurm")
-        terminalreporter.write_line(f"{number} tests in tests/slurm did not run: {reason}.")
-        terminalreporter.write_line("To run them, on Debian or Ubuntu, as root and in a container if you like:")
-        terminalreporter.write_line("  xargs -a tests/slurm/packages.txt apt-get install -y --no-install-recommends")
-        terminalreporter.write_line(f"  {REQUIRED}=1 make test")

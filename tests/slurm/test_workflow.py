@@ -10,7 +10,7 @@ from copy import deepcopy
 import pytest
 import yaml
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, clone_into
 from tests.slurm.cluster import until
 from tests.slurm.conftest import PROGRAM, Run, copy, run_locally
 from tests.slurm.test_faults import SCORE, check
@@ -28,14 +28,7 @@ JOBS = {
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     """The tracked files, and profiles/slurm/site.yaml written as docs/slurm.md says."""
-    folder = tmp_path_factory.mktemp("clone") / "excise"
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    tracked = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\0")
-    for name in filter(None, tracked):
-        source, target = REPOSITORY / name, folder / name
-        if source.is_file() or source.is_symlink():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target, follow_symlinks=False)
+    folder = clone_into(tmp_path_factory.mktemp("clone") / "excise")
     site = yaml.safe_load((folder / "profiles/slurm/site.example.yaml").read_text())
     assert set(site) == {"all", "cpu", "gpu"}
     site["gpu"] = {"slurm_partition": "gpu", "gpu_model": "a100"}

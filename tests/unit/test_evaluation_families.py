@@ -138,6 +138,8 @@ def test_logits_that_are_not_finite_are_refused(llama: Any) -> None:
     broken.model.norm.weight.fill_(float("nan"))
     with pytest.raises(ExciseError, match="not finite"):
         all_generations(broken, Sampling(draws=1), 64)
+    with pytest.raises(ExciseError, match="logits that are not finite numbers"):
+        check_head(broken)
 
 
 def test_head_makes_the_models_own_logits(model: Any) -> None:

@@ -55,6 +55,7 @@ class Experiment:
     folder: Path
     config: dict[str, Any]
     python_path: list[Path] = field(default_factory=lambda: [Path(__file__).parent])
+    repository: Path = REPOSITORY
 
     @property
     def run_folder(self) -> Path:
@@ -74,9 +75,9 @@ class Experiment:
         (self.folder / "experiment.yaml").write_text(yaml.safe_dump(self.config, allow_unicode=True))
         start = [str(Path(sys.executable).parent / "snakemake")]
         if program == "start":
-            start = [sys.executable, str(REPOSITORY / "workflow/scripts/start.py")]
-        options = ["--snakefile", str(REPOSITORY / "Snakefile"), "--configfile", "experiment.yaml"]
-        return [*start, *options, "--profile", str(REPOSITORY / "profiles/local"), "--cores", "2", *arguments]
+            start = [sys.executable, str(self.repository / "workflow/scripts/start.py")]
+        options = ["--snakefile", str(self.repository / "Snakefile"), "--configfile", "experiment.yaml"]
+        return [*start, *options, "--profile", str(self.repository / "profiles/local"), "--cores", "2", *arguments]
 
     def snakemake(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run Snakemake to its end."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, clone_into
 from tests.workflow.conftest import Experiment
 from tests.workflow.test_workflow import children_seconds
 
@@ -23,16 +23,7 @@ BLOCKS = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "README.md").read_text(), 
 @pytest.fixture(scope="module")
 def clone(make_experiment, tmp_path_factory):
     """The tracked files, the environment of this test run, and a tiny experiment in place of the demo."""
-    folder = tmp_path_factory.mktemp("clone") / "excise"
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY, capture_output=True, text=True, check=True,
-    ).stdout.split("\0")  # fmt: skip
-    for name in filter(None, tracked):
-        source, target = REPOSITORY / name, folder / name
-        if source.is_file() or source.is_symlink():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target, follow_symlinks=False)
+    folder = clone_into(tmp_path_factory.mktemp("clone") / "excise")
     # The environment of this test run under the clone's name, but with a stamp of its own: nothing is installed again.
     (folder / ".venv").mkdir()
     for entry in Path(sys.prefix).iterdir():

@@ -20,7 +20,7 @@ import pytest
 import torch
 import yaml
 
-from tests.conftest import REPOSITORY, WORDS
+from tests.conftest import REPOSITORY, WORDS, clone_into
 from tests.unit.test_capability import write_tasks
 from tests.unit.test_evaluation_scorers import bert_folder, save_classifier
 from tests.workflow.conftest import PLANNED
@@ -128,11 +128,12 @@ def test_a_rule_is_a_command_that_can_be_typed(finished, tmp_path):
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished, make_experiment):
     experiment = make_experiment()
+    wanted = experiment.run_folder.relative_to(experiment.folder) / "variants/lrp-2/evaluation.json"
     for moment in ("statistics/lrp", "variants/lrp-2"):  # the second cannot begin before the first is done
         messages = experiment.folder / "messages"  # a pipe that nobody reads would stop the run once it is full
         with messages.open("w") as file:
             process = subprocess.Popen(
-                experiment.command(program="start"),
+                experiment.command(str(wanted), program="start"),
                 cwd=experiment.folder, env=experiment.environment(),
                 stdout=subprocess.DEVNULL, stderr=file, start_new_session=True,
             )  # fmt: skip
@@ -145,15 +146,24 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished, make_experi
         for victim in victims:
             os.kill(victim.pid, signal.SIGKILL)
         process.wait()
-    result = experiment.snakemake(program="start")
+    result = experiment.snakemake(str(wanted), program="start")
     assert result.returncode == 0, result.stderr[-4000:]
     assert "removing the lock" in result.stderr
-    assert experiment.artefacts() == finished.artefacts()
+    found = experiment.artefacts()
+    assert str(wanted.relative_to("results")) in found
+    assert found == {name: data for name, data in finished.artefacts().items() if name in found}
     assert not list(experiment.folder.rglob("*.tmp"))
 
 
-def test_too_few_answers_stop_before_any_attribution_and_a_lower_bar_reruns_what_depends_on_it(make_experiment):
-    experiment = make_experiment()
+def copy_of(experiment, place):
+    """The same, run so far, in a folder of its own."""
+    shutil.copytree(experiment.folder, folder := place / experiment.folder.name)
+    return dataclasses.replace(experiment, folder=folder, config=copy.deepcopy(experiment.config))
+
+
+def test_too_few_answers_stop_before_any_attribution_and_a_lower_bar_reruns_what_depends_on_it(finished, tmp_path):
+    experiment = copy_of(finished, tmp_path)
+    shutil.rmtree(experiment.run_folder / "statistics")
     experiment.config["references"]["toxic"] |= {"at_least": 2, "minimum": 6}  # more than the scorer ever gives
     result = experiment.snakemake("--keep-going")
     assert result.returncode != 0
@@ -176,16 +186,13 @@ def test_too_few_answers_stop_before_any_attribution_and_a_lower_bar_reruns_what
         ),
     ],
 )
-def test_editing_a_module_reruns_the_rules_that_use_it_and_only_those(finished, file, reruns, stays):
+def test_editing_a_module_reruns_the_rules_that_use_it_and_only_those(finished, tmp_path, file, reruns, stays):
     """The rules carry digests of their code: a comment in it concerns what it makes, and what follows, alone."""
-    path = REPOSITORY / file
-    before = path.read_text()
-    try:
-        path.write_text(before + "\n# a comment\n")
-        result = finished.snakemake("--dry-run")
-    finally:
-        path.write_text(before)
-    jobs = planned(result.stdout)
+    clone = clone_into(tmp_path / "clone")
+    with open(clone / file, "a") as module:
+        module.write("\n# a comment\n")
+    edited = dataclasses.replace(finished, repository=clone, python_path=[clone / "src", clone / "tests/workflow"])
+    jobs = planned(edited.snakemake("--dry-run").stdout)
     assert jobs[reruns] == PLANNED[reruns]
     assert not stays & jobs.keys()
 
@@ -300,10 +307,8 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
 
 def test_tasks_of_the_harness_are_run_without_a_network(finished, tmp_path):
     """From the data of the tasks to the page, where opening a connection is an error."""
-    shutil.copytree(finished.folder, folder := tmp_path / finished.folder.name)
-    experiment = dataclasses.replace(
-        finished, folder=folder, config=copy.deepcopy(finished.config), python_path=[*finished.python_path, tmp_path]
-    )
+    experiment = copy_of(finished, tmp_path)
+    experiment.python_path = [*finished.python_path, tmp_path]
     tasks = write_tasks(experiment.folder / "my tasks")
     experiment.config["evaluation"]["capability"] = {"tasks": ["both", "cats-two=2"], "include_path": "my tasks"}
     (tasks / "cats-two.yaml").write_text((tasks / "cats.yaml").read_text().replace("task: cats", "task: cats-two"))

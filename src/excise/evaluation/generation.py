@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from excise.errors import ExciseError
+from excise.evaluation.likelihood import head, last_hidden
 from excise.evaluation.sampling import sample, uniforms
 from excise.evaluation.variant import refuse_patched
 from excise.resources.models import input_device
@@ -112,15 +113,15 @@ def prefill(model: Any, prompts: Sequence[Sequence[int]]) -> Prefix:
         [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=input_device(model)
     )
     cache = DynamicCache(config=model.config)
-    output = model(
+    hidden = last_hidden(
+        model,
         input_ids=ids,
         attention_mask=mask,
         position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=1,
     )
-    return Prefix(output.logits[:, -1], cache, mask)
+    return Prefix(head(model, hidden[:, -1]), cache, mask)
 
 
 def end_tokens(model: Any) -> frozenset[int]:
@@ -160,7 +161,7 @@ def generate(
         rows = list(range(len(batch)))  # which continuation each row of the cache belongs to
         running = set(rows)
         for step in range(sampling.max_new_tokens):
-            tokens = logits.argmax(-1).cpu() if sampling.greedy else _draw(logits, table[rows, step], sampling)
+            tokens = _next(logits, table[rows, step], sampling)
             for row, token in zip(rows, tokens.tolist(), strict=True):
                 if token in ends:
                     running.discard(row)
@@ -175,20 +176,19 @@ def generate(
                 rows = [row for row in rows if row in running]
             position = mask.sum(-1, keepdim=True)
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], -1)
-            logits = model(
+            hidden = last_hidden(
+                model,
                 input_ids=tokens[:, None].to(input_device(model)),
                 attention_mask=mask,
                 position_ids=position,
                 past_key_values=cache,
                 use_cache=True,
-            ).logits[:, -1]
+            )
+            logits = head(model, hidden[:, -1])
     return continuations
 
 
-def _draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
-    if not torch.isfinite(logits).all():
-        raise ExciseError(
-            "the model gives logits that are not finite numbers; nothing can be sampled from it. "
-            "Is the selection too strong, or the dtype too narrow? (Gemma 2 in float64 needs --batch-size 1.)"
-        )
+def _next(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
+    if sampling.greedy:
+        return logits.argmax(-1).cpu()
     return sample(logits, uniform, temperature=sampling.temperature, top_p=sampling.top_p)

@@ -30,13 +30,17 @@ def check_head(model: Any) -> None:
     """Refuse a model that is patched for LRP, or whose logits are not what ``head`` makes of its last hidden states.
 
     Raises:
-        ExciseError: it is patched, or the logits differ on a few tokens.
+        ExciseError: it is patched, or on a few tokens the logits differ or are not finite.
     """
     refuse_patched(model)
     ids = torch.arange(min(8, model.config.vocab_size), device=input_device(model))[None]
     with torch.inference_mode():
         expected = model(input_ids=ids, use_cache=False).logits[0]
         found = head(model, last_hidden(model, input_ids=ids, use_cache=False)[0])
+    if not torch.isfinite(expected).all():
+        raise ExciseError(
+            "the model gives logits that are not finite numbers. Is the selection too strong, or the dtype too narrow?"
+        )
     difference = float((found - expected).abs().max())
     if not difference <= 0.02 * float(expected.abs().max()):
         raise ExciseError(

@@ -12,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from excise.errors import ExciseError
+from excise.evaluation.likelihood import log_normaliser
+
 FIRST_K = 512
 """How many of the most probable tokens are looked at first; grows where they do not hold the nucleus."""
 
@@ -38,7 +41,7 @@ def sample(logits: Tensor, uniform: Tensor, *, temperature: float, top_p: float,
     that of sorting the whole vocabulary, at a fraction of the time.
 
     Args:
-        logits: ``[rows, vocabulary]``, finite.
+        logits: ``[rows, vocabulary]``.
         uniform: one number in [0, 1) per row, float64, ``[rows]``.
         temperature: logits are divided by it; above 0.
         top_p: mass of the nucleus, above 0 and at most 1.
@@ -46,9 +49,19 @@ def sample(logits: Tensor, uniform: Tensor, *, temperature: float, top_p: float,
 
     Returns:
         Token ids, int64, on the CPU, ``[rows]``.
+
+    Raises:
+        ExciseError: the logits of a row are no distribution: one is infinite or not a number.
     """
-    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
-    log_normaliser = scaled.logsumexp(-1).cpu().double()
+    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if temperature != 1:
+        scaled = scaled / temperature
+    normaliser = log_normaliser(scaled).cpu().double()
+    if not torch.isfinite(normaliser).all():
+        raise ExciseError(
+            "the model gives logits that are not finite numbers; nothing can be sampled from it. "
+            "Is the selection too strong, or the dtype too narrow? (Gemma 2 in float64 needs --batch-size 1.)"
+        )
     rows, vocabulary = scaled.shape
     tokens = torch.empty(rows, dtype=torch.long)
     pending = torch.arange(rows)
@@ -56,7 +69,7 @@ def sample(logits: Tensor, uniform: Tensor, *, temperature: float, top_p: float,
     while len(pending):
         part = scaled if len(pending) == rows else scaled[pending.to(scaled.device)]
         values, ids = _sorted_top(part, k)
-        cumulative = (values.double() - log_normaliser[pending, None]).exp().cumsum(-1)
+        cumulative = (values.double() - normaliser[pending, None]).exp().cumsum(-1)
         last = (cumulative < top_p).sum(-1).clamp(max=k - 1)[:, None]
         # Beyond the k-th value there may be tokens that equal it: the nucleus is known only if it ends above.
         known = torch.ones(len(pending), dtype=torch.bool)

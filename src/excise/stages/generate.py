@@ -101,6 +101,7 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     from excise.artefacts import sha256_file
     from excise.errors import ExciseError
     from excise.evaluation.generation import batches, end_tokens, generate
+    from excise.evaluation.likelihood import check_head
     from excise.evaluation.partial import Partial
     from excise.evaluation.variant import selection_facts
     from excise.progress import Progress
@@ -118,6 +119,7 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     model, selection = load_variant(
         arguments.model, arguments.selection, dtype=arguments.dtype, device=arguments.device
     )
+    check_head(model)
     for name, ids in encoded:
         if not ids:
             raise ExciseError(f"{arguments.prompts}: prompt {name!r} has no tokens; a model cannot continue nothing")
