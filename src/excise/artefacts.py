@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -97,18 +97,22 @@ def write_jsonl(path: str | Path, meta: Json, rows: Iterable[Mapping[str, Any]])
             file.write(_dump(row).encode() + b"\n")
 
 
-def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> tuple[Json, list[Json]]:
+def read_jsonl(
+    path: str | Path, required: Iterable[str] = (), keep: Callable[[int], bool] = lambda _: True
+) -> tuple[Json, list[Json]]:
     """Read the provenance and the rows of a JSONL file; a file from elsewhere has no first ``meta`` line.
 
     Args:
         path: the file.
         required: keys that every row must have.
+        keep: whether to return the row of this number, from 0; the others are checked and take no memory.
 
     Raises:
         ExciseError: a line is broken or lacks a key; the message names the line.
     """
     meta: Json = {}
     rows: list[Json] = []
+    seen = 0
     required = set(required)
     try:
         with open(path, encoding="utf-8") as file:
@@ -125,7 +129,9 @@ def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> tuple[Json, li
                     raise ExciseError(
                         f"{path}: line {number} lacks {', '.join(sorted(missing))}; it has {', '.join(row)}"
                     )
-                rows.append(row)
+                if keep(seen):
+                    rows.append(row)
+                seen += 1
     except OSError as error:
         raise ExciseError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

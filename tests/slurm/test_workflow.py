@@ -19,8 +19,8 @@ from tests.workflow.conftest import Experiment
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 JOBS = {
-    "respond": 2, "score_responses": 1, "attribute": 2, "average": 2, "generate": 4, "merge_generations": 3,
-    "score": 2, "perplexity": 2, "fluency": 2, "logit_lens": 1, "export": 1,
+    "respond": 2, "score_responses": 2, "attribute": 2, "average": 2, "generate": 4, "merge_generations": 3,
+    "score": 4, "merge_scores": 3, "perplexity": 2, "fluency": 2, "logit_lens": 1, "export": 1,
 }  # fmt: skip
 """Jobs by rule that go through Slurm."""
 
@@ -43,7 +43,7 @@ def small(make_experiment):
     experiment.config |= {"seeds": [0], "device": "auto"}
     experiment.config["attribution"]["shards"] = 1
     for section in ("responses", "evaluation"):
-        experiment.config[section]["batch_size"] = 12
+        experiment.config[section] |= {"draws": 6, "batch_size": 12}  # of 12 prompts: two batches to score
     del experiment.config["selections"]["random"]
     experiment.config["selections"]["lrp"]["neurons"] = [2]
     experiment.config["evaluation"]["scorers"] = ["python:faulty_scorer:scores"]
@@ -117,7 +117,7 @@ def test_jobs_run_offline_and_none_ran_twice(finished):
     lines = [line.split() for line in (run.faults / "ledger").read_text().splitlines()]
     assert {offline for _, _, _, offline in lines} == {"1"}
     works = [work for work, _ in run.ledger("start")]
-    assert len(works) == len(set(works)) == 2
+    assert len(works) == len(set(works)) == JOBS["score"]
 
 
 def test_logs_lie_where_a_person_looks(finished):

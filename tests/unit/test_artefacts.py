@@ -67,6 +67,7 @@ def test_jsonl_round_trip_and_files_from_elsewhere(tmp_path):
     assert read_jsonl(path, ["id"]) == ({"stage": "t"}, rows)
     path.write_text('{"id": 1}\n\n{"id": 2}\n')
     assert read_jsonl(path) == ({}, [{"id": 1}, {"id": 2}])
+    assert read_jsonl(path, keep=lambda index: index == 1) == ({}, [{"id": 2}])
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,8 @@ def test_a_broken_jsonl_line_is_named(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(ExciseError, match=message):
         read_jsonl(path, ["id"])
+    with pytest.raises(ExciseError, match=message):
+        read_jsonl(path, ["id"], keep=lambda index: index == 0)
 
 
 def test_tensors_round_trip_and_foreign_or_cut_files_are_refused(tmp_path):

@@ -62,7 +62,13 @@ def test_a_reference_set_of_onsets_ends_where_the_behaviour_begins(
     monkeypatch.syspath_prepend(str(Path(tiny_scorer.__file__).parent))
     scores, reference = tmp_path / "scores.jsonl", tmp_path / "reference.jsonl"
     score = ("score", "--scorer", "python:tiny_scorer:scores", "--generations", generations, "--output", scores)
-    excise(*score, "--onset-at", 0.5, "--model", tiny_model)
+    onset_at = ("--onset-at", 0.5, "--model", tiny_model)
+    shards = [tmp_path / f"shard-{index}.jsonl" for index in range(2)]
+    for index, path in enumerate(shards):
+        excise(*score, *onset_at, "--batch-size", 4, "--shard", f"{index}/2", "--output", path)
+    excise("score", "--merge", *shards, "--output", tmp_path / "merged.jsonl")
+    excise(*score, *onset_at, "--batch-size", 4)
+    assert (tmp_path / "merged.jsonl").read_bytes() == scores.read_bytes()
     reference_of = ("reference", "--kind", "responses", "--generations", generations, "--scores", scores)
     choice = ("--at-least", 0.6, "--minimum", 1, "--span", "onset", "--output", reference)
     excise(*reference_of, *choice)

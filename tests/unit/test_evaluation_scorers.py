@@ -236,6 +236,7 @@ def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "own_scorers_of_a_test.py").write_text(
         "def length(texts):\n    return [len(text) for text in texts]\n"
         "def short(texts):\n    return [0.5]\n"
+        "def share(texts):\n    return [len(text) / sum(map(len, texts)) for text in texts]\n"
         "def nan(texts):\n    return [0.5] * (len(texts) - 1) + [float('nan')]\n"
         "def fails(texts):\n    raise RuntimeError('the judge is ill')\n"
         "number = 3\n"
@@ -331,3 +332,64 @@ def test_stage_writes_nothing_when_the_scorer_fails(
         "score", "--scorer", f"{user_module}length", "--generations", empty, "--output", output, fails=True
     )
     assert "no generations in it" in messages
+
+
+@pytest.fixture
+def long(tmp_path: Path) -> Path:
+    """Eleven generations, of very different lengths."""
+    path = tmp_path / "long.jsonl"
+    texts = ["", "cat", "the cat " * 9, "rain " * 5, *TEXTS, "grey", "on a mat " * 7, "x"]
+    rows = [{"id": f"p{n}", "draw": 0, "completion": text} for n, text in enumerate(texts)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 5])  # of four batches, the last one short: of five shards one is empty
+@pytest.mark.parametrize("neural", [True, False])
+def test_shards_merge_to_the_bytes_of_one_run(
+    excise: Run, base: Path, long: Path, tmp_path: Path, user_module: str, shards: int, neural: bool
+) -> None:
+    """Of scorers whose scores depend on the other texts of the batch."""
+    save_classifier(tmp_path / "judge", base, ["neutral", "toxic"])
+    scorer = f"hf:{tmp_path / 'judge'}" if neural else f"{user_module}share"
+    score = ("score", "--scorer", scorer, "--threads", 1, "--batch-size", 3, "--generations", long, "--output")
+    excise(*score, whole := tmp_path / "whole")
+    paths = [tmp_path / f"shard {index}" for index in range(shards)]
+    for index, path in enumerate(paths):
+        excise(*score, path, "--shard", f"{index}/{shards}")
+    excise("score", "--merge", *reversed(paths), "--output", merged := tmp_path / "merged")
+    assert merged.read_bytes() == whole.read_bytes()
+    assert json.loads(merged.read_text().splitlines()[0])["meta"]["empty"] == 2
+    if not neural:
+        excise(*score, other := tmp_path / "other", "--batch-size", 4)
+        assert other.read_text().splitlines()[1:] != whole.read_text().splitlines()[1:]
+
+
+def test_shards_that_do_not_make_one_run_are_refused_by_name(
+    excise: Run, long: Path, generations: Path, tmp_path: Path, user_module: str
+) -> None:
+    def score(name: str, shard: str, *more: object, scorer: str = "length", source: Path = long) -> Path:
+        files = ("--generations", source, "--output", tmp_path / name)
+        excise("score", "--scorer", user_module + scorer, *files, "--batch-size", 3, "--shard", shard, *more)
+        return tmp_path / name
+
+    def refused(*paths: Path) -> str:
+        message = excise("score", "--merge", *paths, "--output", tmp_path / "merged", fails=True)
+        assert not (tmp_path / "merged").exists()
+        return message
+
+    first, second, third = (score(f"shard {index}", f"{index}/3") for index in range(3))
+    assert "of 3 shards, [0, 2] were not given" in refused(second)
+    assert f"{first}: shard 0/3 was given already" in refused(first, second, third, first)
+    for path in (
+        score("other batches", "2/3", "--batch-size", 4),
+        score("other scorer", "2/3", scorer="share"),
+        score("other texts", "2/3", source=generations),
+        score("other shards", "2/4"),
+    ):
+        assert f"{path}: not a shard of the same run as {first}" in refused(first, second, path)
+    assert f"{long}: not written by excise score" in refused(first, long)
+    for wrong in ("3/3", "1", "-1/3", "a/b", "0/0"):
+        command = ("--scorer", f"{user_module}length", "--generations", long, "--output", tmp_path / "merged")
+        assert f"--shard {wrong}" in excise("score", *command, f"--shard={wrong}", fails=True)
+    assert "needed to score" in excise("score", "--scorer", "repetition", "--output", tmp_path / "merged", fails=True)

@@ -110,10 +110,10 @@ def test_shards_merge_to_the_bytes_of_one_run(
     excise(*merge, shards[2], shards[0], shards[1])
     assert (tmp_path / "merged.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
-    assert "shards [0, 2] were given" in excise(*merge, shards[0], shards[2], fails=True)
-    assert "shards [0, 1, 1] were given" in excise(*merge, shards[0], shards[1], shards[1], fails=True)
+    assert "of 3 shards, [1] were not given" in excise(*merge, shards[0], shards[2], fails=True)
+    assert f"{shards[1]}: shard 1/3 was given already" in excise(*merge, shards[1], *shards, fails=True)
     excise("generate", *options, "--batch-size", 4, "--seed", 5, "--shard", "1/3", "--output", shards[1])
-    assert "not a shard of the same run" in excise(*merge, *shards, fails=True)
+    assert f"{shards[1]}: not a shard of the same run" in excise(*merge, *shards, fails=True)
 
 
 def test_presets_and_options_beside_them(excise: Run, tiny_model: Path, prompts: Path, tmp_path: Path) -> None:

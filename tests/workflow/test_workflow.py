@@ -377,6 +377,22 @@ def test_several_models_share_their_inputs(make_experiment):
     assert jobs == {rule: count if rule in once else 2 * count for rule, count in PLANNED.items()}
 
 
+def test_what_is_generated_in_shards_is_scored_in_shards(make_experiment):
+    """Each scoring job asks for its part of the time."""
+    experiment = make_experiment()
+    generations = experiment.run_folder / "responses/seed-0/generations.jsonl"
+    generations.parent.mkdir(parents=True)
+    generations.write_text("{}\n" * 24000)
+    sharded = {"respond": 6, "score_responses": 6, "generate": 8, "score": 8, "merge_generations": 6, "merge_scores": 6}
+    for shards, jobs, minutes in ((1, {}, 140), (3, sharded, 60)):
+        experiment.config["responses"]["shards"] = shards
+        experiment.config["evaluation"]["shards"] = min(shards, 2)
+        plan = experiment.snakemake("--dry-run").stdout
+        assert planned(plan) == PLANNED | jobs
+        asked = re.findall(r"log: \S.*/score_responses/seed-0.*\n(?:.*\n)*?.*resources: .*runtime=(\d+)", plan)
+        assert asked == [str(minutes)] * shards
+
+
 def test_a_second_start_beside_a_running_one_is_refused(make_experiment):
     experiment = make_experiment()
     process = subprocess.Popen(

@@ -373,9 +373,10 @@ def shard_flags(section):
 
 
 def shards_of(wildcards):
-    """All shards of a folder's generations."""
+    """All shards of a folder's generations, or of one of its files of scores."""
     section, _ = GENERATED[wildcards.folder]
+    name = wildcards.get("scores", "generations")
     return [
-        f"{RUN}/{wildcards.model}/{wildcards.folder}/generations-shard-{shard}.jsonl"
+        f"{RUN}/{wildcards.model}/{wildcards.folder}/{name}-shard-{shard}.jsonl"
         for shard in range(SECTIONS[section]["shards"])
     ]

@@ -41,21 +41,22 @@ rule score:
     input:
         f"{VARIANT}/generations.jsonl",
     output:
-        f"{VARIANT}/scores-{{number}}.jsonl",
+        f"{VARIANT}/scores-{{number}}{shard_name('evaluation')}.jsonl",
     log:
-        f"{MODEL}/logs/score/{{variant}}-{{number}}.log",
+        f"{MODEL}/logs/score/{{variant}}-{{number}}{shard_name('evaluation')}.log",
     wildcard_constraints:
         number="[0-9]+",
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        **rows_job(mem_mb=2000, seconds=SCORING),
+        **scoring_job("evaluation"),
     params:
         scorer=lambda w: scorer_flags(config["evaluation"]["scorers"][int(w.number)]),
+        shard=shard_flags("evaluation"),
         code=lambda w: scorer_code(config["evaluation"]["scorers"][int(w.number)]),
     shell:
-        "excise score {params.scorer} --generations {input:q} --output {output:q} --log {log:q}"
+        "excise score {params.scorer} --generations {input:q} {params.shard} --output {output:q} --log {log:q}"
 
 
 rule perplexity:

@@ -6,10 +6,10 @@
 #                per token and MLP neuron (attribution 8: all activations, for the backward pass; perplexity 2;
 #                capability 4: logits and their logarithms; generation 0.5: the cache of keys and values). The demo's
 #                LRP on C4 used 1.73 GB, with those Snakemakes 2.03, of the 2.20 GB that this gives.
-#                A job that holds rows: attempt x (its own need + 6 x its input files), since Python's objects take 5.2
-#                times what the JSON does.
+#                A job that holds rows: attempt x (its own need + 6 x its input files / shards), since Python's objects
+#                take 5.2 times what the JSON does.
 # runtime (min)  attempt x (10 + tokens x parameters x 2 x passes / speed); a backward pass counts as two forward passes.
-#                A job that scores rows: attempt x (20 + rows x 0.3 s).
+#                A job that scores rows: attempt x (20 + rows x 0.3 s / shards).
 # GPUs           none where the configuration says device: cpu; with device: spread as many of one node as the memory
 #                without the 800 MB needs; else one
 #
@@ -77,19 +77,26 @@ def cpu_job(mem_mb=1500, runtime=20):
     }
 
 
-def rows_job(mem_mb=1000, seconds=0):
-    """Resources of a job that holds all rows of its input files, and spends so many seconds on each."""
+def rows_job(mem_mb=1000, seconds=0, shards=1):
+    """Resources of a job that holds a shard of the rows of its input files, and spends so many seconds on each."""
 
     def files(input):
         return [path for path in input if not os.path.isdir(path)]
 
-    def all_mb(wildcards, input, attempt):
-        return attempt * int(mem_mb + 6 * sum(map(os.path.getsize, files(input))) / 1e6)
+    def rows_mb(wildcards, input, attempt):
+        size = sum(map(os.path.getsize, files(input))) / shards
+        return attempt * int(mem_mb + 6 * size / 1e6)
 
     def runtime(wildcards, input, attempt):
-        return attempt * (20 + int(sum(map(rows, files(input))) * seconds / 60))
+        number = sum(map(rows, files(input))) / shards
+        return attempt * (20 + int(number * seconds / 60))
 
-    return {"mem_mb": all_mb, "runtime": runtime, **SITE["all"], **SITE["cpu"]}
+    return {"mem_mb": rows_mb, "runtime": runtime, **SITE["all"], **SITE["cpu"]}
+
+
+def scoring_job(section):
+    """Resources of a job that scores a shard of what a section of the configuration generates."""
+    return rows_job(mem_mb=2000, seconds=SCORING, shards=config[section]["shards"])
 
 
 def model_job(at_once, tokens=lambda wildcards, input: 0, numbers=0.5, passes=1):

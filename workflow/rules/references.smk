@@ -44,23 +44,25 @@ rule score_responses:
         model=f"{RESOURCES}/models/{{model}}" if ONSET else [],
         facts=FACTS if ONSET else [],
     output:
-        f"{MODEL}/responses/seed-{{seed}}/scores.jsonl",
+        f"{MODEL}/responses/seed-{{seed}}/scores{shard_name('responses')}.jsonl",
     log:
-        f"{MODEL}/logs/score_responses/seed-{{seed}}.log",
+        f"{MODEL}/logs/score_responses/seed-{{seed}}{shard_name('responses')}.log",
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        **rows_job(mem_mb=2000, seconds=SCORING),
+        **scoring_job("responses"),
     params:
         scorer=scorer_flags(config["responses"]["scorer"]),
         onset=lambda w, input: flags(
             onset_at=config["evaluation"]["threshold"] if ONSET else None,
             model=input.get("model") or None,
         ),
+        shard=shard_flags("responses"),
         code=scorer_code(config["responses"]["scorer"]),
     shell:
-        "excise score {params.scorer} {params.onset} --generations {input.generations:q} --output {output:q} --log {log:q}"
+        "excise score {params.scorer} {params.onset} --generations {input.generations:q} {params.shard} "
+        "--output {output:q} --log {log:q}"
 
 
 rule reference_responses:

@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.errors import unknown
     from excise.provenance import provenance
     from excise.resources.models import device_type, identity, load_config, load_model, resolve_device
+    from excise.shards import parse_shard
 
     method = measured(arguments.method)
     for name, allowed in (("target", TARGETS), ("aggregate", AGGREGATES), ("tokens", TOKENS)):
@@ -105,20 +106,6 @@ def run(arguments: argparse.Namespace) -> None:
     options = Options(target=arguments.target, aggregate=arguments.aggregate, recompute=arguments.recompute)
     statistics = measure(model, method, batches, part, options=options, meta=meta, per_sample=arguments.per_sample)
     statistics.write(arguments.output)
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """``"2/8"`` -> (2, 8).
-
-    Raises:
-        ExciseError: it does not read I/N.
-    """
-    from excise.errors import ExciseError
-
-    index, _, shards = text.partition("/")
-    if not (index.isdigit() and shards.isdigit()):
-        raise ExciseError(f"--shard {text!r}: must be I/N, for example 0/4")
-    return int(index), int(shards)
 
 
 def refuse_float16(dtype: str) -> None:

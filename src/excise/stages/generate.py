@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Generate, or merge shards."""
     from excise.artefacts import read_jsonl, write_jsonl
     from excise.errors import ExciseError
+    from excise.shards import read_shards
 
     _, prompts = read_jsonl(arguments.prompts, ("id", "text"))
     if not prompts:
@@ -53,7 +54,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ExciseError(f"{arguments.prompts}: two prompts have the same id")
     if arguments.merge:
         partial = None
-        meta, rows = _merged(arguments.merge)
+        meta, parts = read_shards("generate", arguments.merge)
+        rows = [row for part in parts for row in part]
         if unlike := [row["id"] for row in rows if row["id"] not in order]:
             raise ExciseError(f"{arguments.prompts}: has no prompt {unlike[0]!r}, which the shards answer")
     else:
@@ -83,16 +85,6 @@ def _sampling(arguments: argparse.Namespace) -> "Sampling":
     return replace(PRESETS[arguments.preset], seed=arguments.seed, **given)
 
 
-def _shard(text: str) -> tuple[int, int]:
-    """(index, number of shards) from ``I/N``, counted from 0."""
-    from excise.errors import ExciseError
-
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise ExciseError(f"--shard {text}: expected I/N with I from 0 to N-1, for example 0/4")
-    return int(index), int(count)
-
-
 def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Json, list[Json], Partial]":
     from dataclasses import asdict
 
@@ -108,9 +100,10 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     from excise.provenance import provenance
     from excise.pruning import load_variant
     from excise.resources.models import device_type, identity, load_tokenizer
+    from excise.shards import parse_shard
 
     sampling = _sampling(arguments)
-    shard, shards = _shard(arguments.shard)
+    shard, shards = parse_shard(arguments.shard)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     tokenizer = load_tokenizer(arguments.model)
@@ -176,28 +169,3 @@ def _row(prompt: "Json", draw: int, prompt_ids: list[int], completion_ids: list[
         "completion_ids": completion_ids,
         **known,
     }
-
-
-def _merged(paths: list[Path]) -> "tuple[Json, list[Json]]":
-    """Provenance of an unsharded run and the rows of all shards.
-
-    Raises:
-        ExciseError: the files are not all the shards of one run.
-    """
-    from excise.artefacts import read_jsonl
-    from excise.errors import ExciseError
-
-    found: list[int] = []
-    rows: list[Json] = []
-    first: Json = {}
-    for path in paths:
-        meta, part = read_jsonl(path, ("id", "draw"))
-        index, count = meta.pop("shard", (0, 1))
-        first = first or {**meta, "shards": count}
-        if {**meta, "shards": count} != first:
-            raise ExciseError(f"{path}: not a shard of the same run as {paths[0]} (their settings or code differ)")
-        found.append(index)
-        rows += part
-    if sorted(found) != list(range(first.pop("shards"))):
-        raise ExciseError(f"--merge: shards {sorted(found)} were given; each must be there exactly once")
-    return first, rows

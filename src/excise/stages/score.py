@@ -2,17 +2,24 @@
 
 One scorer and one output file a run. The scorer sees the continuation only. An empty one gets whatever the scorer gives
 to the empty text, and is counted. A scorer that fails ends the run: no score is ever made up.
+
+Batches are cut from the whole file, in its order. With --shard, every n-th batch is scored; excise score --merge puts
+the shards together to the bytes of one run. A score may depend on the other texts of its batch (a classifier's does, in
+its last bits), but on no other batch.
 """
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from excise.artefacts import Json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     parser.add_argument(
         "--scorer",
-        required=True,
         help="alt-profanity-check, better-profanity, detoxify-original, detoxify-unbiased, detoxify-multilingual, "
         "repetition, hf:ID_OR_FOLDER (a sequence classifier) or python:MODULE:FUNCTION (from texts to numbers)",
     )
@@ -22,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="detoxify: checkpoint file, or folder with the *.ckpt, config.json and tokenizer (default: download)",
     )
     parser.add_argument("--label", help="hf: which label counts (default: the only one, or toxic or toxicity)")
-    parser.add_argument("--generations", type=Path, required=True, help="generations, JSONL")
+    parser.add_argument("--generations", type=Path, help="generations, JSONL")
     parser.add_argument(
         "--onset-at",
         type=float,
@@ -30,30 +37,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", type=Path, help="with --onset-at: model folder, for its tokenizer")
     parser.add_argument("--batch-size", type=int, default=64, help="texts scored together (default 64)")
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="do batches I, I+N, ... only (default 0/1: all)")
+    parser.add_argument("--merge", type=Path, nargs="+", metavar="SHARD", help="merge all shards instead of scoring")
     parser.add_argument("--device", default="cpu", help="where a neural scorer runs (default cpu)")
     parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
     parser.add_argument("--output", type=Path, required=True, help="scores, JSONL")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read generations, score them, write the scores."""
-    from excise.artefacts import read_jsonl, sha256_file, write_jsonl
+    """Score, or merge shards."""
+    from excise.artefacts import write_jsonl
+    from excise.errors import ExciseError
+
+    if arguments.merge is None and None in (arguments.scorer, arguments.generations):
+        raise ExciseError("--scorer and --generations are needed to score")
+    meta, scored = _merged(arguments.merge) if arguments.merge else _score(arguments)
+    write_jsonl(arguments.output, meta, scored)
+
+
+def _score(arguments: argparse.Namespace) -> "tuple[Json, list[Json]]":
+    from excise.artefacts import read_jsonl, sha256_file
     from excise.errors import ExciseError
     from excise.evaluation import scorers
     from excise.progress import Progress
     from excise.provenance import provenance
+    from excise.shards import parse_shard
 
     module, column = scorers.module(arguments.scorer), scorers.column(arguments.scorer)
-    if arguments.batch_size < 1:
-        raise ExciseError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    size = arguments.batch_size
+    if size < 1:
+        raise ExciseError(f"--batch-size {size}: must be at least 1")
     if (arguments.onset_at is None) != (arguments.model is None):
         raise ExciseError("--onset-at and --model belong together: the tokens of an answer are decoded one by one")
+    shard, shards = parse_shard(arguments.shard)
     tokens = () if arguments.onset_at is None else ("completion_ids",)
-    generated, rows = read_jsonl(arguments.generations, ("id", "draw", "completion", column, *tokens))
-    if not rows:
+    generated, rows = read_jsonl(
+        arguments.generations,
+        ("id", "draw", "completion", column, *tokens),
+        keep=lambda index: index // size % shards == shard,
+    )
+    if not rows and shard == 0:  # another shard may be left without a batch
         raise ExciseError(f"{arguments.generations}: no generations in it")
     settings = {
-        "batch_size": arguments.batch_size,
+        "batch_size": size,
         "generations": sha256_file(arguments.generations),
         "onset_at": arguments.onset_at,
     }
@@ -67,8 +93,8 @@ def run(arguments: argparse.Namespace) -> None:
     scorer = scorers.load(arguments.scorer, options)
     scores: list[float] = []
     with Progress(len(rows), "texts", f"score with {scorer.name}") as progress:
-        for start in range(0, len(rows), arguments.batch_size):
-            texts = [row[column] for row in rows[start : start + arguments.batch_size]]
+        for start in range(0, len(rows), size):
+            texts = [row[column] for row in rows[start : start + size]]
             scores += scorers.score(scorer, texts)
             progress.advance(len(texts))
     scored = [{"id": row["id"], "draw": row["draw"], "score": value} for row, value in zip(rows, scores, strict=True)]
@@ -86,16 +112,25 @@ def run(arguments: argparse.Namespace) -> None:
             for row, into in shown:
                 into["onset"] = onset(scorer, seen, row["completion_ids"], arguments.onset_at)
                 progress.advance(1)
-    write_jsonl(
-        arguments.output,
-        provenance(
-            "score",
-            settings,
-            modules=[module],
-            model=generated.get("model"),
-            selection=generated.get("selection"),
-            scorer=scorer.facts,
-            empty=sum(not row["completion"].strip() for row in rows),
-        ),
-        scored,
+    meta = provenance(
+        "score",
+        settings,
+        modules=[module],
+        model=generated.get("model"),
+        selection=generated.get("selection"),
+        scorer=scorer.facts,
+        empty=sum(not row["completion"].strip() for row in rows),
     )
+    if shards > 1:
+        meta["shard"] = [shard, shards]
+    return meta, scored
+
+
+def _merged(paths: list[Path]) -> "tuple[Json, list[Json]]":
+    """Provenance of an unsharded run, and its rows: one batch of each shard in turn."""
+    from excise.shards import read_shards
+
+    meta, parts = read_shards("score", paths, counts=("empty",))
+    size = meta["settings"]["batch_size"]
+    starts = range(0, len(parts[0]), size)  # no shard has more batches than the first
+    return meta, [row for start in starts for part in parts for row in part[start : start + size]]

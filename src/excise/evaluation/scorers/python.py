@@ -1,6 +1,7 @@
 """A scorer of the user's own: ``python:MODULE:FUNCTION``, a function from ``list[str]`` to ``list[float]``.
 
-The module must be importable: installed, or in a folder named in PYTHONPATH.
+The module must be importable: installed, or in a folder named in PYTHONPATH. A call brings one batch, and a process not
+all batches: a score must not depend on earlier calls.
 """
 
 import importlib
