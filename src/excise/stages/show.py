@@ -34,7 +34,7 @@ def table(body: dict[str, Any]) -> str:
     scorer = body["primary"]
     rule = body["scorers"][scorer]
     kind = body["behaviour"]["adjective"]
-    rows = [["variant", "N", "perplexity", "% [95 %]", kind, "points [95 %]", ""]]
+    rows = [["variant", "N", "perplexity", "rise, % [95 %]", kind, "change, points [95 %]", ""]]
     for row in body["variants"]:
         cost = change = ""
         if row["kind"] != "baseline":
