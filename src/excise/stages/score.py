@@ -7,6 +7,8 @@ to the empty text, and is counted. A scorer that fails ends the run: no score is
 import argparse
 from pathlib import Path
 
+from excise.stages.options import set_threads
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
@@ -58,11 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
         "onset_at": arguments.onset_at,
     }
     if not arguments.scorer.startswith(("alt", "better", "python", "repetition")):
-        import torch
-
-        if arguments.threads is not None:
-            torch.set_num_threads(arguments.threads)
-        settings["threads"] = torch.get_num_threads()
+        settings["threads"] = set_threads(arguments.threads)
     options = scorers.Options(checkpoint=arguments.checkpoint, label=arguments.label, device=arguments.device)
     scorer = scorers.load(arguments.scorer, options)
     scores: list[float] = []
