@@ -232,7 +232,7 @@ def test_averages_and_differentials_of_misfits_are_refused(
     ("arguments", "message"),
     [
         (["--shard", "2/2"], "--shard 2/2"),
-        (["--shard", "half"], "--shard 'half': must be I/N"),
+        (["--shard", "half"], "--shard half: must be I/N"),
         (["--target", "last"], "--target: unknown target 'last'"),
         (["--tokens", "some"], "--tokens: unknown tokens"),
         (["--aggregate", "mean"], "--aggregate: unknown aggregate"),

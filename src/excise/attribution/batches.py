@@ -132,11 +132,5 @@ def pad(samples: Sequence[Sample], *, index: int = 0, excluded: Sequence[int] = 
 
 
 def shard(count: int, index: int, shards: int) -> range:
-    """The ``index``-th (from 0) of ``shards`` contiguous, nearly equal parts of ``count`` batches.
-
-    Raises:
-        ExciseError: there is no such part.
-    """
-    if not 0 <= index < shards:
-        raise ExciseError(f"--shard {index}/{shards}: must be I/N with 0 <= I < N")
+    """The ``index``-th (from 0) of ``shards`` contiguous, nearly equal parts of ``count`` batches."""
     return range(index * count // shards, (index + 1) * count // shards)

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from excise.attribution import AGGREGATES, MEASURED, TARGETS, TOKENS
-from excise.stages.options import add_model_arguments, set_threads
+from excise.stages.options import add_model_arguments, parse_shard, set_threads
 
 logger = logging.getLogger(__name__)
 
@@ -98,20 +98,6 @@ def run(arguments: argparse.Namespace) -> None:
     options = Options(target=arguments.target, aggregate=arguments.aggregate, recompute=arguments.recompute)
     statistics = measure(model, method, batches, part, options=options, meta=meta, per_sample=arguments.per_sample)
     statistics.write(arguments.output)
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """``"2/8"`` -> (2, 8).
-
-    Raises:
-        ExciseError: it does not read I/N.
-    """
-    from excise.errors import ExciseError
-
-    index, _, shards = text.partition("/")
-    if not (index.isdigit() and shards.isdigit()):
-        raise ExciseError(f"--shard {text!r}: must be I/N, for example 0/4")
-    return int(index), int(shards)
 
 
 def refuse_float16(dtype: str) -> None:

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from excise.stages.options import add_model_arguments, set_threads
+from excise.stages.options import add_model_arguments, parse_shard, set_threads
 
 if TYPE_CHECKING:
     from excise.artefacts import Json
@@ -82,16 +82,6 @@ def _sampling(arguments: argparse.Namespace) -> "Sampling":
     return replace(PRESETS[arguments.preset], seed=arguments.seed, **given)
 
 
-def _shard(text: str) -> tuple[int, int]:
-    """(index, number of shards) from ``I/N``, counted from 0."""
-    from excise.errors import ExciseError
-
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise ExciseError(f"--shard {text}: expected I/N with I from 0 to N-1, for example 0/4")
-    return int(index), int(count)
-
-
 def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Json, list[Json], Partial]":
     from dataclasses import asdict
 
@@ -107,7 +97,7 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     from excise.resources.models import device_type, identity, load_tokenizer
 
     sampling = _sampling(arguments)
-    shard, shards = _shard(arguments.shard)
+    shard, shards = parse_shard(arguments.shard)
     threads = set_threads(arguments.threads)
     tokenizer = load_tokenizer(arguments.model)
     encoded = [(row["id"], tokenizer(row["text"])["input_ids"]) for row in prompts]

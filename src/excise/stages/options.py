@@ -1,7 +1,9 @@
-"""Options that the stages which run a model share."""
+"""Options that several stages have."""
 
 import argparse
 from pathlib import Path
+
+from excise.errors import ExciseError
 
 
 def add_model_arguments(
@@ -29,3 +31,15 @@ def set_threads(threads: int | None) -> int:
     if threads is not None:
         torch.set_num_threads(threads)
     return torch.get_num_threads()
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``"2/8"`` -> (2, 8).
+
+    Raises:
+        ExciseError: it does not read I/N, or there is no such shard.
+    """
+    index, _, shards = text.partition("/")
+    if not (index.isdecimal() and shards.isdecimal() and int(index) < int(shards)):
+        raise ExciseError(f"--shard {text}: must be I/N with I from 0 to N-1, for example 0/4")
+    return int(index), int(shards)
