@@ -99,8 +99,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.family:
-        from benchmarks.gate import samples as random_samples
-        from benchmarks.gate import tiny
+        from benchmarks.families import samples as random_samples
+        from benchmarks.families import tiny
 
         model, samples = tiny(arguments.family, dtype=torch.float32), random_samples(4)
     else:

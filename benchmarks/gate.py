@@ -5,23 +5,21 @@ Each check returns a relative error. The oracles are written from the papers and
 """
 
 import argparse
-import contextlib
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
-from transformers.pytorch_utils import Conv1D
 
+from benchmarks.families import FAMILIES, samples, tiny
+from benchmarks.naive import naive_attention, naive_linear, naive_norm
+from benchmarks.recording import Record, absorbed, record, share
 from excise.architectures import ARCHITECTURES, activations, architecture, output_projections
 from excise.attribution import Options, measured
 from excise.attribution.backward import embed, last_hidden, relevance
-from excise.attribution.batches import Batch, Sample, pad
-from excise.attribution.lxt_patch import Patch, patched, survey
+from excise.attribution.batches import pad
+from excise.attribution.lxt_patch import patched, survey
 from excise.attribution.targets import objective, plain
 
 TOLERANCE = 1e-8
@@ -29,186 +27,11 @@ TOLERANCE = 1e-8
 TOLERANCES = {"parts": 1e-5, "eager = sdpa": 1e-5}
 """transformers computes norms and the softmax of eager attention in float32 whatever the model's dtype is."""
 
-SMALL: dict[str, Any] = {
-    "vocab_size": 61,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
-FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {"attention_bias": True, "mlp_bias": True},
-    "mistral": {"sliding_window": 5},
-    "qwen2": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
-    "qwen3": {"head_dim": 8, "tie_word_embeddings": True},
-    "gemma": {"head_dim": 8},
-    "gemma2": {
-        "head_dim": 8,
-        "sliding_window": 5,
-        "query_pre_attn_scalar": 8,
-        "attn_logit_softcapping": 2.0,
-        "final_logit_softcapping": 3.0,
-    },
-    "gemma3_text": {"head_dim": 8, "sliding_window": 5, "query_pre_attn_scalar": 8, "sliding_window_pattern": 2},
-    "olmo2": {},
-    "phi3": {"pad_token_id": 0, "sliding_window": 5},
-    "opt": {"ffn_dim": 24, "word_embed_proj_dim": 12, "dropout": 0.5},
-    "gpt2": {"n_inner": 24, "attn_pdrop": 0.5, "scale_attn_by_inverse_layer_idx": True},
-    "gpt_neox": {"rotary_pct": 0.5, "attention_dropout": 0.5},
-}
-"""What a tiny model of each family has beyond ``SMALL``: what could go wrong (windows, caps, biases, dropout, ties)."""
-
-
-def tiny(family: str, *, attention: str | None = None, dtype: torch.dtype = torch.float64, **changes: object) -> Any:
-    """A tiny random model with nothing at rest: large weights, random biases and norm weights.
-
-    Args:
-        family: key of ``FAMILIES``.
-        attention: ``eager`` or ``sdpa``; the family's default where it is None.
-        dtype: of the weights.
-        changes: configuration entries.
-    """
-    config = AutoConfig.for_model(family, **{**SMALL, **FAMILIES[family], **changes})
-    if attention is not None:
-        config._attn_implementation = attention
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                scale = 0.3 if parameter.ndim > 1 or name.endswith("bias") else 0.1
-                noise = torch.randn(parameter.shape, dtype=torch.float64) * scale
-                parameter.copy_(noise if parameter.ndim > 1 or name.endswith("bias") else 1 + noise)
-    return model.to(dtype).eval().requires_grad_(False)
-
-
-def samples(count: int = 3) -> list[Sample]:
-    """Random samples of 7, 9, 11, ... tokens, longer than the tiny models' windows."""
-    generator = torch.Generator().manual_seed(1)
-    lengths = [7 + 2 * index for index in range(count)]
-    return [
-        Sample(f"s{n}", tuple(torch.randint(3, 61, (n,), generator=generator).tolist()), target_start=n // 2)
-        for n in lengths
-    ]
-
-
-# --- recording a pass ---------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Attention:
-    """One call of an attention function: tensors with their gradients, and its options."""
-
-    query: torch.Tensor
-    key: torch.Tensor
-    value: torch.Tensor
-    output: torch.Tensor
-    mask: torch.Tensor | None
-    options: dict[str, Any]
-
-
-@dataclass
-class Record:
-    """Everything a backward pass leaves behind.
-
-    Attributes:
-        objective: what was differentiated.
-        embeddings: the token embeddings, with gradient.
-        calls: module name -> (input, output), with gradients where they have one.
-        positions: outputs of position embeddings, with gradients.
-        attention: one entry a layer.
-    """
-
-    objective: torch.Tensor
-    embeddings: torch.Tensor
-    calls: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-    positions: list[torch.Tensor] = field(default_factory=list)
-    attention: list[Attention] = field(default_factory=list)
-
-
-def share(tensor: torch.Tensor) -> torch.Tensor:
-    """Relevance = activation x gradient; zero where no gradient arrives."""
-    return torch.zeros_like(tensor) if tensor.grad is None else tensor.detach() * tensor.grad
-
-
-def record(model: Any, batch: Batch, patch: Patch, target: str = "continuation") -> Record:
-    """Run a patched model forward and backward, with the gate x up rule, and keep what passes each module."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    found = Record(torch.tensor(0.0), embed(model, batch).requires_grad_())
-    halves = {id(module) for module in output_projections(model)} if patch.halve else set()
-    name_of_attention = model.config._attn_implementation
-    inner = ALL_ATTENTION_FUNCTIONS[name_of_attention]
-
-    def attention(module: nn.Module, query: Any, key: Any, value: Any, mask: Any = None, **options: Any) -> Any:
-        # Views of their own, so that their gradients are those at the border of the attention function.
-        query, key, value = (keep(tensor.view_as(tensor)) for tensor in (query, key, value))
-        output, weights = inner(module, query, key, value, mask, **options)
-        output = keep(output.view_as(output))
-        found.attention.append(Attention(query, key, value, output, mask, {"module": module, **options}))
-        return output, weights
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.requires_grad:
-            tensor.retain_grad()
-        return tensor
-
-    with contextlib.ExitStack() as stack:
-        AttentionInterface.register(name_of_attention, attention)
-        stack.callback(AttentionInterface.register, name_of_attention, inner)
-        for name, module in model.named_modules():
-            if isinstance(module, nn.Embedding) and module is not model.get_input_embeddings():
-
-                def position(_: nn.Module, __: Any, output: torch.Tensor) -> torch.Tensor:
-                    found.positions.append(output.detach().requires_grad_())
-                    return found.positions[-1]
-
-                stack.callback(module.register_forward_hook(position).remove)
-            elif not list(module.children()) and not isinstance(module, nn.Embedding | nn.Dropout):
-
-                def call(_: nn.Module, inputs: Any, output: Any, name: str = name) -> Any:
-                    if isinstance(output, torch.Tensor):
-                        found.calls[name] = (inputs[0], keep(output))
-                    return output
-
-                def before(_: nn.Module, inputs: Any) -> Any:
-                    if not isinstance(inputs[0] if inputs else None, torch.Tensor):
-                        return None
-                    own = keep(inputs[0].view_as(inputs[0]))
-                    return (own, *inputs[1:])
-
-                def halve(_: nn.Module, inputs: Any) -> Any:
-                    return (inputs[0].detach() / 2 + inputs[0] / 2,)  # the same value, half the gradient
-
-                if id(module) in halves:
-                    stack.callback(module.register_forward_pre_hook(halve).remove)
-                stack.callback(module.register_forward_pre_hook(before).remove)
-                stack.callback(module.register_forward_hook(call).remove)
-        hidden = last_hidden(model, batch, found.embeddings)
-        found.objective = objective(model, hidden, batch, target, patch.elementwise)
-        found.objective.backward()  # type: ignore[no-untyped-call]
-    return found
-
-
-def absorbed(model: Any, found: Record) -> float:
-    """Relevance that ends in biases and position embeddings rather than in the tokens."""
-    total = sum(float(share(tensor).sum()) for tensor in found.positions)
-    for name, (_, output) in found.calls.items():
-        bias = getattr(model.get_submodule(name), "bias", None)
-        if bias is not None and output.grad is not None:
-            total += float((output.grad * bias).sum())
-    return total
-
 
 def error(measured_value: torch.Tensor | float, expected: torch.Tensor | float) -> float:
     """Largest difference relative to the largest expected value."""
     left, right = (torch.as_tensor(value, dtype=torch.float64) for value in (measured_value, expected))
     return float((left - right).abs().max() / right.abs().max().clamp(min=1e-30))
-
-
-# --- the checks ---------------------------------------------------------------------------------------------------
 
 
 def check_parts(family: str) -> float:
@@ -372,84 +195,6 @@ CHECKS: dict[str, Callable[[str], float | None]] = {
     "recompute": check_recompute,
     "targets": check_targets,
 }
-
-
-# --- LRP, naively -------------------------------------------------------------------------------------------------
-
-
-def naive_linear(module: nn.Module, value: torch.Tensor, relevance_out: torch.Tensor) -> torch.Tensor:
-    """LRP-0: R_j = sum_i w_ij x_j R_i / z_i, the bias being one of the z's terms (Bach et al. 2015)."""
-    parameter = module.get_parameter("weight")
-    weight = parameter.T if isinstance(module, Conv1D) else parameter.detach()
-    bias = getattr(module, "bias", None)
-    terms = value[..., None, :] * weight  # [..., out, in]
-    z = terms.sum(-1) + (0 if bias is None else bias)
-    return (terms / z[..., None] * relevance_out[..., None]).sum(-2)
-
-
-def naive_norm(module: Any, value: torch.Tensor, relevance_out: torch.Tensor) -> torch.Tensor:
-    """Identity rule for RMSNorm (R_in = R_out); LayerNorm = a centring linear map and a bias around it."""
-    if not isinstance(module, nn.LayerNorm):
-        return relevance_out
-    width = value.shape[-1]
-    centred = value - value.mean(-1, keepdim=True)
-    deviation = (centred.pow(2).mean(-1, keepdim=True) + module.eps).sqrt()
-    scaled = centred / deviation * module.weight
-    before_bias = relevance_out * scaled / (scaled + module.bias)
-    centring = torch.eye(width, dtype=value.dtype) - 1 / width
-    terms = value[..., None, :] * centring
-    return (terms / centred[..., None] * before_bias[..., None]).sum(-2)
-
-
-def naive_attention(
-    model: Any, layer: int, call: Attention, batch: Batch
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Relevance of queries, keys and values: AttnLRP's rules for A V, softmax and Q K, in loops over samples and heads.
-
-    The mask is written from its definition (causal, windowed, no padding), not taken from the model.
-    """
-    relevance_out = share(call.output).transpose(1, 2)  # [samples, heads, tokens, width]
-    query, key, value = (tensor.detach() for tensor in (call.query, call.key, call.value))
-    groups = query.shape[1] // key.shape[1]
-    shares = [torch.zeros_like(tensor) for tensor in (query, key, value)]
-    scaling = call.options.get("scaling")
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    cap, window = call.options.get("softcap"), window_of(model, layer)
-    tokens = query.shape[2]
-    for sample in range(query.shape[0]):
-        for head in range(query.shape[1]):
-            q, k, v = query[sample, head], key[sample, head // groups], value[sample, head // groups]
-            products = q[:, None, :] * k[None, :, :] * scaling  # [queries, keys, width]
-            raw = products.sum(-1)
-            scores = raw if cap is None else torch.tanh(raw / cap) * cap
-            i, j = torch.meshgrid(torch.arange(tokens), torch.arange(tokens), indexing="ij")
-            seen = (j <= i) & batch.mask[sample][None, :]
-            seen &= (i - j < window) if window is not None else True
-            weights = torch.where(seen, scores, -torch.inf).softmax(-1)
-            # A V: uniform rule, half of each term's relevance to either factor.
-            terms = weights[:, :, None] * v[None, :, :]  # [queries, keys, width]
-            z = terms.sum(1, keepdim=True)
-            to_terms = terms / z * relevance_out[sample, head][:, None, :]
-            to_weights, to_values = to_terms.sum(-1) / 2, to_terms.sum(0) / 2
-            # Softmax: R_i = x_i (R_i^out - s_i sum R^out); capping: identity rule.
-            to_scores = scores * (to_weights - weights * to_weights.sum(-1, keepdim=True))
-            to_scores = torch.where(seen, to_scores, 0.0)
-            to_products = products / raw[..., None] * to_scores[..., None] / 2
-            shares[0][sample, head] += to_products.sum(1)
-            shares[1][sample, head // groups] += to_products.sum(0)
-            shares[2][sample, head // groups] += to_values
-    return shares[0], shares[1], shares[2]
-
-
-def window_of(model: Any, layer: int) -> int | None:
-    """Tokens that a layer's attention sees at most, from the configuration."""
-    config = model.config
-    window: int | None = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None)
-    return window if kinds is None or kinds[layer] == "sliding_attention" else None
-
-
-# --- the table ----------------------------------------------------------------------------------------------------
 
 
 def rows() -> Iterator[tuple[str, list[float | None]]]:

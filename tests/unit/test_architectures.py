@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.gate import FAMILIES, tiny
+from benchmarks.families import FAMILIES, tiny
 from excise.architectures import (
     ARCHITECTURES,
     activations,

@@ -12,7 +12,8 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from benchmarks.gate import FAMILIES, error, samples, tiny
+from benchmarks.families import FAMILIES, samples, tiny
+from benchmarks.gate import error
 from excise.architectures import output_projections
 from excise.attribution import MEASURED, Options, measured
 from excise.attribution.backward import relevance
@@ -302,8 +303,9 @@ def test_weight_scores_of_an_offloaded_model_are_refused() -> None:
 LXT_PATCHED = """
 import torch
 from benchmarks.agreement import lxt_patch
-from benchmarks.gate import tiny, pad, samples
+from benchmarks.families import tiny, samples
 from excise.attribution import Options, measured
+from excise.attribution.batches import pad
 from excise.attribution.lxt_patch import assert_unpatched
 from excise.errors import ExciseError
 

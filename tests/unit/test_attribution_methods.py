@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.gate import error, record, samples, tiny
+from benchmarks.families import samples, tiny
+from benchmarks.gate import error
+from benchmarks.recording import record
 from excise.architectures import output_projections
 from excise.attribution import DRAWN, MEASURED, TARGETS, Options, drawn, measured
 from excise.attribution.aura import auroc

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gate import FAMILIES, error, record, samples, tiny
+from benchmarks.families import FAMILIES, samples, tiny
+from benchmarks.gate import error
+from benchmarks.recording import record
 from excise.architectures import architecture, decoder_layers
 from excise.artefacts import read_tensors, write_jsonl
 from excise.attribution import Options, measured

@@ -16,7 +16,7 @@ from transformers import (
     Phi3ForCausalLM,
 )
 
-from benchmarks import gate
+from benchmarks import families
 from excise import api
 from excise.architectures import output_projections
 from excise.artefacts import write_json
@@ -142,7 +142,7 @@ def treated(factors, means):
 )
 def test_an_intervention_replaces_the_activation_and_nothing_else(family, changes, factors, means):
     """Against a hook that writes c + f (a - c) over single activations, to float64 precision."""
-    model, chosen = gate.tiny(family, **changes), treated(factors, means)
+    model, chosen = families.tiny(family, **changes), treated(factors, means)
     before, logits = state(model), model(WIDE).logits
 
     def replace(layer):
@@ -253,7 +253,7 @@ def test_a_model_with_neurons_about_their_mean_is_exported_as_a_plain_one(excise
     """Llama gets biases by its own switch; the logits are those of the model in memory, and of a second user's."""
     folder, output = tmp_path / family, tmp_path / "out"
     changes = {"mlp_bias": False} if family == "llama" else {}
-    gate.tiny(family, dtype=torch.float32, **changes).save_pretrained(folder)
+    families.tiny(family, dtype=torch.float32, **changes).save_pretrained(folder)
     make_tokenizer(folder)
     chosen = about_mean(folder)
     (tmp_path / "neurons.json").write_text(json.dumps(chosen))
@@ -279,7 +279,7 @@ def test_a_model_with_neurons_about_their_mean_is_exported_as_a_plain_one(excise
 
 
 def test_a_family_that_cannot_have_biases_is_not_exported_but_pruned_in_memory(excise, tmp_path):
-    gate.tiny("mistral", dtype=torch.float32).save_pretrained(tmp_path / "mistral")
+    families.tiny("mistral", dtype=torch.float32).save_pretrained(tmp_path / "mistral")
     make_tokenizer(tmp_path / "mistral")
     chosen = about_mean(tmp_path / "mistral")
     (tmp_path / "neurons.json").write_text(json.dumps(chosen))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.gate import tiny
+from benchmarks.families import tiny
 from excise.artefacts import read_json
 from excise.resources import folders
 from excise.resources.models import fingerprint, identity, load_model

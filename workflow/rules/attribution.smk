@@ -2,8 +2,6 @@
 # Out: statistics/METHOD/CORPUS/seed-S.safetensors (sums that add up), scores/METHOD/CORPUS.safetensors (their means over
 #      the seeds), scores/METHOD/differential/GENERAL/BEHAVIOUR, scores/METHOD/draw-K (controls)
 
-SHARDS = config["attribution"]["shards"]
-
 
 localrules:
     merge,
@@ -17,9 +15,9 @@ rule attribute:
         facts=FACTS,
         reference=f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
     output:
-        f"{MODEL}/statistics/{{method}}/{{corpus}}/seed-{{seed}}/shard-{{shard}}.safetensors",
+        f"{MODEL}/statistics/{{method}}/{{corpus}}/seed-{{seed}}{shard_name('attribution')}.safetensors",
     log:
-        f"{MODEL}/logs/attribute/{{method}}/{{corpus}}/seed-{{seed}}-shard-{{shard}}.log",
+        f"{MODEL}/logs/attribute/{{method}}/{{corpus}}/seed-{{seed}}{shard_name('attribution')}.log",
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
@@ -32,25 +30,29 @@ rule attribute:
             batch_size=config["attribution"]["batch_size"],
         )
         + (" --recompute" if config["attribution"]["recompute"] else ""),
-        shards=SHARDS,
+        shard=shard_flags("attribution"),
         code=lambda w: digest("stages.attribute", method_module(w.method)),
     shell:
         "excise attribute --method {wildcards.method} --model {input.model:q} {params.model} "
         "--reference {input.reference:q} --corpus {wildcards.corpus:q} --seed {wildcards.seed} {params.settings} "
-        "--shard {wildcards.shard}/{params.shards} --output {output:q} --log {log:q}"
+        "{params.shard} --output {output:q} --log {log:q}"
 
 
 rule merge:
     input:
         expand(
-            "{path}/shard-{shard}.safetensors",
+            "{path}-shard-{shard}.safetensors",
             path=f"{MODEL}/statistics/{{method}}/{{corpus}}/seed-{{seed}}",
-            shard=range(SHARDS),
+            shard=range(config["attribution"]["shards"]),
         ),
     output:
         f"{MODEL}/statistics/{{method}}/{{corpus}}/seed-{{seed}}.safetensors",
     log:
         f"{MODEL}/logs/merge/{{method}}/{{corpus}}/seed-{{seed}}.log",
+    wildcard_constraints:
+        seed=alternatives(
+            config["seeds"] if config["attribution"]["shards"] > 1 else []
+        ),
     conda:
         "../../envs/excise.yaml"
     params:

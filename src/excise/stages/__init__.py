@@ -1,1 +1,1 @@
-"""TODO."""
+"""The subcommands, a module each: ``add_arguments(parser)`` and ``run(arguments)``."""

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from excise.attribution import AGGREGATES, MEASURED, TARGETS, TOKENS
+from excise.stages.options import add_model_arguments, set_threads
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     parser.add_argument("--method", required=True, help=f"one of {', '.join(MEASURED)}")
-    parser.add_argument("--model", type=Path, required=True, help="model folder")
+    add_model_arguments(parser)
     parser.add_argument(
         "--reference", type=Path, required=True, help="reference set, JSONL: id, input_ids, target_start"
     )
@@ -36,13 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep only layer inputs, recompute the rest: less memory, 1.4 times the time",
     )
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
-    parser.add_argument(
-        "--device",
-        default="auto",
-        help="auto, cpu, cuda, mps, or spread: over all accelerators, then main memory (default auto)",
-    )
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     parser.add_argument("--output", type=Path, required=True, help="statistics, safetensors")
 
 
@@ -64,8 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) not in allowed:
             raise unknown(name, getattr(arguments, name), allowed, where=f"--{name}")
     refuse_float16(arguments.dtype)
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+    threads = set_threads(arguments.threads)
     _, samples = read_reference(arguments.reference, load_config(arguments.model))
     excluded = special_tokens(arguments.model) if arguments.tokens == "not-special" else []
     batches = make_batches(samples, arguments.batch_size, excluded)
@@ -84,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
             "batch_size": arguments.batch_size,
             "per_sample": arguments.per_sample,
             "device": device_type(arguments.device),
-            "threads": torch.get_num_threads(),
+            "threads": threads,
         },
         packages=method.PACKAGES,
         modules=(module_name(arguments.method),),

@@ -7,12 +7,14 @@ seeds: the numbers are those of its command line on the exported model.
 import argparse
 from pathlib import Path
 
+from excise.stages.options import add_model_arguments, set_threads
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     from excise.stages.fetch_tasks import add_task_arguments
 
-    parser.add_argument("--model", type=Path, required=True, help="model folder")
+    add_model_arguments(parser)
     parser.add_argument("--selection", type=Path, help="neuron list to prune in memory (default: none)")
     add_task_arguments(parser)
     parser.add_argument(
@@ -21,9 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder that excise fetch-tasks filled; no hub is asked (default: the Hugging Face cache, and the hub)",
     )
     parser.add_argument("--batch-size", type=int, default=8, help="requests per forward pass (default 8)")
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, spread (default auto)")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
     parser.add_argument("--output", type=Path, required=True, help="capability, JSON")
 
 
@@ -36,16 +35,13 @@ def run(arguments: argparse.Namespace) -> None:
         raise ExciseError(f"--batch-size {arguments.batch_size}: must be at least 1")
     settings = capability.settings(arguments)
 
-    import torch
-
     from excise.artefacts import write_json
     from excise.evaluation.variant import selection_facts
     from excise.provenance import provenance
     from excise.pruning import load_variant
     from excise.resources.models import device_type, identity, load_tokenizer
 
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+    threads = set_threads(arguments.threads)
     with capability.task_data(arguments.data, offline=arguments.data is not None):
         found = capability.load(arguments.tasks, num_fewshot=arguments.num_fewshot, include_path=arguments.include_path)
         model, selection = load_variant(
@@ -63,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "seeds": capability.SEEDS,
                 "batch_size": arguments.batch_size,
                 "device": device_type(arguments.device),
-                "threads": torch.get_num_threads(),
+                "threads": threads,
             },
             packages=("lm-eval", "datasets", "torch", "transformers", "tokenizers"),
             model=identity(arguments.model, arguments.dtype),

@@ -7,23 +7,20 @@ model: text that it would never have written is not a detoxified answer but a br
 import argparse
 from pathlib import Path
 
+from excise.stages.options import add_model_arguments, set_threads
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
-    parser.add_argument("--model", type=Path, required=True, help="folder of the unpruned model")
+    add_model_arguments(parser, model="folder of the unpruned model")
     parser.add_argument("--generations", type=Path, required=True, help="generations, JSONL")
     parser.add_argument("--draws", type=int, help="read only the first so many draws of each prompt (default: all)")
     parser.add_argument("--batch-size", type=int, default=64, help="continuations read together (default 64)")
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, spread (default auto)")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
     parser.add_argument("--output", type=Path, required=True, help="fluency, JSONL")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Read generations, run the model over them, write one row each."""
-    import torch
-
     from excise.artefacts import read_jsonl, sha256_file, write_jsonl
     from excise.errors import ExciseError
     from excise.evaluation.fluency import continuation_nll
@@ -46,8 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"{arguments.generations}: written by {writer['id']!r} (weights {writer['fingerprint'][:12]}) or a pruned "
             f"form of it, not by the model given (weights {base['fingerprint'][:12]}); give the unpruned model"
         )
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+    threads = set_threads(arguments.threads)
     model = load_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
     check_head(model)
     # Draws of one prompt stand together, so that it is read once; prompts of similar length share a batch.
@@ -70,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "draws": arguments.draws,
                 "batch_size": arguments.batch_size,
                 "device": device_type(arguments.device),
-                "threads": torch.get_num_threads(),
+                "threads": threads,
                 "generations": sha256_file(arguments.generations),
             },
             packages=("torch", "transformers"),

@@ -13,6 +13,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from excise.stages.options import add_model_arguments, set_threads
+
 if TYPE_CHECKING:
     from excise.artefacts import Json
     from excise.evaluation.generation import Sampling
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
-    parser.add_argument("--model", type=Path, help="model folder")
+    add_model_arguments(parser, required=False)
     parser.add_argument("--selection", type=Path, help="neuron list to prune in memory (default: none)")
     parser.add_argument("--prompts", type=Path, required=True, help="prompts, JSONL with id and text")
     parser.add_argument("--preset", default="realtoxicityprompts", help="named protocol (default realtoxicityprompts)")
@@ -34,9 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=64, help="continuations made together (default 64)")
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="do batches I, I+N, ... only (default 0/1: all)")
     parser.add_argument("--merge", type=Path, nargs="+", metavar="SHARD", help="merge all shards instead of generating")
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, spread (default auto)")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
     parser.add_argument("--output", type=Path, required=True, help="generations, JSONL")
 
 
@@ -88,8 +87,6 @@ def _sampling(arguments: argparse.Namespace) -> "Sampling":
 def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Json, list[Json], Partial]":
     from dataclasses import asdict
 
-    import torch
-
     from excise.artefacts import sha256_file
     from excise.errors import ExciseError
     from excise.evaluation.generation import batches, end_tokens, generate
@@ -104,8 +101,7 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
 
     sampling = _sampling(arguments)
     shard, shards = parse_shard(arguments.shard)
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+    threads = set_threads(arguments.threads)
     tokenizer = load_tokenizer(arguments.model)
     encoded = [(row["id"], tokenizer(row["text"])["input_ids"]) for row in prompts]
     planned = batches([len(ids) for _, ids in encoded], sampling.draws, arguments.batch_size)[shard::shards]
@@ -128,7 +124,7 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
         "end_tokens": sorted(end_tokens(model)),
         "batch_size": arguments.batch_size,
         "device": device_type(arguments.device),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
     }
     meta = provenance(
         "generate",

@@ -7,23 +7,20 @@ measurement: it leaves out the layers between the neuron and the logits.
 import argparse
 from pathlib import Path
 
+from excise.stages.options import add_model_arguments, set_threads
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
-    parser.add_argument("--model", type=Path, required=True, help="folder of the unpruned model")
+    add_model_arguments(parser, model="folder of the unpruned model", spread=False)
     parser.add_argument("--selection", type=Path, required=True, help="neuron list, JSON")
     parser.add_argument("--neurons", type=int, default=20, help="how many neurons, first ranks first (default 20)")
     parser.add_argument("--tokens", type=int, default=8, help="tokens for each, and tokens against (default 8)")
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
     parser.add_argument("--output", type=Path, required=True, help="neurons and their tokens, JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Read the list, look through the lens, write the tokens."""
-    import torch
-
     from excise.artefacts import write_json
     from excise.errors import ExciseError
     from excise.evaluation.variant import selection_facts
@@ -35,8 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
     for name in ("neurons", "tokens"):
         if getattr(arguments, name) < 1:
             raise ExciseError(f"--{name} {getattr(arguments, name)}: must be at least 1")
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+    threads = set_threads(arguments.threads)
     selection = read_selection(arguments.selection)
     model_facts = identity(arguments.model, arguments.dtype)
     check_fits(selection, model_facts["fingerprint"], where=str(arguments.selection))
@@ -53,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.output,
         provenance(
             "logit-lens",
-            {"neurons": arguments.neurons, "tokens": arguments.tokens, "threads": torch.get_num_threads()},
+            {"neurons": arguments.neurons, "tokens": arguments.tokens, "threads": threads},
             packages=("torch", "transformers", "tokenizers"),
             model=model_facts,
             selection=selection_facts(selection, arguments.selection),

@@ -9,10 +9,12 @@ which the interval of a change of perplexity is made.
 import argparse
 from pathlib import Path
 
+from excise.stages.options import add_model_arguments, set_threads
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
-    parser.add_argument("--model", type=Path, required=True, help="model folder")
+    add_model_arguments(parser)
     parser.add_argument("--selection", type=Path, help="neuron list to prune in memory (default: none)")
     parser.add_argument("--text", type=Path, required=True, help="text, JSONL with a document a line")
     parser.add_argument("--label", help="what to call the text (default: as the text file says, or its name)")
@@ -25,9 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--separator", default=r"\n\n", help=r"between documents; \n is a line break (default \n\n; C4 and PTB use ' ')"
     )
     parser.add_argument("--batch-size", type=int, default=1, help="windows per forward pass (default 1)")
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, spread (default auto)")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
     parser.add_argument("--output", type=Path, required=True, help="perplexity, JSON")
 
 
@@ -54,8 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     limit = load_config(arguments.model).max_position_embeddings
     if arguments.seqlen > limit:
         raise ExciseError(f"--seqlen {arguments.seqlen}: more than the model's {limit} positions")
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+    threads = set_threads(arguments.threads)
     written, documents = read_jsonl(arguments.text, ("text",))
     if not documents:
         raise ExciseError(f"{arguments.text}: no documents in it")
@@ -85,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "separator": separator,
                 "batch_size": arguments.batch_size,
                 "device": device_type(arguments.device),
-                "threads": torch.get_num_threads(),
+                "threads": threads,
                 "text": sha256_file(arguments.text),
             },
             packages=("torch", "transformers", "tokenizers"),

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from excise.artefacts import Json
 
+from excise.stages.options import set_threads
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
@@ -84,11 +86,7 @@ def _score(arguments: argparse.Namespace) -> "tuple[Json, list[Json]]":
         "onset_at": arguments.onset_at,
     }
     if not arguments.scorer.startswith(("alt", "better", "python", "repetition")):
-        import torch
-
-        if arguments.threads is not None:
-            torch.set_num_threads(arguments.threads)
-        settings["threads"] = torch.get_num_threads()
+        settings["threads"] = set_threads(arguments.threads)
     options = scorers.Options(checkpoint=arguments.checkpoint, label=arguments.label, device=arguments.device)
     scorer = scorers.load(arguments.scorer, options)
     scores: list[float] = []

@@ -7,11 +7,13 @@ weight of that range beside the model.
 import argparse
 from pathlib import Path
 
+from excise.stages.options import add_model_arguments, set_threads
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     parser.add_argument("--method", default="lrp", help="lrp or lrp-cp (default lrp)")
-    parser.add_argument("--model", type=Path, required=True, help="model folder")
+    add_model_arguments(parser, spread=False)
     parser.add_argument(
         "--reference", type=Path, required=True, help="reference set, JSONL: id, input_ids, target_start"
     )
@@ -19,16 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default="continuation", help="as for attribute (default continuation)")
     parser.add_argument("--batch-size", type=int, default=8, help="samples a batch (default 8)")
     parser.add_argument("--recompute", action="store_true", help="keep only layer inputs, recompute the rest")
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default auto)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     parser.add_argument("--output", type=Path, required=True, help="folder for layer-LLL.safetensors")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Read, measure, write a file a layer."""
-    import torch
-
     from excise.architectures import neuron_shape
     from excise.artefacts import sha256_file, write_tensors
     from excise.attribution import TARGETS, Options
@@ -43,8 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise unknown("method", arguments.method, rules, where="--method")
     if arguments.target not in TARGETS:
         raise unknown("target", arguments.target, TARGETS, where="--target")
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+    threads = set_threads(arguments.threads)
     config = load_config(arguments.model)
     layers = parse_layers(arguments.layers, neuron_shape(config)[0])
     _, samples = read_reference(arguments.reference, config)
@@ -64,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
             "batch_size": arguments.batch_size,
             "recompute": arguments.recompute,
             "device": device.type,
-            "threads": torch.get_num_threads(),
+            "threads": threads,
         },
         packages=("torch", "transformers", "lxt"),
         method=arguments.method,

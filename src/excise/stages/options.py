@@ -1,0 +1,31 @@
+"""Options that several stages have."""
+
+import argparse
+from pathlib import Path
+
+
+def add_model_arguments(
+    parser: argparse.ArgumentParser, *, model: str = "model folder", required: bool = True, spread: bool = True
+) -> None:
+    """Which model, in which numbers, and what it runs on.
+
+    Args:
+        parser: of the stage.
+        model: help text of ``--model``.
+        required: whether the stage does nothing without a model.
+        spread: whether the stage can run a model that lies on several devices.
+    """
+    devices = "auto, cpu, cuda, mps" + (", or spread: over all accelerators, then main memory" if spread else "")
+    parser.add_argument("--model", type=Path, required=required, help=model)
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float64 (default float32)")
+    parser.add_argument("--device", default="auto", help=f"{devices} (default auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
+
+
+def set_threads(threads: int | None) -> int:
+    """Let torch use so many CPU threads, or as many as it chooses; returns how many."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
