@@ -26,7 +26,10 @@ elif "${pip[@]}" "torch==$torch+cpu" 2>/dev/null; then
 else
     # No CUDA here, and the CPU build is not where pip looks. uv knows where it is published.
     "${pip[@]}" uv
-    "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --torch-backend cpu "torch==$torch"
+    if ! "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --torch-backend cpu "torch==$torch"; then
+        echo "torch's CPU build cannot be had from here. The CUDA build works too, and is larger: ACCELERATOR=cuda make install" >&2
+        exit 1
+    fi
 fi
 echo "installing the locked packages ..." >&2
 "${pip[@]}" --no-deps --require-hashes -r envs/lock.txt

@@ -87,8 +87,8 @@ class Run:
         self.faults.mkdir(exist_ok=True)
         command = self.command(*arguments, **options)
         with open(self.folder.parent / "messages", "a") as messages:
-            return subprocess.Popen(
-                ["timeout", "--foreground", "-k", "5", "400", *around, *command], cwd=self.folder,
+            return subprocess.Popen(  # HUP ends it even where nohup started the tests
+                ["env", "--default-signal=HUP", "timeout", "--foreground", "-k", "5", "400", *around, *command], cwd=self.folder,
                 env=self.environment() | (environment or {}), stdout=messages, stderr=messages, start_new_session=True, text=True,
             )  # fmt: skip
 

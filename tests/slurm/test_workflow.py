@@ -104,7 +104,7 @@ def test_each_rule_is_a_job_with_its_own_resources(finished):
     counts = {rule: len(found) for rule, found in by_rule.items()}
     assert counts == JOBS
     details = run.cluster.ask("scontrol", "show", "job", by_rule["attribute"][0]["id"]).stdout
-    assert "TresPerJob=gres:gpu:a100:1" in details
+    assert re.search(r"TresPerJob=gres[:/]gpu:a100:1\n", details)  # "gres:gpu" in Slurm 22.05
     on_gpu = {"respond", "attribute", "generate", "perplexity", "fluency"}
     for rule, found in by_rule.items():
         for job in found:
@@ -201,6 +201,6 @@ def test_a_job_waits_for_gpus_of_one_node(cluster, prepared, busy, site):
     until(lambda: ours()["reason"] == "Resources", "the job to be submitted and to wait", seconds=120)
     cluster.ask("scancel", other)
     run.finish(process)
-    assert "TresPerJob=gres:gpu:2" in cluster.ask("scontrol", "show", "job", ours()["id"]).stdout
+    assert re.search(r"TresPerJob=gres[:/]gpu:2\n", cluster.ask("scontrol", "show", "job", ours()["id"]).stdout)
     assert ours()["node"] in ("g1", "g2")
     assert (run.experiment.run_folder / "responses/seed-0/generations.jsonl").is_file()

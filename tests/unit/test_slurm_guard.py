@@ -70,3 +70,20 @@ def test_the_cures_are_for_the_plugin_that_is_installed():
     """A newer plugin: run tests/slurm without each cure, as slurm_guard.py says, and update both."""
     assert version("snakemake-executor-plugin-slurm") == "2.8.0"
     assert "snakemake-executor-plugin-slurm 2.8.0" in (REPOSITORY / "workflow/scripts/slurm_guard.py").read_text()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "slurmstepd-c1: error: StepId=5.0 exceeded memory limit (2202173440 > 2097152000), being killed",
+        "[2026-11-21T20:04:36.797] error: StepId=5.0 exceeded memory limit (2202173440 > 2097152000), being killed",
+    ],
+    ids=["22.05", "26.05"],
+)
+def test_why_a_job_was_killed_is_shown(tmp_path, line):
+    log = tmp_path / "5.log"
+    log.write_text("\n".join(["[Sat Nov 21 20:04:05 2026]", line, "Select jobs to execute...", *"123456"]))
+    told = []
+    report = slurm_guard._with_last_lines(lambda self, job, msg: told.append(msg))
+    report(None, SimpleNamespace(aux={"slurm_logfile": log}), msg="failed")
+    assert [text.strip() for text in told[0].splitlines()] == ["failed", "Last lines of its Slurm log:", line, ""]

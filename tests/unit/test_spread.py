@@ -15,7 +15,7 @@ from excise.evaluation.generation import Sampling, generate
 from excise.evaluation.likelihood import check_head
 from excise.evaluation.perplexity import loss, plan
 from excise.pruning import prune
-from excise.resources.models import load_model
+from excise.resources.models import load_model, resolve_device
 from tests.conftest import WORDS
 
 
@@ -47,6 +47,14 @@ def test_evaluation_gives_the_same(tiny_model: Path, spread: Callable[[Any], Any
         )
     assert found[0] == found[1]
     assert len({len(answer) for answer in found[0][0]}) > 1
+
+
+@pytest.mark.parametrize("device", ["auto", "spread"])
+def test_a_cuda_build_of_torch_without_a_driver_takes_the_cpu(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There torch names the accelerator that it was built for."""
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert resolve_device(device).type == "cpu"
 
 
 def test_pruning_an_offloaded_layer_is_refused(tiny_model: Path) -> None:

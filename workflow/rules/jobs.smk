@@ -1,24 +1,27 @@
 # What a job asks of the machine that runs it. Locally these numbers decide how many jobs run side by side; on Slurm
 # they are limits, and a job that breaks one runs again with twice, then three times as much.
 #
-# memory (MB)    attempt x (800 + 1.2 x weights + numbers x tokens at once x layers x neurons per layer x bytes)
-#                800: Python and torch 500, the two Snakemakes that wrap a Slurm job 300; numbers: how many the job keeps
-#                per token and MLP neuron (attribution 8: all activations, for the backward pass; perplexity 2;
-#                capability 4: logits and their logarithms; generation 0.5: the cache of keys and values). The demo's
-#                LRP on C4 used 1.73 GB, with those Snakemakes 2.03, of the 2.20 GB that this gives.
+# memory (MB)    attempt x (base + 1.2 x weights + numbers x tokens at once x layers x neurons per layer x bytes)
+#                base: Python and torch 500, or 800 in its CUDA build (not measured: what more it takes on a GPU); the
+#                two Snakemakes that wrap a Slurm job 300; numbers: how many the job keeps per token and MLP neuron
+#                (attribution 8: all activations, for the backward pass; perplexity 2; capability 4: logits and
+#                their logarithms; generation 0.5: the cache of keys and values). The demo's LRP on C4 used 1.73 GB,
+#                with those Snakemakes 2.03, of the 2.20 GB that this gives.
 #                A job that holds rows: attempt x (its own need + 6 x its input files / shards), since Python's objects
 #                take 5.2 times what the JSON does.
 # runtime (min)  attempt x (10 + tokens x parameters x 2 x passes / speed); a backward pass counts as two forward passes.
 #                A job that scores rows: attempt x (20 + rows x 0.3 s / shards).
 # GPUs           none where the configuration says device: cpu; with device: spread as many of one node as the memory
-#                without the 800 MB needs; else one
+#                without the base needs; else one
 #
 # Other numbers for one rule, without editing: --set-resources attribute:mem_mb=64000 attribute:runtime=240
 
 import math
+from importlib.metadata import version
 
 from workflow.scripts import slurm_guard
 
+BASE = 800 if version("torch").endswith("+cpu") else 1100
 WIDTHS = {"float32": 4, "bfloat16": 2, "float64": 8}
 CPU_SPEED = 5e9  # FLOP/s of a thread; the demo reached 2e10 to 4e10 on a shared core; a limit is not an estimate
 GPU_SPEED = 1e13  # FLOP/s; a thirtieth of an A100's peak in bfloat16; not measured
@@ -113,7 +116,7 @@ def model_job(at_once, tokens=lambda wildcards, input: 0, numbers=0.5, passes=1)
         ) / 1e6
 
     def mem_mb(wildcards, input, attempt):
-        return attempt * int(800 + model_mb(wildcards, input))
+        return attempt * int(BASE + model_mb(wildcards, input))
 
     def runtime(wildcards, input, attempt, threads):
         facts, _ = model_facts(wildcards, input)
@@ -140,7 +143,7 @@ def weights_job():
 
     def mem_mb(wildcards, input, attempt):
         facts, width = model_facts(wildcards, input)
-        return attempt * int(800 + 2.4 * facts["parameters"] * width / 1e6)
+        return attempt * int(BASE + 2.4 * facts["parameters"] * width / 1e6)
 
     return cpu_job() | {"mem_mb": mem_mb, **SITE["all"], **SITE["cpu"]}
 

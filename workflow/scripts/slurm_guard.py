@@ -175,8 +175,8 @@ async def _sleep(self: Any) -> None:
         await asyncio.sleep(0.5)
 
 
-REASON = re.compile(r"slurmstepd|srun: error|excise \S+: error|Error: \S")
-"""Lines of a job's log that say why it ended."""
+REASON = re.compile(r"slurmstepd|^\[\S+\] error: |srun: error|excise \S+: error|Error: \S")
+"""Lines of a job's log that say why it ended; slurmstepd's begin with its name (Slurm 22.05) or the time (26.05)."""
 
 
 def _with_last_lines(original: Any) -> Any:

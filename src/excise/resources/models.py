@@ -78,7 +78,8 @@ def resolve_device(name: str) -> "torch.device":
     import torch
 
     if name in ("auto", SPREAD):
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+        found = torch.accelerator.current_accelerator()  # of this build of torch: the machine may have none
+        return found if found is not None and torch.accelerator.is_available() else torch.device("cpu")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ExciseError(f"device {name!r} was asked for, but torch sees no CUDA device. Allowed here: auto, cpu.")
