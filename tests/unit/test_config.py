@@ -92,7 +92,7 @@ CHOICE = copy.deepcopy(DEMO) | {
         "b": {"method": "lrp", "neurons": [2], "factor": -1, "choose": "best"},
         "r": {"method": "random", "like": "best", "draws": 2},
     },
-    "tuning": {"perplexity": {"text": "wikipedia", "seqlen": 512, "windows": 12, "skip": 12}},
+    "tuning": {"perplexity": {"text": "wikipedia", "seqlen": 512, "windows": 24, "skip": 24}},
     "export": "best",
 }
 CHOICE["prompts"]["tuning_fraction"] = 0.2
@@ -118,7 +118,7 @@ def test_what_competes_is_not_judged_but_the_choice_is():
         (("prompts", "tuning_fraction"), 0.5, "leave nothing for the evaluation"),
         (("tuning", "perplexity"), None, "set tuning.perplexity"),
         (("tuning", "perplexity", "text"), "c5", "tuning.perplexity.text: unknown text 'c5'"),
-        (("tuning", "perplexity", "skip"), 11, "tokens 5632 to 11776 of wikipedia, and the evaluation reads 0 to 6144"),
+        (("tuning", "perplexity", "skip"), 23, "tokens 11776 to 24064 of wikipedia, and the evaluation reads 0 to 12288"),
         (("tuning", "perplexity", "windows"), None, None),
         (("tuning", "perplexity"), {"text": "wikipedia", "protocol": "sliding", "stride": 8}, "tokens 0 to inf"),
         (("tuning", "perplexity"), {"text": "c4"}, None),
