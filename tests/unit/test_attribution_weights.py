@@ -87,3 +87,5 @@ def test_the_stage_writes_a_file_a_layer(tiny_model: Path, tmp_path: Path) -> No
         run("--layers", "2:3")
     with pytest.raises(ExciseError, match="--method: unknown method 'wanda'"):
         run("--method", "wanda")
+    with pytest.raises(ExciseError, match="on one device"):
+        run("--device", "spread")

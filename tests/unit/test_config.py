@@ -118,7 +118,11 @@ def test_what_competes_is_not_judged_but_the_choice_is():
         (("prompts", "tuning_fraction"), 0.5, "leave nothing for the evaluation"),
         (("tuning", "perplexity"), None, "set tuning.perplexity"),
         (("tuning", "perplexity", "text"), "c5", "tuning.perplexity.text: unknown text 'c5'"),
-        (("tuning", "perplexity", "skip"), 23, "tokens 11776 to 24064 of wikipedia, and the evaluation reads 0 to 12288"),
+        (
+            ("tuning", "perplexity", "skip"),
+            23,
+            "tokens 11776 to 24064 of wikipedia, and the evaluation reads 0 to 12288",
+        ),
         (("tuning", "perplexity", "windows"), None, None),
         (("tuning", "perplexity"), {"text": "wikipedia", "protocol": "sliding", "stride": 8}, "tokens 0 to inf"),
         (("tuning", "perplexity"), {"text": "c4"}, None),

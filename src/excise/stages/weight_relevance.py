@@ -31,15 +31,17 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.attribution import TARGETS, Options
     from excise.attribution.batches import make_batches, read_reference
     from excise.attribution.weight_relevance import weight_relevance
-    from excise.errors import unknown
+    from excise.errors import ExciseError, unknown
     from excise.provenance import provenance
-    from excise.resources.models import identity, load_config, load_model, resolve_device
+    from excise.resources.models import SPREAD, identity, load_config, load_model, resolve_device
 
     rules = {"lrp": "attnlrp", "lrp-cp": "cp"}
     if arguments.method not in rules:
         raise unknown("method", arguments.method, rules, where="--method")
     if arguments.target not in TARGETS:
         raise unknown("target", arguments.target, TARGETS, where="--target")
+    if arguments.device == SPREAD:
+        raise ExciseError("--device spread: the relevance of weights is measured on one device (auto, cpu, cuda, mps)")
     threads = set_threads(arguments.threads)
     config = load_config(arguments.model)
     layers = parse_layers(arguments.layers, neuron_shape(config)[0])
