@@ -2,7 +2,7 @@
 # they are limits, and a job that breaks one runs again with twice, then three times as much.
 #
 # memory (MB)    attempt x (base + 1.2 x weights + numbers x tokens at once x layers x neurons per layer x bytes)
-#                base: Python and torch 500, or 800 in its CUDA build (not measured: what more it takes on a GPU); the
+#                base: Python and torch 500, or 1000 in its CUDA build (used 800; not measured: on a GPU); the
 #                two Snakemakes that wrap a Slurm job 300; numbers: how many the job keeps per token and MLP neuron
 #                (attribution 8: all activations, for the backward pass; perplexity 2; capability 4: logits and
 #                their logarithms; generation 0.5: the cache of keys and values). The demo's LRP on C4 used 1.73 GB,
@@ -21,7 +21,7 @@ from importlib.metadata import version
 
 from workflow.scripts import slurm_guard
 
-BASE = 800 if version("torch").endswith("+cpu") else 1100
+BASE = 800 if version("torch").endswith("+cpu") else 1300
 WIDTHS = {"float32": 4, "bfloat16": 2, "float64": 8}
 CPU_SPEED = 5e9  # FLOP/s of a thread; the demo reached 2e10 to 4e10 on a shared core; a limit is not an estimate
 GPU_SPEED = 1e13  # FLOP/s; a thirtieth of an A100's peak in bfloat16; not measured
