@@ -156,18 +156,17 @@ def _interval(change: Json) -> str:
     return f"{points(change['interval'][0])} to {points(change['interval'][1])}"
 
 
-def _perplexity_interval(row: Json) -> str:
-    return " to ".join(map(points, row["perplexity_interval"])) if row["perplexity_interval"] else NONE
+def _with_interval(change: float, ends: Sequence[float] | None) -> str:
+    return points(change) + (f" ({' to '.join(map(points, ends))})" if ends else "")
 
 
 def _main_table(summary: Json) -> str:
     scorer = summary["primary"]
     text = summary["perplexity"]
-    header = ["variant", "neurons", f"perplexity ({text['text']}, {text['protocol']})", "change", "95 % interval, %"]
+    header = ["variant", "neurons", f"perplexity ({text['text']}, {text['protocol']})", "rise, % (95 % interval)"]
     header += [
         f"{adjective(summary)} share ({rule(summary, scorer)})",
-        "change, points",
-        "95 % interval",
+        "change, points (95 % interval)",
         "relative",
         "p (Holm)",
         "note",
@@ -177,15 +176,15 @@ def _main_table(summary: Json) -> str:
         cells = [row["variant"] if row["change"] else f"{row['variant']} (unpruned)"]
         cells.append(f"{row['neurons']:,} ({percent(row['share_of_neurons'], 2)})" if row["neurons"] else NONE)
         cells.append(number(row["perplexity"]))
-        price = [percent(row["perplexity_change"], signed=True), _perplexity_interval(row)]
-        cells += price if row["change"] else [NONE] * 2
+        price = _with_interval(row["perplexity_change"], row["perplexity_interval"])
+        cells.append(price if row["change"] else NONE)
         cells.append(percent(row["scores"][scorer]["share"]))
         if row["change"]:
             change = row["change"][scorer]
-            cells += [points(change["difference"]), _interval(change), percent(change["relative"], 0, signed=True)]
-            cells.append(p_value(change["p_holm"]))
+            cells += [_with_interval(change["difference"], change["interval"])]
+            cells += [percent(change["relative"], 0, signed=True), p_value(change["p_holm"])]
         else:
-            cells += [NONE] * 4
+            cells += [NONE] * 3
         rows.append((_class(summary, row), [*cells, _mark(summary, row)]))
     note = (
         f"Bold: the winner. Grey: controls. A broken variant's low {noun(summary)} means nothing. Intervals: of "
