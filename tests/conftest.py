@@ -32,12 +32,25 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"tests/slurm must run ({REQUIRED} is set), but cannot: {LACKING}")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What shares a cluster, a finished run or a model stays in one process (``make test`` runs several).
+
+    pytest-xdist's own groups (3.8.0) are not seen by pytest 9.2: it spreads the tests without a word.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class TogetherByFolder(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return path if path.startswith("tests/unit/") else path.rpartition("/")[0]
+
+    return TogetherByFolder(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a cluster, a finished run or a model stays in one process (``make test`` runs several)."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(item.path.stem if folder == "unit" else folder))
-    items.sort(key=lambda item: item.path.parent.name != "unit")  # the fast ones first
+    """The fast ones first."""
+    items.sort(key=lambda item: item.path.parent.name != "unit")
 
 
 @pytest.hookimpl(trylast=True)
