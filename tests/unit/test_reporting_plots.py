@@ -20,6 +20,9 @@ def test_data_behind_every_plot(results: Path, summary: Json) -> None:
     expected = {"trade-off", "changes", "before-after", "categories", "layers", "stability", "overlap"}
     assert tables.keys() == expected
     assert len(tables["trade-off"]) == len(WORLD)
+    baseline, first, *_ = tables["trade-off"]
+    assert baseline["perplexity low"] == baseline["perplexity high"] == ""
+    assert float(first["perplexity low"]) < float(first["perplexity"]) < float(first["perplexity high"])
     assert len(tables["before-after"]) == PROMPTS
     assert {row["category"]: int(row["prompts"]) for row in tables["categories"]} == dict.fromkeys(CATEGORIES, 40)
     by_layer = [int(row["neurons"]) for row in tables["layers"] if row["variant"] == "lrp-100"]

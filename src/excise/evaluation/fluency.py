@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from excise.evaluation.generation import prefill
-from excise.evaluation.likelihood import last_hidden, token_nll
+from excise.evaluation.likelihood import last_hidden, log_normaliser, token_nll
 from excise.resources.models import input_device
 
 
@@ -44,7 +44,7 @@ def continuation_nll(
     with torch.inference_mode():
         logits, cache, mask = prefill(model, prompts).expanded(rows)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        first = logits.logsumexp(-1) - logits.gather(-1, ids[:, :1])[:, 0]
+        first = log_normaliser(logits) - logits.gather(-1, ids[:, :1])[:, 0]
         nll[:, 0] = first.cpu().double() * real[:, 0].cpu()
         if longest > 1:
             read = real[:, :-1]

@@ -78,9 +78,10 @@ def trade_off(summary: Json) -> Figure:
     rows: list[list[object]] = []
     for row in summary["variants"]:
         edges = row["change"][scorer]["interval"] if row["change"] else (0.0, 0.0)
+        reach = [base["perplexity"] * (1 + edge) for edge in row["perplexity_interval"] or ()]
         rows.append(
             [row["variant"], row["selection"], row["neurons"], row["kind"], row["flag"], row["perplexity"]]
-            + [base["perplexity"] * (1 + edge) for edge in row["perplexity_interval"] or (0.0, 0.0)]
+            + (reach or [None, None])  # of one window there is no interval
             + [row["scores"][scorer]["share"]]
             + [share + edge for edge in edges]
         )
