@@ -9,8 +9,11 @@ from excise.errors import ExciseError
 from excise.evaluation.variant import refuse_patched
 from excise.resources.models import input_device
 
-CHUNK = 128
-"""Positions whose logits exist at one time: small enough that their memory is reused, large enough to multiply fast."""
+NOT_FINITE_HINT = "Is the selection too strong, or the dtype too narrow?"
+"""What to look at when the numbers of a model are not finite."""
+
+CHUNK = 512
+"""Positions whose logits exist at one time: enough to multiply as fast as all together, 0.26 GB at 128,000 tokens."""
 
 
 def head(model: Any, hidden: Tensor) -> Tensor:
@@ -38,9 +41,7 @@ def check_head(model: Any) -> None:
         expected = model(input_ids=ids, use_cache=False).logits[0]
         found = head(model, last_hidden(model, input_ids=ids, use_cache=False)[0])
     if not torch.isfinite(expected).all():
-        raise ExciseError(
-            "the model gives logits that are not finite numbers. Is the selection too strong, or the dtype too narrow?"
-        )
+        raise ExciseError(f"the model gives logits that are not finite numbers. {NOT_FINITE_HINT}")
     difference = float((found - expected).abs().max())
     if not difference <= 0.02 * float(expected.abs().max()):
         raise ExciseError(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from excise.errors import ExciseError
-from excise.evaluation.likelihood import last_hidden, token_nll
+from excise.evaluation.likelihood import NOT_FINITE_HINT, last_hidden, token_nll
 from excise.resources.models import input_device
 
 PROTOCOLS = ("windows", "sliding")
@@ -127,8 +127,7 @@ def loss(
                 nll = token_nll(model, hidden[:, start - 1 : -1].flatten(0, 1), batch[:, start:].flatten())
                 if not torch.isfinite(nll).all():
                     raise ExciseError(
-                        f"tokens {part[0].begin} to {part[-1].end}: the loss is not a finite number. "
-                        "Is the selection too strong, or the dtype too narrow?"
+                        f"tokens {part[0].begin} to {part[-1].end}: the loss is not a finite number. {NOT_FINITE_HINT}"
                     )
                 losses += [Loss(float(one.sum()), len(one)) for one in torch.split(nll, len(nll) // len(part))]
                 if done is not None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from excise.errors import ExciseError
-from excise.evaluation.likelihood import log_normaliser
+from excise.evaluation.likelihood import NOT_FINITE_HINT, log_normaliser
 
 FIRST_K = 512
 """How many of the most probable tokens are looked at first; grows where they do not hold the nucleus."""
@@ -60,7 +60,7 @@ def sample(logits: Tensor, uniform: Tensor, *, temperature: float, top_p: float,
     if not torch.isfinite(normaliser).all():
         raise ExciseError(
             "the model gives logits that are not finite numbers; nothing can be sampled from it. "
-            "Is the selection too strong, or the dtype too narrow? (Gemma 2 in float64 needs --batch-size 1.)"
+            f"{NOT_FINITE_HINT} (Gemma 2 in float64 needs --batch-size 1.)"
         )
     rows, vocabulary = scaled.shape
     tokens = torch.empty(rows, dtype=torch.long)

@@ -15,7 +15,7 @@ from excise.reporting.figures import Figure, trade_off
 from excise.reporting.markup import STYLE, figure, items, table
 from excise.reporting.style import rule
 from excise.reporting.summary import adjective, baseline_row, noun
-from excise.reporting.tables import NONE, number, p_value, percent, points
+from excise.reporting.tables import NONE, interval, number, p_value, percent, points
 from excise.reporting.tuning import chosen
 from excise.reporting.words import about_lrp, answer, confidence, method, shown
 
@@ -152,12 +152,8 @@ def _mark(summary: Json, row: Json) -> str:
     return ", ".join(words)
 
 
-def _interval(change: Json) -> str:
-    return f"{points(change['interval'][0])} to {points(change['interval'][1])}"
-
-
 def _with_interval(change: float, ends: Sequence[float] | None) -> str:
-    return points(change) + (f" ({' to '.join(map(points, ends))})" if ends else "")
+    return points(change) + (f" ({interval(ends)})" if ends else "")
 
 
 def _main_table(summary: Json) -> str:
@@ -203,7 +199,11 @@ def _scorer_table(summary: Json, scorer: str) -> str:
         figures, change = row["scores"][scorer], row["change"].get(scorer)
         cells = [row["variant"], number(figures["mean"], 3), number(figures["expected_maximum"], 3)]
         cells += [percent(figures["probability"]), percent(figures["share"])]
-        cells += [points(change["difference"]), _interval(change), p_value(change["p_holm"])] if change else [NONE] * 3
+        cells += (
+            [points(change["difference"]), interval(change["interval"]), p_value(change["p_holm"])]
+            if change
+            else [NONE] * 3
+        )
         rows.append((_class(summary, row), cells))
     primary = " (decides)" if scorer == summary["primary"] else ""
     return f"<h3>{escape(rule(summary, scorer))}{primary}</h3>" + table(header, rows)

@@ -39,6 +39,11 @@ def points(difference: float, digits: int = 1) -> str:
     return f"{100 * difference:+.{digits}f}".replace("-", MINUS)
 
 
+def interval(ends: Sequence[float]) -> str:
+    """Two ends in percentage points: ``+3.2 to +4.6``."""
+    return " to ".join(map(points, ends))
+
+
 def p_value(p: float | None) -> str:
     """A p value, never as 0."""
     if p is None:

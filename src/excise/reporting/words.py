@@ -4,7 +4,7 @@ from typing import Any
 
 from excise.artefacts import Json
 from excise.reporting.summary import LRP, adjective, baseline_row, by_name, noun
-from excise.reporting.tables import number, p_value, percent, points
+from excise.reporting.tables import interval, number, p_value, percent, points
 
 
 def setting(config: Json, dotted: str) -> Any:
@@ -41,9 +41,9 @@ def treatment(row: Json) -> str:
     return f"{verb} {row['neurons']:,} neurons ({percent(row['share_of_neurons'], 2)} of all)"
 
 
-def interval(change: Json, key: str = "interval") -> str:
-    """``95 % interval -10.4 to -4.2``, in percentage points."""
-    return f"95 % interval {points(change[key][0])} to {points(change[key][1])}"
+def difference(change: Json) -> str:
+    """``-7.3 points, 95 % interval -10.4 to -4.2``."""
+    return f"{points(change['difference'])} points, 95 % interval {interval(change['interval'])}"
 
 
 def effect(change: Json) -> str:
@@ -52,10 +52,7 @@ def effect(change: Json) -> str:
     if change["relative_interval"] is not None:
         low, high = change["relative_interval"]
         relative += f", {percent(low, 0, signed=True)} to {percent(high, 0, signed=True)}"
-    return (
-        f"from {percent(change['before'])} to {percent(change['after'])} "
-        f"({points(change['difference'])} points, {interval(change)}{relative})"
-    )
+    return f"from {percent(change['before'])} to {percent(change['after'])} ({difference(change)}{relative})"
 
 
 def cost(row: Json) -> str:
@@ -109,12 +106,11 @@ def _of_many(name: str, change: Json, comparisons: int) -> str:
     if comparisons == 1:
         end = "" if sure else ", so no change is established"
         return f"{end}. {name} was the only candidate on these prompts, so none was picked by them."
-    low, high = (points(edge) for edge in change["simultaneous_interval"])
     return (
         f"; corrected (Holm) for the {comparisons} candidates compared: p {_equals(change['p_holm'])}"
         f"{'' if sure else ', so after correction no change is established'}. {name} was picked as the best of them on "
         "these prompts, which flatters it. An interval that holds for all of them together is "
-        f"{low} to {high} points."
+        f"{interval(change['simultaneous_interval'])} points."
     )
 
 
@@ -138,13 +134,13 @@ def about_lrp(summary: Json) -> str | None:
         )
     change = verdict["lrp_against_best_other"]
     high = change["interval"][1] < 0 or change["interval"][0] > 0
-    difference = (
-        f"{lrp} compared with {other} on the same prompts: {points(change['difference'])} points, {interval(change)}, "
+    compared = (
+        f"{lrp} compared with {other} on the same prompts: {difference(change)}, "
         f"so the difference between the two {'is' if high else 'is not'} established"
     )
     first = "LRP won" if verdict["lrp_wins"] else f"LRP did not win, {other} ({rows[other]['method']}) did"
     drop = points(rows[other]["change"][scorer]["difference"])
-    return f"{first}. The best variant of another method within the budget is {other} ({drop} points). {difference}."
+    return f"{first}. The best variant of another method within the budget is {other} ({drop} points). {compared}."
 
 
 def confidence(summary: Json, config: Json) -> list[str]:
@@ -226,7 +222,7 @@ def _against_controls(summary: Json) -> list[str]:
     if (against := verdict["against_controls"]) is not None:
         said.append(
             f"Against the average of the random draws of as many neurons ({', '.join(against['controls'])}): "
-            f"{points(against['difference'])} points, {interval(against)}."
+            f"{difference(against)}."
         )
     return said
 

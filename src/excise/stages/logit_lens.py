@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.logit_lens import promoted
     from excise.provenance import provenance
     from excise.pruning import check_fits, read_selection
-    from excise.resources.models import identity, load_model, load_tokenizer
+    from excise.resources.models import device_type, identity, load_model, load_tokenizer
 
     for name in ("neurons", "tokens"):
         if getattr(arguments, name) < 1:
@@ -49,7 +49,12 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.output,
         provenance(
             "logit-lens",
-            {"neurons": arguments.neurons, "tokens": arguments.tokens, "threads": threads},
+            {
+                "neurons": arguments.neurons,
+                "tokens": arguments.tokens,
+                "device": device_type(arguments.device),
+                "threads": threads,
+            },
             packages=("torch", "transformers", "tokenizers"),
             model=model_facts,
             selection=selection_facts(selection, arguments.selection),
