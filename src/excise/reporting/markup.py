@@ -22,7 +22,7 @@ table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabu
 th, td { padding: .28rem .5rem; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
 th { vertical-align: bottom; border-bottom: 2px solid #888; font-weight: 600; white-space: normal; }
 th:first-child, td:first-child, th.prose, td.prose { text-align: left; }
-td.prose { white-space: normal; min-width: 9rem; overflow-wrap: anywhere; }
+td.prose { white-space: normal; min-width: 5.5rem; overflow-wrap: anywhere; }
 tr.winner td { font-weight: 700; background: #f3f7fa; } tr.baseline td { border-bottom: 2px solid #888; }
 tr.control td { color: #666; } tr.broken td { color: #8a3b00; background: #fdf6f1; }
 .note, figcaption { font-size: .88rem; color: #444; } figure { margin: 1rem 0 2rem; }

@@ -148,7 +148,7 @@ def _mark(summary: Json, row: Json) -> str:
         return "best within budget"
     words = [row["flag"]] if row["flag"] else []
     words += ["control"] if row["kind"] == "control" else []
-    words += ["over the perplexity budget"] if not row["within_budget"] and not row["flag"] else []
+    words += ["over budget"] if not row["within_budget"] and not row["flag"] else []
     return ", ".join(words)
 
 
