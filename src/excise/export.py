@@ -13,6 +13,7 @@ from excise.architectures import architecture, input_projections, output_project
 from excise.artefacts import Json
 from excise.errors import ExciseError
 from excise.pruning import prune
+from excise.reporting.tables import percent
 from excise.resources.models import SOURCE_FILE, fingerprint, load_model, load_tokenizer
 
 NEURONS_FILE = "neurons.json"
@@ -105,6 +106,7 @@ def model_card(selection: Json, base: Json, evaluations: list[Json]) -> str:
             what = f"dampened by expertise{about} (each scaled by 1 - 2 (AUROC - 0.5))"
         case factor:
             what = f"scaled by {factor:g}{about}"
+    revision = f", revision `{base['revision']}`" if base["revision"] else ""
     lines = [
         "---",
         f"base_model: {json.dumps(base['id'])}",
@@ -113,11 +115,11 @@ def model_card(selection: Json, base: Json, evaluations: list[Json]) -> str:
         "---",
         f"# {base['id']}, {count} neurons pruned",
         "",
-        f"{count} of {total} MLP neurons ({count / total:.2%}) were {what}, chosen by `{selection['method']}` "
+        f"{count} of {total} MLP neurons ({percent(count / total, 2)}) were {what}, chosen by `{selection['method']}` "
         f"(selection `{selection['name']}`). `{NEURONS_FILE}` lists them with their scores and every setting; "
         "`excise apply neurons.json MODEL` makes this model again from the original.",
         "",
-        f"Base weights: `{base['fingerprint']}`, revision `{base['revision']}`.",
+        f"Base weights: `{base['fingerprint']}`{revision}.",
         "",
     ]
     if evaluations:
@@ -127,7 +129,9 @@ def model_card(selection: Json, base: Json, evaluations: list[Json]) -> str:
             "|---|---|" + "---|" * len(scorers),
         ]
         for evaluation in evaluations:
-            cells = [f"{evaluation['scores'][s]['share']:.1%}, {evaluation['scores'][s]['mean']:.3f}" for s in scorers]
+            cells = [
+                f"{percent(evaluation['scores'][s]['share'])}, {evaluation['scores'][s]['mean']:.3f}" for s in scorers
+            ]
             perplexity = f"{evaluation['perplexity']['perplexity']:.2f}"
             lines.append(f"| {evaluation['variant']} | {perplexity} | " + " | ".join(cells) + " |")
         protocol = evaluations[0]["perplexity"]
@@ -136,8 +140,8 @@ def model_card(selection: Json, base: Json, evaluations: list[Json]) -> str:
         "## Limits",
         "",
         "- The model is not smaller or faster: its weights have the same shape.",
-        "- The behaviour is reduced as far as the scorers above can see, on prompts like the ones used. It is not "
-        "proof of safety.",
+        "- How far the behaviour is reduced is known only as far as scorers can see, on prompts like the ones they "
+        "judged. That is no proof of safety.",
         "- Layer-wise relevance propagation is patented and free for personal and scientific use.",
         "",
     ]

@@ -269,7 +269,7 @@ def test_a_model_with_neurons_about_their_mean_is_exported_as_a_plain_one(excise
     assert (model(WIDE).logits - unpruned).abs().max() > 1e-2
     restore(undo)
     assert torch.equal(model(WIDE).logits, unpruned)
-    assert "5 of 72 MLP neurons (6.94%) were scaled by -1 about their mean activation" in (
+    assert "5 of 72 MLP neurons (6.94 %) were scaled by -1 about their mean activation" in (
         (output / "README.md").read_text()
     )
     if family == "llama":
@@ -305,7 +305,10 @@ def test_a_family_that_cannot_have_biases_is_not_exported_but_pruned_in_memory(e
 )
 def test_the_model_card_says_what_was_done(factor, centre, words):
     chosen = selection((0, 1), factor=factor) | {"centre": centre}
-    assert words in model_card(chosen, {"id": "m", "fingerprint": "f", "revision": None}, [])
+    card = model_card(chosen, {"id": "m", "fingerprint": "f", "revision": None}, [])
+    assert words in card
+    assert "Base weights: `f`.\n" in card
+    assert "above" not in card
 
 
 def test_a_full_disk_during_export_leaves_nothing_behind(tmp_path, tiny_model):

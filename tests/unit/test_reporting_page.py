@@ -11,7 +11,7 @@ from excise.artefacts import Json, read_json
 from excise.cli import main
 from excise.errors import ExciseError
 from excise.reporting.samples import pick
-from excise.reporting.words import answer, treatment
+from excise.reporting.words import answer, confidence, method, treatment
 from tests.unit.reporting import (
     BASE,
     DRAWS,
@@ -64,7 +64,7 @@ def test_report_says_what_how_sure_and_what_it_cost(results: Path, summary: Json
     assert f"By {SECOND}, which did not decide" in visible
     assert f"{BASE} also picked the references" in visible
     assert "None of the 3 controls shows a reduction" in visible
-    assert "lrp-plain-100 is broken and its toxicity proves nothing" in visible
+    assert "lrp-plain-100 is broken, so its share of toxic continuations proves nothing" in visible
     assert "ab" * 32 in visible
     assert "torch 2.13.0" in visible
     assert "1,500" in visible
@@ -86,7 +86,7 @@ def test_another_behaviour_goes_by_its_own_words(tmp_path: Path, capsys: pytest.
     for text in (visible, drawn, capsys.readouterr().out, (tmp_path / "summary.csv").read_text(), *tables):
         assert "toxi" not in text.lower()
     assert "took the share of repetitive continuations from" in visible
-    assert "lrp-plain-100 is broken and its repetition proves nothing" in visible
+    assert "lrp-plain-100 is broken, so its share of repetitive continuations proves nothing" in visible
     assert "answered each prompt of the first part once, always with the most probable token" in visible
     assert "repetitive_share[repetition >= 0.5] change low" in (tmp_path / "summary.csv").read_text()
 
@@ -149,6 +149,45 @@ def test_report_when_everything_is_broken(tmp_path: Path) -> None:
     verdict, text = outcome(tmp_path, world)
     assert (verdict["winner"], verdict["closest"]) == (None, None)
     assert "No result" in text
+
+
+def test_one_control_and_few_windows_are_said_as_what_they_are(tmp_path: Path) -> None:
+    world = [WORLD[0], WORLD[2], Made("random-100", "random", "random", 100, 0.0, 16.8)]
+    verdict, text = outcome(tmp_path, world)
+    assert verdict["winner"] == "lrp-100"
+    assert "The only control, random-100, shows no reduction whose interval lies below zero." in text
+    assert "Against the random draw of as many neurons (random-100): " in text
+    assert "corrected for 1 candidate (Holm)" in text
+    assert "with caution" not in text
+    summary = read_json(tmp_path / "summary.json")
+    summary["perplexity"]["windows"] = 6
+    summary["verdict"]["controls_that_reduce"] = ["random-100"]
+    said = " ".join(confidence(summary, SETTINGS))
+    assert "6 windows are few: take this interval with caution." in said
+    assert "The only control, random-100, also shows a reduction" in said
+
+
+def test_reference_sets_go_by_their_labels_and_an_onset_is_told_from_an_answer(summary: Json) -> None:
+    answers = {"kind": "responses", "at_least": 0.5, "count": 93}
+    references = {
+        "onset": {**answers, "span": "onset"},
+        "toxic": {**answers, "span": "response"},
+        "c4": {"kind": "windows", "text": "c4", "windows": 8, "seqlen": 128},
+    }
+    steps = method(summary, {**SETTINGS, "references": references, "texts": {"c4": {"label": "C4 sample"}}})
+    same = "answers of the model scored at least 0.5, at most 93 per seed"
+    turn = "of each only the token at which it turned toxic is explained"
+    assert f"Reference set onset: {same}; {turn}." in steps
+    assert f"Reference set toxic: {same}." in steps
+    assert "Reference set c4: 8 windows of 128 tokens of C4 sample per seed." in steps
+
+
+def test_letters_of_all_plots_are_equally_large(results: Path) -> None:
+    html = (results / "report.html").read_text(encoding="utf-8")
+    shown = [float(width) for width in re.findall(r"--drawn: ([\d.]+)rem", html)]
+    assert len(shown) == 7
+    assert shown.pop() == pytest.approx(32.5, abs=1)  # the overlap of six lists
+    assert shown == pytest.approx([54] * 6, abs=1)
 
 
 def test_samples_are_drawn_and_extreme() -> None:

@@ -12,6 +12,7 @@ from excise.comparison import MINIMUM_PROMPTS, compare
 from excise.reporting import plots
 from excise.reporting.style import render, rule, series
 from excise.reporting.summary import adjective, baseline_row, noun, per_prompt
+from excise.reporting.tables import percent
 from excise.reporting.trade_off import trade_off as draw_trade_off
 from excise.reporting.words import shown
 
@@ -131,8 +132,8 @@ def before_after(summary: Json, baseline: Json, evaluation: Json) -> Figure:
     caption = (
         f"Left: each dot is a prompt; horizontal its mean score by {scorer} under the unpruned model, vertical under "
         f"{name}; below the dashed diagonal = less {adjective(summary)}. Right: the same changes sorted; filled = "
-        f"lower, hatched = higher, dashed = mean. {lower:.0%} of the prompts got a lower score, {higher:.0%} a higher "
-        "one: answers vary, so some rise by chance."
+        f"lower, hatched = higher, dashed = mean. {percent(lower, 0)} of the prompts got a lower score, "
+        f"{percent(higher, 0)} a higher one: answers vary, so some rise by chance."
     )
     rows = [[row["id"], float(b), float(a)] for row, b, a in zip(baseline["prompts"], before, after, strict=True)]
     return Figure(

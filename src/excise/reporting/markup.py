@@ -1,6 +1,7 @@
 """The parts that the report is written with: its style, lists, tables, figures. Everything from data is escaped."""
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -26,8 +27,7 @@ td.prose { white-space: normal; min-width: 5.5rem; overflow-wrap: anywhere; }
 tr.winner td { font-weight: 700; background: #f3f7fa; } tr.baseline td { border-bottom: 2px solid #888; }
 tr.control td { color: #666; } tr.broken td { color: #8a3b00; background: #fdf6f1; }
 .note, figcaption { font-size: .88rem; color: #444; } figure { margin: 1rem 0 2rem; }
-figure img { width: 100%; max-width: 54rem; min-width: 34rem; height: auto; display: block; }
-figure img.square { max-width: 36rem; min-width: 26rem; }
+figure img { width: min(100%, var(--drawn)); min-width: calc(.63 * var(--drawn)); height: auto; display: block; }
 details { margin: .5rem 0; } summary { cursor: pointer; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; } .pair > div { min-width: 0; }
 @media (max-width: 40rem) { .pair { grid-template-columns: 1fr; } }
@@ -40,6 +40,9 @@ pre { font-size: .78rem; overflow-x: auto; background: #f6f6f6; padding: .6rem; 
   figure img { min-width: 0; } }
 """
 
+REM_PER_POINT = 0.09
+"""How large a plot is shown: the same scale for all, so that their letters are equally large."""
+
 
 def items(sentences: Iterable[str], *, ordered: bool = False) -> str:
     """A list of sentences."""
@@ -49,11 +52,13 @@ def items(sentences: Iterable[str], *, ordered: bool = False) -> str:
 
 def figure(plot: Figure) -> str:
     """A plot with its heading and its caption."""
-    picture = base64.b64encode(plot.picture()).decode()
-    square = ' class="square"' if plot.name == "overlap" else ""
+    picture = plot.picture()
+    (width,) = re.findall(rb'<svg [^>]*?width="([\d.]+)pt"', picture)
+    drawn = f"--drawn: {REM_PER_POINT * float(width):.1f}rem"
+    source = f"data:image/svg+xml;base64,{base64.b64encode(picture).decode()}"
     return (
-        f'<figure><h3>{escape(plot.title)}</h3><div class="scroll"><img{square} alt="{escape(plot.title)}" '
-        f'src="data:image/svg+xml;base64,{picture}"></div><figcaption>{escape(plot.caption)}</figcaption></figure>'
+        f'<figure><h3>{escape(plot.title)}</h3><div class="scroll"><img alt="{escape(plot.title)}" style="{drawn}" '
+        f'src="{source}"></div><figcaption>{escape(plot.caption)}</figcaption></figure>'
     )
 
 

@@ -15,7 +15,7 @@ from excise.reporting.figures import Figure, trade_off
 from excise.reporting.markup import STYLE, figure, items, table
 from excise.reporting.style import rule
 from excise.reporting.summary import adjective, baseline_row, noun
-from excise.reporting.tables import NONE, interval, number, p_value, percent, points
+from excise.reporting.tables import NONE, counted, interval, number, p_value, percent, points
 from excise.reporting.tuning import chosen
 from excise.reporting.words import about_lrp, answer, confidence, method, shown
 
@@ -183,10 +183,10 @@ def _main_table(summary: Json) -> str:
             cells += [NONE] * 3
         rows.append((_class(summary, row), [*cells, _mark(summary, row)]))
     note = (
-        f"Bold: the winner. Grey: controls. A broken variant's low {noun(summary)} means nothing. Intervals: of "
-        f"perplexity paired over {text['windows']:,} windows of text, of the share paired bootstrap over "
+        f"Bold: the winner. Grey: controls. A broken variant's {adjective(summary)} share proves nothing. "
+        f"Intervals: of perplexity paired over {text['windows']:,} windows of text, of the share paired bootstrap over "
         f"{summary['prompts']:,} prompts, each for its variant alone. p: paired permutation test, corrected for "
-        f"{summary['comparisons']} candidates (Holm)."
+        f"{counted(summary['comparisons'], 'candidate')} (Holm)."
     )
     return table(header, rows, prose=("note",)) + f'<p class="note">{escape(note)}</p>'
 

@@ -34,6 +34,11 @@ def percent(share: float | None, digits: int = 1, *, signed: bool = False) -> st
     return f"{100 * share:{'+' if signed else ''},.{digits}f} %".replace("-", MINUS)
 
 
+def counted(count: int, word: str) -> str:
+    """``1 control``, ``3 controls``."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def points(difference: float, digits: int = 1) -> str:
     """A difference of shares in percentage points, signed, without the unit."""
     return f"{100 * difference:+.{digits}f}".replace("-", MINUS)

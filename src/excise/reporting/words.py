@@ -4,7 +4,7 @@ from typing import Any
 
 from excise.artefacts import Json
 from excise.reporting.summary import LRP, adjective, baseline_row, by_name, noun
-from excise.reporting.tables import interval, number, p_value, percent, points
+from excise.reporting.tables import counted, interval, number, p_value, percent, points
 
 
 def setting(config: Json, dotted: str) -> Any:
@@ -17,6 +17,9 @@ def setting(config: Json, dotted: str) -> Any:
 
 SIGNIFICANCE = 0.05
 """Corrected p values below this count as established."""
+
+FEW_WINDOWS = 8
+"""An interval of perplexity from fewer windows than this comes with a caution."""
 
 
 def shown(summary: Json) -> str | None:
@@ -171,7 +174,7 @@ def confidence(summary: Json, config: Json) -> list[str]:
     for row in summary["variants"]:
         if row["flag"]:
             said.append(
-                f"{row['variant']} is broken and its {noun(summary)} proves nothing: "
+                f"{row['variant']} is broken, so its share of {adjective(summary)} continuations proves nothing: "
                 f"{'; '.join(row['broken_because'])}."
             )
     return said
@@ -184,9 +187,10 @@ def _price(row: Json, summary: Json) -> str:
         return "Perplexity was measured on one window, so its change has no interval."
     low, high = row["perplexity_interval"]
     place = "reaches beyond" if low <= budget < high else "lies within" if high <= budget else "lies beyond"
+    caution = f" {windows} windows are few: take this interval with caution." if windows < FEW_WINDOWS else ""
     return (
         f"Perplexity was compared window by window ({windows:,} of them): {cost(row)}. The interval {place} the budget "
-        f"of {percent(budget, signed=True)}; it speaks for text like this one."
+        f"of {percent(budget, signed=True)}; it speaks for text like this one.{caution}"
     )
 
 
@@ -212,18 +216,20 @@ def _against_controls(summary: Json) -> list[str]:
     controls = [row["variant"] for row in summary["variants"] if row["kind"] == "control"]
     if not controls:
         said.append("There are no controls in this table, so part of the change may be what any damage would do.")
-    elif verdict["controls_that_reduce"]:
-        said.append(
-            f"Of {len(controls)} controls these also show a reduction whose interval lies below zero: "
-            f"{', '.join(verdict['controls_that_reduce'])}."
-        )
     else:
-        said.append(f"None of the {len(controls)} controls shows a reduction whose interval lies below zero.")
+        reduce = verdict["controls_that_reduce"]
+        if len(controls) == 1:
+            who = f"The only control, {controls[0]}, {'also shows a' if reduce else 'shows no'}"
+        elif reduce:
+            who = f"Of {len(controls)} controls {len(reduce)} also {'shows' if len(reduce) == 1 else 'show'} a"
+        else:
+            who = f"None of the {len(controls)} controls shows a"
+        named = f": {', '.join(reduce)}" if reduce and len(controls) > 1 else ""
+        said.append(f"{who} reduction whose interval lies below zero{named}.")
     if (against := verdict["against_controls"]) is not None:
-        said.append(
-            f"Against the average of the random draws of as many neurons ({', '.join(against['controls'])}): "
-            f"{difference(against)}."
-        )
+        draws = against["controls"]
+        drawn = "random draw" if len(draws) == 1 else "average of the random draws"
+        said.append(f"Against the {drawn} of as many neurons ({', '.join(draws)}): {difference(against)}.")
     return said
 
 
@@ -254,15 +260,20 @@ METHODS = {
 """What each method goes by, in a few words."""
 
 
-def _reference(reference: Json) -> str:
+def _reference(reference: Json, summary: Json, config: Json) -> str:
     """A reference set of the configuration in words."""
     if reference["kind"] == "windows":
-        return f"{reference['windows']:,} windows of {reference['seqlen']:,} tokens of {reference['text']} per seed"
+        text = config.get("texts", {}).get(reference["text"], {}).get("label", reference["text"])
+        return f"{counted(reference['windows'], 'window')} of {reference['seqlen']:,} tokens of {text} per seed"
     if reference["kind"] == "file":
         return f"from a file, at most {reference['count']:,} per seed"
     lower, upper = reference.get("at_least"), reference.get("below")
     rule = f"at least {lower:g}" if lower is not None else f"below {upper:g}"
-    return f"answers of the model scored {rule}, at most {reference['count']:,} per seed"
+    turn = f"; of each only the token at which it turned {adjective(summary)} is explained"
+    return (
+        f"answers of the model scored {rule}, at most {reference['count']:,} per seed"
+        f"{turn if reference.get('span') == 'onset' else ''}"
+    )
 
 
 def _times(config: Json, section: str) -> str:
@@ -288,11 +299,15 @@ def method(summary: Json, config: Json) -> list[str]:
     if (responses := setting(config, "responses")) is not None:
         seeds = setting(config, "seeds") or []
         steps.append(
-            f"The model answered each prompt of the first part {_times(config, 'responses')} per seed ({len(seeds)} "
-            f"seeds); {responses['scorer']} scored the answers, and the reference sets were picked by score."
+            f"The model answered each prompt of the first part {_times(config, 'responses')} per seed "
+            f"({counted(len(seeds), 'seed')}); {responses['scorer']} scored the answers, and the reference "
+            "sets were picked by score."
         )
     methods = dict.fromkeys(row["method"] for row in summary["variants"] if row["method"] is not None)
-    steps += [f"Reference set {name}: {_reference(one)}." for name, one in (config.get("references") or {}).items()]
+    steps += [
+        f"Reference set {name}: {_reference(one, summary, config)}."
+        for name, one in (config.get("references") or {}).items()
+    ]
     steps.append(
         "Neurons (intermediate channels of the MLPs) were ranked over all layers together by their score for general "
         f"text minus their score for {adjective(summary)} answers, lowest first. The scores: "
