@@ -27,6 +27,13 @@ SCHEMA = 1
 Json = dict[str, Any]
 
 
+def umask() -> int:
+    """Permissions that new files shall not have."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that takes its name only when the block ends without an error.
@@ -43,9 +50,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).chmod(0o666 & ~umask())
         Path(temporary).replace(path)
         temporary = None
     except OSError as error:

@@ -10,10 +10,10 @@ from typing import Any
 from safetensors import SafetensorError
 
 from excise.architectures import architecture, input_projections, output_projections, refuse_without_bias
-from excise.artefacts import Json
+from excise.artefacts import Json, umask
 from excise.errors import ExciseError
 from excise.pruning import prune
-from excise.reporting.tables import percent
+from excise.resources.folders import refuse_foreign
 from excise.resources.models import SOURCE_FILE, fingerprint, load_model, load_tokenizer
 
 NEURONS_FILE = "neurons.json"
@@ -28,14 +28,17 @@ def export(folder: Path, selection: Json, output: Path, *, base: Json, evaluatio
     Args:
         folder: the unpruned model.
         selection: a neuron list made for it.
-        output: folder to make; an existing one is replaced.
+        output: folder to make; one that excise made is replaced.
         base: identity of the unpruned model (``models.identity``).
         evaluations: evaluations to show in the model card, the baseline first; may be empty.
 
     Raises:
-        ExciseError: the folder cannot be written, or does not read back as written; or the family has no place for the
-            mean of a neuron.
+        ExciseError: the folder cannot be written, holds something else or the unpruned model, or does not read back as
+            written; or the family has no place for the mean of a neuron.
     """
+    if output.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ExciseError(f"{output}: the unpruned model is in there; name another folder for the pruned one")
+    refuse_foreign(output)
     model = load_model(folder, dtype=_dtype_on_disk(folder), device="cpu")
     if selection.get("centre") == "mean":
         _give_biases(model)
@@ -51,7 +54,8 @@ def export(folder: Path, selection: Json, output: Path, *, base: Json, evaluatio
         source = {"id": f"{base['id']} pruned", "source": "excise apply", "base": base, "fingerprint": weights}
         (temporary / SOURCE_FILE).write_text(json.dumps(source, indent=1, ensure_ascii=False) + "\n", "utf-8")
         (temporary / "README.md").write_text(model_card(selection, base, evaluations), "utf-8")
-        temporary.chmod(0o755)
+        for path in (temporary, *temporary.iterdir()):  # safetensors makes its files readable by their owner alone
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask())
         if output.exists():
             shutil.rmtree(output)
         temporary.replace(output)
@@ -115,7 +119,7 @@ def model_card(selection: Json, base: Json, evaluations: list[Json]) -> str:
         "---",
         f"# {base['id']}, {count} neurons pruned",
         "",
-        f"{count} of {total} MLP neurons ({percent(count / total, 2)}) were {what}, chosen by `{selection['method']}` "
+        f"{count} of {total} MLP neurons ({100 * count / total:.2f} %) were {what}, chosen by `{selection['method']}` "
         f"(selection `{selection['name']}`). `{NEURONS_FILE}` lists them with their scores and every setting; "
         "`excise apply neurons.json MODEL` makes this model again from the original.",
         "",
@@ -130,7 +134,8 @@ def model_card(selection: Json, base: Json, evaluations: list[Json]) -> str:
         ]
         for evaluation in evaluations:
             cells = [
-                f"{percent(evaluation['scores'][s]['share'])}, {evaluation['scores'][s]['mean']:.3f}" for s in scorers
+                f"{100 * evaluation['scores'][s]['share']:.1f} %, {evaluation['scores'][s]['mean']:.3f}"
+                for s in scorers
             ]
             perplexity = f"{evaluation['perplexity']['perplexity']:.2f}"
             lines.append(f"| {evaluation['variant']} | {perplexity} | " + " | ".join(cells) + " |")

@@ -240,6 +240,7 @@ def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "def nan(texts):\n    return [0.5] * (len(texts) - 1) + [float('nan')]\n"
         "def fails(texts):\n    raise RuntimeError('the judge is ill')\n"
         "number = 3\n"
+        "def one(text):\n    return 0.5\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "own_scorers_of_a_test", raising=False)
@@ -257,8 +258,26 @@ def test_wrong_results_are_refused_and_failures_raise(user_module: str) -> None:
         scorers.score(scorers.load(f"{user_module}short", Options()), TEXTS)
     with pytest.raises(ExciseError, match="gave nan for the text 'people walked"):
         scorers.score(scorers.load(f"{user_module}nan", Options()), TEXTS)
-    with pytest.raises(RuntimeError, match="the judge is ill"):
+    with pytest.raises(ExciseError, match=r"RuntimeError: the judge is ill \(own_scorers_of_a_test.py, line 10\)"):
         scorers.score(scorers.load(f"{user_module}fails", Options()), TEXTS)
+    with pytest.raises(ExciseError, match=r"gave float for 4 texts\. A scorer takes a list"):
+        scorers.score(scorers.load(f"{user_module}one", Options()), TEXTS)
+
+
+def test_a_function_that_is_not_there_is_refused_before_its_code_runs(user_module: str, tmp_path: Path) -> None:
+    with pytest.raises(ExciseError, match=r"unknown function 'lenght'\. Did you mean 'length'"):
+        scorers.check_own(f"{user_module}lenght")
+    scorers.check_own(f"{user_module}number")
+    (tmp_path / "own_broken.py").write_text("import math\ndef f(texts)\n    return []\n")
+    with pytest.raises(ExciseError, match=r"own_broken\.py, line 2: expected ':'"):
+        scorers.check_own("python:own_broken:f")
+    (tmp_path / "own_needy.py").write_text("import nothing_of_that_name\ndef f(texts):\n    return []\n")
+    scorers.check_own("python:own_needy:f")
+    with pytest.raises(
+        ExciseError, match="own_needy cannot be imported: ModuleNotFoundError: No module named 'nothing"
+    ):
+        scorers.load("python:own_needy:f", Options())
+    assert "own_scorers_of_a_test" not in sys.modules
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,23 @@ def test_editing_a_module_reruns_the_rules_that_use_it_and_only_those(finished, 
     assert not stays & jobs.keys()
 
 
+@pytest.mark.parametrize(
+    ("file", "rule"),
+    [("prömpts 'x.jsonl", "fetch_prompts"), ("a text.txt", "fetch_text"), ("model", "fetch_model")],
+)
+def test_editing_a_local_input_reruns_what_reads_it(finished, tiny_model, file, rule):
+    path = tiny_model / "config.json" if file == "model" else finished.folder / file
+    before, times = path.read_bytes(), path.stat()
+    try:
+        path.write_bytes(before + b"\n")
+        jobs = planned(finished.snakemake("--dry-run").stdout)
+    finally:
+        path.write_bytes(before)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert jobs[rule] == PLANNED[rule]
+    assert not {"fetch_prompts", "fetch_text", "fetch_model"} - {rule} & jobs.keys()
+
+
 def test_a_further_number_of_neurons_costs_its_evaluation_and_nothing_else(finished):
     config = copy.deepcopy(finished.config)
     config["selections"]["lrp"]["neurons"].append(6)  # more than any before
@@ -212,6 +229,8 @@ def test_a_further_number_of_neurons_costs_its_evaluation_and_nothing_else(finis
     [
         ({"selectoins": {}}, "Did you mean 'selections'"),
         ({"seeds": "zero"}, "'zero' is not of type 'array'"),
+        ({"responses": {"scorer": "python:tiny_scorer:scoers"}}, "tiny_scorer.py: unknown function 'scoers'"),
+        ({"responses": {"scorer": "python:no_module_of_that_name:f"}}, "there is no module 'no_module_of_that_name'"),
     ],
 )
 def test_a_wrong_configuration_stops_the_dry_run(make_experiment, change, message):

@@ -25,8 +25,8 @@ from excise.config import (
 from excise.digest import digest
 from excise.errors import ExciseError
 from excise.evaluation.capability import check_installed
+from excise.evaluation.scorers import check_own, own_source
 from excise.evaluation.scorers import module as scorer_module
-from excise.evaluation.scorers import own_source
 
 
 envvars:
@@ -52,11 +52,14 @@ with open(
             variants(config),
         )
         # With --sdm conda the jobs have an environment of their own, which this one does not see.
-        if (
-            config["evaluation"]["capability"]["tasks"]
-            and not workflow.deployment_settings.deployment_method
-        ):
-            check_installed()
+        if not workflow.deployment_settings.deployment_method:
+            for scorer in {
+                config["responses"]["scorer"],
+                *config["evaluation"]["scorers"],
+            }:
+                check_own(scorer)
+            if config["evaluation"]["capability"]["tasks"]:
+                check_installed()
     except ExciseError as error:
         raise WorkflowError(str(error)) from None
 
@@ -166,6 +169,19 @@ def picked_references(wildcards):
         for seed in config["seeds"]
         if corpus in used and (corpus, str(seed)) != (wildcards.corpus, wildcards.seed)
     ]
+
+
+def on_disk(source):
+    """The files of a source that lies here, to be watched; none of the hub or a wheel, or of what the stage will miss."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        kinds = ("config.json", "tokenizer*", "*.safetensors")
+        return sorted(str(file) for kind in kinds for file in path.glob(kind))
+    if path.is_file():
+        return [str(path)]
+    if source.startswith(("hub:", "wheel:")) or not path.parent.is_dir():
+        return []
+    return sorted(str(file) for file in path.parent.glob(path.name) if file.is_file())
 
 
 def text_flags(wildcards):

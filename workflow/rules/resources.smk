@@ -13,6 +13,8 @@ localrules:
 
 
 rule fetch_model:
+    input:
+        lambda w: on_disk(config["models"][w.model]["source"]),
     output:
         directory(f"{RESOURCES}/models/{{model}}"),
     log:
@@ -33,6 +35,8 @@ rule fetch_model:
 
 
 rule fetch_text:
+    input:
+        lambda w: on_disk(config["texts"][w.text]["source"]),
     output:
         f"{RESOURCES}/texts/{{text}}.jsonl",
     log:
@@ -50,6 +54,8 @@ rule fetch_text:
 
 
 rule fetch_prompts:
+    input:
+        lambda w: on_disk(config["prompts"]["source"]),
     output:
         f"{RUN}/prompts/all.jsonl",
     log:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from excise.artefacts import Json, read_json, sha256_file
 from excise.errors import ExciseError
+from excise.resources.models import SOURCE_FILE
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -67,13 +68,30 @@ def link(source: Path, target: Path, name: str) -> None:
             (target / path.name).symlink_to(os.path.abspath(path))  # noqa: PTH100 (keeps links of the hub's cache)
 
 
+def refuse_foreign(output: Path) -> None:
+    """Refuse to replace a folder that excise did not make: what is in it may exist only once.
+
+    Raises:
+        ExciseError: there is a file of that name, or a folder with something in it but no ``excise.json``.
+    """
+    if output.is_dir() and ((output / SOURCE_FILE).is_file() or not any(output.iterdir())):
+        return
+    if output.exists():
+        raise ExciseError(
+            f"{output}: is there already and was not made by excise (no {SOURCE_FILE} in it), so it is not replaced. "
+            "Name another folder, or remove it first."
+        )
+
+
 @contextlib.contextmanager
 def replacing_folder(output: Path) -> Iterator[Path]:
     """A folder beside ``output`` that takes its name only when the block ends without an error.
 
     Raises:
-        ExciseError: the folder cannot be written, or the disk is full; the old one is untouched.
+        ExciseError: the folder cannot be written, or the disk is full, or the old one was not made by excise; the old
+            one is untouched.
     """
+    refuse_foreign(output)
     start = f".{output.name[:80]}.{socket.gethostname()}-"
     temporary = output.parent / f"{start}{os.getpid()}.tmp"
     try:
@@ -82,7 +100,7 @@ def replacing_folder(output: Path) -> Iterator[Path]:
                 shutil.rmtree(left)
         temporary.mkdir(parents=True)
         yield temporary
-        if output.is_symlink() or output.is_file():
+        if output.is_symlink():
             output.unlink()
         elif output.exists():
             shutil.rmtree(output)

@@ -29,11 +29,13 @@ def fingerprint(folder: str | Path) -> str:
     Does not depend on how the tensors are split over files.
 
     Raises:
-        ExciseError: the folder holds no safetensors.
+        ExciseError: there is no such folder, or no safetensors in it.
     """
     from safetensors import safe_open
 
     files = sorted(Path(folder).glob("*.safetensors"))
+    if not Path(folder).is_dir():
+        raise ExciseError(f"{folder}: there is no such folder; a model is a Hugging Face folder")
     if not files:
         raise ExciseError(
             f"{folder}: no *.safetensors in it. Pickled weights are not read: save the model again with "

@@ -17,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Check that list and model fit, then export."""
+    import logging
+
     from excise.artefacts import read_json
     from excise.export import export
     from excise.pruning import check_fits, read_selection
@@ -27,3 +29,4 @@ def run(arguments: argparse.Namespace) -> None:
     check_fits(selection, base["fingerprint"], where=str(arguments.neurons))
     evaluations = [read_json(path) for path in arguments.evaluations]
     export(arguments.model, selection, arguments.output, base=base, evaluations=evaluations)
+    logging.getLogger(__name__).info("%s: %d neurons of %s", arguments.output, len(selection["neurons"]), base["id"])

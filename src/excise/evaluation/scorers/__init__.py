@@ -1,5 +1,6 @@
 """Scorers of continuations. One file a family, found by the first word of the scorer's name."""
 
+import ast
 import importlib
 import importlib.util
 import math
@@ -84,6 +85,38 @@ def own_source(name: str) -> Path | None:
     except ModuleNotFoundError:  # of the package around the module; loading the scorer says so
         return None
     return Path(found.origin) if found is not None and found.origin and Path(found.origin).is_file() else None
+
+
+def check_own(name: str) -> None:
+    """Refuse a user's own scorer whose module or function is not to be found, without running its code.
+
+    Raises:
+        ExciseError: it is not there, or its file is not Python.
+    """
+    if not name.startswith("python:"):
+        return
+    _, module, function = name.split(":", 2)
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise ExciseError(
+            f"scorer {name}: there is no module {module!r}. Expected python:MODULE:FUNCTION, MODULE without .py, and "
+            "installed or in a folder that PYTHONPATH names."
+        )
+    source = own_source(name)
+    if source is None or source.suffix != ".py":
+        return
+    try:
+        tree = ast.parse(source.read_bytes())
+    except SyntaxError as error:
+        raise ExciseError(f"scorer {name}: {source.name}, line {error.lineno}: {error.msg}") from error
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {(node.asname or node.name).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.alias)}
+    if function not in names and "*" not in names:
+        raise unknown("function", function, sorted(names), where=f"scorer {name}: {source.name}")
 
 
 def load(name: str, options: Options) -> Scorer:
