@@ -433,10 +433,10 @@ def test_torch_is_not_needed_to_plan(make_experiment, tmp_path):
     """A dry run succeeds where importing torch is an error."""
     experiment = make_experiment()
     (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
-    environment = experiment.environment() | {"PYTHONPATH": str(tmp_path)}
+    experiment.python_path.insert(0, tmp_path)
     result = subprocess.run(
-        experiment.command("--dry-run"), cwd=experiment.folder, env=environment, capture_output=True, text=True,
-        check=False,
+        experiment.command("--dry-run"), cwd=experiment.folder, env=experiment.environment(), capture_output=True,
+        text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert torch.__name__ == "torch"

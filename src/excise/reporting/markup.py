@@ -65,7 +65,10 @@ def figure(plot: Figure) -> str:
 def table(header: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], *, prose: Sequence[str] = ()) -> str:
     """A table; ``rows`` are pairs of a CSS class and the cells, ``prose`` names the columns whose text may wrap."""
     kinds = ["prose" if name in prose else "" for name in header]
-    head = "".join(f'<th class="{kind}">{escape(name)}</th>' for name, kind in zip(header, kinds, strict=True))
+    head = "".join(
+        f'<th class="{kind}">{escape(name).replace(":", ":<wbr>")}</th>'
+        for name, kind in zip(header, kinds, strict=True)
+    )
     body = "".join(
         f'<tr class="{style}">'
         + "".join(f'<td class="{kind}">{escape(cell)}</td>' for cell, kind in zip(cells, kinds, strict=True))
