@@ -147,7 +147,8 @@ def test_a_local_folder_is_linked_to(copy, tmp_path, excise, monkeypatch):
         (copy / name).write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old").touch()
+    for name in ("old", "excise.json"):  # a folder of excise's own
+        (tmp_path / "out" / name).touch()
     excise("fetch-model", "--source", copy.name, "--output", "out")
     links = {path.name: path.readlink() for path in (tmp_path / "out").iterdir() if path.is_symlink()}
     assert links.keys() == {
@@ -195,9 +196,9 @@ def test_sharded_weights_are_the_same_model(copy, tmp_path, excise):
 def test_an_unusable_folder_is_refused_and_the_old_one_stays(copy, tmp_path, excise, spoil, message):
     spoil(copy)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old").touch()
+    (tmp_path / "out" / "excise.json").touch()
     assert message in excise("fetch-model", "--source", copy, "--output", tmp_path / "out", fails=True)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["old"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["excise.json"]
     assert {path.name for path in tmp_path.iterdir()} == {"out", copy.name}
 
 
