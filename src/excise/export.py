@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from excise.architectures import architecture, input_projections, output_project
 from excise.artefacts import Json, umask
 from excise.errors import ExciseError
 from excise.pruning import prune
-from excise.resources.folders import refuse_foreign
+from excise.resources.folders import refuse_foreign, replacing_folder, write_source
 from excise.resources.models import SOURCE_FILE, fingerprint, load_model, load_tokenizer
 
 NEURONS_FILE = "neurons.json"
@@ -38,31 +36,25 @@ def export(folder: Path, selection: Json, output: Path, *, base: Json, evaluatio
     """
     if output.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise ExciseError(f"{output}: the unpruned model is in there; name another folder for the pruned one")
-    refuse_foreign(output)
+    refuse_foreign(output)  # before the model is read
     model = load_model(folder, dtype=_dtype_on_disk(folder), device="cpu")
     if selection.get("centre") == "mean":
         _give_biases(model)
     prune(model, selection)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name[:80]}.", suffix=".tmp"))
     try:
-        model.save_pretrained(str(temporary))
-        load_tokenizer(folder).save_pretrained(str(temporary))
-        _check(temporary, model)
-        weights = fingerprint(temporary)
-        (temporary / NEURONS_FILE).write_text(json.dumps(selection, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        source = {"id": f"{base['id']} pruned", "source": "excise apply", "base": base, "fingerprint": weights}
-        (temporary / SOURCE_FILE).write_text(json.dumps(source, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        (temporary / "README.md").write_text(model_card(selection, base, evaluations), "utf-8")
-        for path in (temporary, *temporary.iterdir()):  # safetensors makes its files readable by their owner alone
-            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask())
-        if output.exists():
-            shutil.rmtree(output)
-        temporary.replace(output)
-    except (OSError, SafetensorError) as error:
+        with replacing_folder(output) as temporary:
+            model.save_pretrained(str(temporary))
+            load_tokenizer(folder).save_pretrained(str(temporary))
+            _check(temporary, model)
+            weights = fingerprint(temporary)
+            (temporary / NEURONS_FILE).write_text(json.dumps(selection, indent=1, ensure_ascii=False) + "\n", "utf-8")
+            source = {"id": f"{base['id']} pruned", "source": "excise apply", "base": base, "fingerprint": weights}
+            write_source(temporary / SOURCE_FILE, source)
+            (temporary / "README.md").write_text(model_card(selection, base, evaluations), "utf-8")
+            for path in temporary.iterdir():  # safetensors makes its files readable by their owner alone
+                path.chmod(0o666 & ~umask())
+    except SafetensorError as error:
         raise ExciseError(f"{output}: cannot be written ({error}); nothing is left behind") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _give_biases(model: Any) -> None:

@@ -27,6 +27,8 @@ from excise.errors import ExciseError
 from excise.evaluation.capability import check_installed
 from excise.evaluation.scorers import check_own, own_source
 from excise.evaluation.scorers import module as scorer_module
+from excise.resources.folders import PATTERNS
+from excise.resources.sources import local_files
 
 
 envvars:
@@ -173,15 +175,12 @@ def picked_references(wildcards):
 
 def on_disk(source):
     """The files of a source that lies here, to be watched; none of the hub or a wheel, or of what the stage will miss."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        kinds = ("config.json", "tokenizer*", "*.safetensors")
-        return sorted(str(file) for kind in kinds for file in path.glob(kind))
-    if path.is_file():
-        return [str(path)]
-    if source.startswith(("hub:", "wheel:")) or not path.parent.is_dir():
+    if source.startswith(("hub:", "wheel:")):
         return []
-    return sorted(str(file) for file in path.parent.glob(path.name) if file.is_file())
+    found = local_files(Path(source).expanduser())
+    folders = [path for path in found if path.is_dir()]
+    inside = [file for path in folders for kind in PATTERNS for file in path.glob(kind)]
+    return sorted(str(file) for file in [*found, *inside] if file.is_file())
 
 
 def text_flags(wildcards):

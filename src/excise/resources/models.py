@@ -33,9 +33,9 @@ def fingerprint(folder: str | Path) -> str:
     """
     from safetensors import safe_open
 
-    files = sorted(Path(folder).glob("*.safetensors"))
     if not Path(folder).is_dir():
         raise ExciseError(f"{folder}: there is no such folder; a model is a Hugging Face folder")
+    files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
         raise ExciseError(
             f"{folder}: no *.safetensors in it. Pickled weights are not read: save the model again with "

@@ -89,7 +89,7 @@ def parse(text: str) -> Source:
             raise ExciseError(f"source {text!r}: a hub source is hub:OWNER/NAME or hub:OWNER/NAME/PATH")
         return Source("hub", origin, inside)
     path = Path(text).expanduser()
-    if path.exists() or _matches(path):
+    if local_files(path):
         return Source("local", str(path))
     # A folder called OWNER means that a path was meant: a typing error must not become a request to the hub.
     if _HUB.fullmatch(text) and not text.lower().endswith(FILE_SUFFIXES) and not path.parent.is_dir():
@@ -100,8 +100,10 @@ def parse(text: str) -> Source:
     )
 
 
-def _matches(path: Path) -> list[Path]:
-    """Files that a local pattern stands for; none if it is not a pattern."""
+def local_files(path: Path) -> list[Path]:
+    """The file or folder, or the files that a pattern stands for, sorted; none where there is nothing."""
+    if path.exists():
+        return [path]
     if not any(sign in path.name for sign in "*?"):
         return []
     return sorted(file for file in path.parent.glob(path.name) if file.is_file())
@@ -145,8 +147,7 @@ def fetched(
         path, commit = download_file(source.origin, source.inside, revision=revision, repo_type=repo_type)
         files = [path]
     else:
-        path = Path(source.origin)
-        files = [path] if path.exists() else _matches(path)
+        files = local_files(Path(source.origin))
     single = files[0] if len(files) == 1 and files[0].is_file() else None
     if sha256 is not None and single is None:
         raise ExciseError(f"--sha256: {source.name} is not a single file; leave it out")

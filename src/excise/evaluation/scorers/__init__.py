@@ -6,6 +6,7 @@ import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,11 +81,15 @@ def own_source(name: str) -> Path | None:
     """The file of a user's own scorer (``python:MODULE:FUNCTION``); None for others, and where Python finds no file."""
     if not name.startswith("python:"):
         return None
-    try:
-        found = importlib.util.find_spec(name.split(":")[1])
-    except ModuleNotFoundError:  # of the package around the module; loading the scorer says so
-        return None
+    found = _spec(name)
     return Path(found.origin) if found is not None and found.origin and Path(found.origin).is_file() else None
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name.split(":")[1])
+    except ModuleNotFoundError:  # of the package around the module
+        return None
 
 
 def check_own(name: str) -> None:
@@ -96,11 +101,7 @@ def check_own(name: str) -> None:
     if not name.startswith("python:"):
         return
     _, module, function = name.split(":", 2)
-    try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
+    if _spec(name) is None:
         raise ExciseError(
             f"scorer {name}: there is no module {module!r}. Expected python:MODULE:FUNCTION, MODULE without .py, and "
             "installed or in a folder that PYTHONPATH names."
