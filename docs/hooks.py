@@ -163,9 +163,13 @@ def rules() -> Iterator[str]:
     snakefile = (ROOT / "Snakefile").read_text(encoding="utf-8")
     for name in re.findall(r'^include: "workflow/rules/(\w+)\.smk"', snakefile, re.MULTILINE):
         text = (ROOT / f"workflow/rules/{name}.smk").read_text(encoding="utf-8")
-        for rule, body in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", text, re.DOTALL | re.MULTILINE):
-            stage = re.search(r"excise ([\w-]+)", body)
-            link = f"[`{stage[1]}`](command-line.md#{stage[1]})" if stage else ""
+        stages: dict[str, str] = {}
+        heads = r"^(?:use rule (?P<base>\w+) as (?P<other>\w+) with|rule (?P<own>\w+)):\n(?P<body>.*?)(?=^\S|\Z)"
+        for found in re.finditer(heads, text, re.DOTALL | re.MULTILINE):
+            stage = re.search(r"excise ([\w-]+)", found["body"])
+            rule = found["own"] or found["other"]
+            stages[rule] = stage[1] if stage else stages.get(found["base"], "")
+            link = f"[`{stages[rule]}`](command-line.md#{stages[rule]})" if stages[rule] else ""
             yield f"| `{rule}` | {link} | {name}.smk |"
 
 

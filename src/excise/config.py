@@ -148,6 +148,18 @@ def _filled(value: Any, node: Json, schema: Json) -> Any:
     return result
 
 
+_TYPES = {
+    "array": "a list",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "null": "null",
+    "number": "a number",
+    "object": "a block of keys",
+    "string": "text",
+}
+"""What people who write YAML call the types of a schema."""
+
+
 def _worded(error: ValidationError) -> Iterator[str]:
     """One violation in words: where, what, what is allowed."""
     where = ".".join(str(part) for part in error.absolute_path) or "top level"
@@ -163,10 +175,16 @@ def _worded(error: ValidationError) -> Iterator[str]:
             yield f"{where}: unknown key {key!r}.{hint} Allowed: {', '.join(sorted(allowed))}."
         return
     meaning = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
-    yield f"{where}: {error.message}." + (f" ({' '.join(meaning.split())})" if meaning else "")
+    said = error.message
+    if error.validator == "type":
+        types = error.validator_value
+        named = [_TYPES[one] for one in ([types] if isinstance(types, str) else types)]  # type: ignore[union-attr]
+        said = f"{error.instance!r} is not {' or '.join(named)}"
+    yield f"{where}: {said}." + (f" ({' '.join(meaning.split())})" if meaning else "")
 
 
 def _check_names(config: Json) -> None:
+    _check_thresholds(config)
     texts, references = config["texts"], config["references"]
     for name, reference in references.items():
         where = f"config: references.{name}"
@@ -220,6 +238,22 @@ def _check_names(config: Json) -> None:
     judged = variants(config)
     if config["export"] is not None and config["export"] not in judged:
         raise unknown("variant", config["export"], judged, where="config: export")
+
+
+def _check_thresholds(config: Json) -> None:
+    """Scores are shares and probabilities, which some thresholds never part; a function of one's own has any scale."""
+    evaluation, scorer = config["evaluation"], config["responses"]["scorer"]
+    found = [("evaluation.threshold", evaluation["threshold"], scorer) for scorer in evaluation["scorers"]]
+    found += [
+        (f"references.{name}.{key}", reference[key], scorer)
+        for name, reference in config["references"].items()
+        for key in ("at_least", "below")
+        if reference.get(key) is not None
+    ]
+    for where, threshold, judge in found:
+        lowest_counts = threshold == 0 and where.endswith("at_least")  # a set of all answers has its use
+        if not (0 < threshold <= 1 or lowest_counts or judge.startswith("python:")):
+            raise ExciseError(f"config: {where}: {threshold:g} parts nothing: scores of {judge} lie between 0 and 1")
 
 
 def _check_tuning(config: Json) -> None:

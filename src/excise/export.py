@@ -91,6 +91,14 @@ def _check(folder: Path, model: Any) -> None:
             raise ExciseError(f"{folder.name}: tensor {name} does not read back as it was written; is the disk sound?")
 
 
+def _against(selection: Json) -> str:
+    """The reference sets that the neurons were found with; nothing for controls, which have none."""
+    references = selection["meta"].get("references")
+    if references is None:
+        return ""
+    return f", reference set `{references['behaviour']['id']}` against `{references['general']['id']}`"
+
+
 def model_card(selection: Json, base: Json, evaluations: list[Json]) -> str:
     """README.md of an exported model: what was pruned, how, what it did, what it does not do."""
     count, total = len(selection["neurons"]), selection["layers"] * selection["neurons_per_layer"]
@@ -112,8 +120,8 @@ def model_card(selection: Json, base: Json, evaluations: list[Json]) -> str:
         f"# {base['id']}, {count} neurons pruned",
         "",
         f"{count} of {total} MLP neurons ({100 * count / total:.2f} %) were {what}, chosen by `{selection['method']}` "
-        f"(selection `{selection['name']}`). `{NEURONS_FILE}` lists them with their scores and every setting; "
-        "`excise apply neurons.json MODEL` makes this model again from the original.",
+        f"(selection `{selection['name']}`{_against(selection)}). `{NEURONS_FILE}` lists them with their scores and "
+        "every setting; `excise apply neurons.json MODEL` makes this model again from the original.",
         "",
         f"Base weights: `{base['fingerprint']}`{revision}.",
         "",

@@ -19,8 +19,9 @@ from tests.workflow.conftest import Experiment
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 JOBS = {
-    "respond": 2, "score_responses": 2, "attribute": 2, "average": 2, "generate": 4, "merge_generations": 3,
-    "score": 4, "merge_scores": 3, "perplexity": 2, "fluency": 2, "logit_lens": 1, "export": 1,
+    "respond": 2, "score_responses": 2, "attribute": 2, "average": 2, "generate": 4, "score": 4,
+    "merge_responses": 1, "merge_response_scores": 1, "merge_generations": 2, "merge_scores": 2,
+    "perplexity": 2, "fluency": 2, "logit_lens": 1, "export": 1,
 }  # fmt: skip
 """Jobs by rule that go through Slurm."""
 

@@ -171,7 +171,11 @@ def test_tuning_prompts_need_a_choice():
             "references.toxic: span onset needs at_least",
         ),
         (changed("selections", "lrp", "neurons", value=["x"]), "selections.lrp.neurons.0: 'x' does not match '^all$'. (A number"),
-        (changed("selections", "lrp", "neurons", value=[0.5]), "selections.lrp.neurons.0: 0.5 is not of type 'integer'"),
+        (changed("selections", "lrp", "neurons", value=[0.5]), "selections.lrp.neurons.0: 0.5 is not a whole number or text."),
+        (changed("selections", "lrp", "neurons", value=20), "selections.lrp.neurons: 20 is not a list or null."),
+        (changed("evaluation", "max_perplexity_increase", value=5), "increase: 5 is greater than the maximum of 1. (A v"),
+        (changed("evaluation", "threshold", value=5), "evaluation.threshold: 5 parts nothing: scores of alt-profanity-check"),
+        (changed("references", "toxic", "at_least", value=90), "references.toxic.at_least: 90 parts nothing"),
         (changed("selections", "random", value={"method": "random", "neurons": ["all"]}), "random: neurons all takes"),
         (changed("selections", "lrp", "factor", value="expert"), "lrp.factor: 'expert' does not match '^expertise$'"),
         (changed("selections", "lrp", "factor", value="expertise"), "selections.lrp: factor expertise belongs to method"),
@@ -201,6 +205,14 @@ def test_mistakes_are_named_with_their_place(config, message):
     with pytest.raises(ExciseError) as error:
         validated(config, SCHEMA)
     assert message in str(error.value)
+
+
+def test_a_scorer_of_ones_own_has_any_scale():
+    config = changed("responses", "scorer", value="python:length:words")
+    for name in ("toxic", "onset"):
+        config["references"][name]["at_least"] = 90
+    config["evaluation"] |= {"scorers": ["python:length:words"], "threshold": 80}
+    validated(config, SCHEMA)
 
 
 def test_all_mistakes_are_told_at_once():

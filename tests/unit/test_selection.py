@@ -8,6 +8,7 @@ import torch
 
 from excise.artefacts import read_json, write_tensors
 from excise.errors import ExciseError
+from excise.export import model_card
 from excise.pruning import intervention, read_selection
 from excise.selection import dampening, differential, guarded, jaccard, lowest, lowest_by_layer, pairwise_jaccard
 
@@ -120,6 +121,13 @@ def test_unknown_differential_names_the_nearest():
         differential(scores(0), scores(1), kind="standardized")
 
 
+REFERENCES = {
+    "general": {"id": "c4", "seeds": [0, 1], "samples": 8},
+    "toxic": {"id": "insults", "seeds": [0, 1], "samples": 4},
+}
+ABOUT = {"method": "aura", "model": {"id": "m", "fingerprint": "f"}, "settings": {}, **REFERENCES}
+
+
 @pytest.fixture
 def differential_file(tmp_path):
     general, toxic = scores(1), scores(2)
@@ -127,7 +135,7 @@ def differential_file(tmp_path):
     path = tmp_path / "differential.safetensors"
     write_tensors(
         path,
-        {"method": "lrp", "model": {"id": "m", "fingerprint": "f"}, "settings": {}},
+        ABOUT | {"method": "lrp"},
         {
             "general": general,
             "toxic": toxic,
@@ -151,6 +159,10 @@ def test_select_writes_ranked_neurons_and_the_overlap_between_seeds(excise, tmp_
     assert first["score"] == pytest.approx(first["general"] - first["toxic"])
     second_seed = naive_lowest(general + 0.1 * scores(7) - toxic, 4, guarded(general + 0.1 * scores(7), 0.1))
     assert written["stability"]["jaccard_between_seeds"] == [jaccard(set(expected), set(second_seed))]
+    assert written["meta"]["references"]["behaviour"] == {"id": "insults", "seeds": [0, 1], "samples": 4}
+    assert "reference set `insults` against `c4`" in model_card(
+        written, {"id": "m", "fingerprint": "f", "revision": None}, []
+    )
 
 
 def test_a_control_like_a_list_takes_its_layers_number_and_factor(excise, tmp_path, differential_file):
@@ -183,8 +195,6 @@ def test_select_refuses_more_neurons_than_serve_the_behaviour(excise, tmp_path, 
 
 
 # --- interventions ------------------------------------------------------------------------------------------------
-
-ABOUT = {"method": "aura", "model": {"id": "m", "fingerprint": "f"}, "settings": {}}
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ def test_too_few_answers_stop_before_any_attribution_and_a_lower_bar_reruns_what
     experiment.config["references"]["toxic"] |= {"at_least": 2, "minimum": 6}  # more than the scorer ever gives
     result = experiment.snakemake("--keep-going")
     assert result.returncode != 0
-    assert "0 of 24 responses score at or above 2" in result.stderr, result.stderr[-3000:]
+    assert "toxic/seed-0.jsonl: 0 of 24 responses score at or above 2" in result.stderr, result.stderr[-3000:]
     assert not (experiment.run_folder / "statistics").exists()
     experiment.config["references"]["toxic"] |= {"at_least": 0.6, "minimum": 2}
     jobs = planned(experiment.snakemake("--dry-run").stdout)
@@ -224,11 +224,21 @@ def test_a_further_number_of_neurons_costs_its_evaluation_and_nothing_else(finis
     }  # fmt: skip
 
 
+def test_until_select_makes_every_list_that_is_not_like_another(finished, tmp_path):
+    experiment = copy_of(finished, tmp_path)
+    shutil.rmtree(experiment.run_folder / "selections")
+    experiment.config["selections"]["random"]["like"] = "lrp"
+    result = experiment.snakemake("--until", "select")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert {path.stem for path in (experiment.run_folder / "selections").iterdir()} == {"lrp-2", "lrp-4"}
+    assert planned(experiment.snakemake("--dry-run").stdout)["select_like"] == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"selectoins": {}}, "Did you mean 'selections'"),
-        ({"seeds": "zero"}, "'zero' is not of type 'array'"),
+        ({"seeds": "zero"}, "seeds: 'zero' is not a list"),
         ({"responses": {"scorer": "python:tiny_scorer:scoers"}}, "tiny_scorer.py: unknown function 'scoers'"),
         ({"responses": {"scorer": "python:no_module_of_that_name:f"}}, "there is no module 'no_module_of_that_name'"),
     ],
@@ -403,7 +413,10 @@ def test_what_is_generated_in_shards_is_scored_in_shards(make_experiment):
     generations = experiment.run_folder / "responses/seed-0/generations.jsonl"
     generations.parent.mkdir(parents=True)
     generations.write_text("{}\n" * 24000)
-    sharded = {"respond": 6, "score_responses": 6, "generate": 8, "score": 8, "merge_generations": 6, "merge_scores": 6}
+    sharded = {
+        "respond": 6, "score_responses": 6, "merge_responses": 2, "merge_response_scores": 2,
+        "generate": 8, "score": 8, "merge_generations": 4, "merge_scores": 4,
+    }  # fmt: skip
     for shards, jobs, minutes in ((1, {}, 140), (3, sharded, 60)):
         experiment.config["responses"]["shards"] = shards
         experiment.config["evaluation"]["shards"] = min(shards, 2)

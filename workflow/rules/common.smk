@@ -287,11 +287,9 @@ def scores_of(wildcards):
 
 
 def likeness_of(wildcards):
-    """The neuron list whose layers a control copies, if any."""
+    """The neuron list whose layers a control copies."""
     variant = LISTS[wildcards.variant]
     like = config["selections"][variant.selection]["like"]
-    if like is None:
-        return []
     name = like if like in CHOICES else f"{like}-{variant.neurons}"
     return f"{RUN}/{wildcards.model}/selections/{name}.json"
 

@@ -1,11 +1,14 @@
 # In:  shards of generations and of their scores, where the configuration cuts a seed's or a variant's into several
 # Out: generations.jsonl, scores.jsonl, scores-K.jsonl: the bytes that one job would have written
 
-SHARDED = alternatives(
-    folder
-    for folder, (section, _) in GENERATED.items()
-    if SECTIONS[section]["shards"] > 1
-)
+
+def sharded(*sections):
+    """A wildcard constraint: the folders of these sections of the configuration that are cut into shards."""
+    return alternatives(
+        folder
+        for folder, (section, _) in GENERATED.items()
+        if section in sections and SECTIONS[section]["shards"] > 1
+    )
 
 
 rule merge_generations:
@@ -17,7 +20,7 @@ rule merge_generations:
     log:
         f"{MODEL}/logs/merge_generations/{{folder}}.log",
     wildcard_constraints:
-        folder=SHARDED,
+        folder=sharded("evaluation", TUNING),
     conda:
         "../../envs/excise.yaml"
     resources:
@@ -28,6 +31,12 @@ rule merge_generations:
         "excise generate --prompts {input.prompts:q} --merge {input.shards:q} --output {output:q} --log {log:q}"
 
 
+# Responses and variants have rules of their own, since --until RULE stops for good where RULE comes first.
+use rule merge_generations as merge_responses with:
+    wildcard_constraints:
+        folder=sharded("responses"),
+
+
 rule merge_scores:
     input:
         shards_of,
@@ -36,8 +45,8 @@ rule merge_scores:
     log:
         f"{MODEL}/logs/merge_scores/{{folder}}/{{scores}}.log",
     wildcard_constraints:
-        folder=SHARDED,
-        scores="scores(-[0-9]+)?",
+        folder=sharded("evaluation", TUNING),
+        scores="scores-[0-9]+",
     conda:
         "../../envs/excise.yaml"
     resources:
@@ -46,3 +55,9 @@ rule merge_scores:
         code=digest("stages.score"),
     shell:
         "excise score --merge {input:q} --output {output:q} --log {log:q}"
+
+
+use rule merge_scores as merge_response_scores with:
+    wildcard_constraints:
+        folder=sharded("responses"),
+        scores="scores",

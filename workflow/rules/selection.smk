@@ -2,8 +2,17 @@
 # Out: selections/VARIANT.json (the neuron lists), tuning/CHOICE (how those that compete compare), logit-lens/VARIANT.json (their tokens), export/VARIANT (one pruned model as a Hugging Face folder)
 
 
+# Controls that copy the layers of another list.
+LIKE = {
+    name
+    for name, variant in LISTS.items()
+    if config["selections"][variant.selection]["like"]
+}
+
+
 localrules:
     select,
+    select_like,
     compare,
     choose,
 
@@ -11,14 +20,13 @@ localrules:
 rule select:
     input:
         scores=scores_of,
-        like=likeness_of,
         mean=mean_of,
     output:
         f"{MODEL}/selections/{{variant}}.json",
     log:
         f"{MODEL}/logs/select/{{variant}}.log",
     wildcard_constraints:
-        variant=alternatives(LISTS),
+        variant=alternatives(LISTS.keys() - LIKE),
     conda:
         "../../envs/excise.yaml"
     params:
@@ -29,6 +37,16 @@ rule select:
     shell:
         "excise select --scores {input.scores:q} {params.choice} {params.like} {params.mean} "
         "--output {output:q} --log {log:q}"
+
+
+# A rule of its own, since --until RULE stops for good where RULE comes first (Snakemake 9.23).
+use rule select as select_like with:
+    input:
+        scores=scores_of,
+        like=likeness_of,
+        mean=mean_of,
+    wildcard_constraints:
+        variant=alternatives(LIKE),
 
 
 rule compare:

@@ -45,8 +45,8 @@ def explained(
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise ExciseError(
-            f"{what}: there is no such {repo_type} on the hub, or it is private. Check the spelling (OWNER/NAME); "
-            "for a private one set HF_TOKEN to a token that may read it."
+            f"{what}: there is no such {repo_type} on the hub, or it is private, and no folder {repository!r} here. "
+            "Check the spelling; for a private one set HF_TOKEN to a token that may read it."
         ) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError) as error:
         raise _unreachable(what) from error
@@ -65,8 +65,9 @@ def _unreachable(what: str) -> ExciseError:
 
     state = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "no network, or the hub is down"
     return ExciseError(
-        f"{what}: not on this machine, and the hub was not reached ({state}). Run this stage once where there is a "
-        "network (a login node) with the same HF_HOME, or give a local path as the source."
+        f"{what}: no such folder here, nothing in the cache of the hub, and the hub was not reached ({state}). Run "
+        "this stage once where there is a network (a login node) with the same HF_HOME, or give a local path as the "
+        "source."
     )
 
 

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     selection = read_selection(arguments.selections[candidates.index(best["variant"])])
     meta = selection.pop("meta")
     settings = {"summary": sha256_file(arguments.summary), "selections": digests, "selected": meta["settings"]}
-    facts = {key: meta[key] for key in ("method", "model", "attribution") if key in meta}
+    facts = {key: meta[key] for key in ("method", "model", "attribution", "references", "mean") if key in meta}
     write_json(
         arguments.output,
         provenance("choose", settings, **facts),

@@ -69,7 +69,10 @@ def run(arguments: argparse.Namespace) -> None:
         if made_for is not None and made_for != settings["generations"]:
             raise ExciseError(f"{arguments.scores}: made for another generation file than {arguments.generations}")
         choice = {"at_least": arguments.at_least, "below": arguments.below, "span": arguments.span, **samples}
-        rows, counts = references.response_rows(generations, scores, **choice)
+        try:
+            rows, counts = references.response_rows(generations, scores, **choice)
+        except ExciseError as error:  # a run has several sets, each at its own threshold
+            raise ExciseError(f"{arguments.output}: {error}") from error
         model = meta.get("model")
         counts["scorer"] = scores_meta.get("scorer")
     else:

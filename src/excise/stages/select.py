@@ -6,7 +6,7 @@ several seeds it also selects from each seed alone and reports how much these se
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -120,14 +120,16 @@ def run(arguments: argparse.Namespace) -> None:
     columns = {"score": tensors["difference"], "general": tensors.get("general"), "toxic": tensors.get("toxic")}
     if factor == "expertise" and like is None:
         columns["factor"] = selection.dampening(tensors["toxic"])
-    facts = {}
+    facts: dict[str, Any] = {}
+    if not control:
+        facts["references"] = {"behaviour": meta["toxic"], "general": meta["general"]}
     if centre == "mean":
         mean, means = read_tensors(arguments.mean)
         if (mean.get("stage"), mean.get("method")) != ("average", "mean-activation"):
             raise ExciseError(f"{arguments.mean}: not neuron scores (excise average) of method mean-activation")
         check_fits({"meta": mean}, meta["model"]["fingerprint"], where=str(arguments.mean))
         columns["mean"] = means["score"]
-        facts = {"mean": {**mean["corpus"], **mean["counts"], "sha256": sha256_file(arguments.mean)}}
+        facts["mean"] = {**mean["corpus"], **mean["counts"], "sha256": sha256_file(arguments.mean)}
     values = {
         name: [None] * len(chosen) if column is None else column.flatten()[chosen].tolist()
         for name, column in columns.items()
