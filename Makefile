@@ -1,3 +1,4 @@
+# make install   the environment, into .venv
 # make demo   the whole chain on the embedded default: environment, inputs, run, table, report
 # make test   all tests
 # make docs   the documentation, into site/

@@ -10,9 +10,11 @@ the last line of a stage's log.
 import contextlib
 import hashlib
 import json
+import math
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -84,14 +86,41 @@ def read_json(path: str | Path) -> Json:
         ExciseError: there is no such file, or it is not a JSON object.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ExciseError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ExciseError(f"{path}: not valid JSON ({error})") from error
+    except UnicodeDecodeError as error:
+        raise ExciseError(f"{path}: not UTF-8 text ({error})") from error
+    value = parse_json(text, f"{path}:")
     if not isinstance(value, dict):
         raise ExciseError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
+
+
+def parse_json(text: str, where: str, *, quote: bool = False) -> Any:
+    """Parse JSON from outside.
+
+    Args:
+        text: the JSON.
+        where: words before ``not valid JSON``.
+        quote: the text is one line of several: end the message with its first characters.
+
+    Raises:
+        ExciseError: it is not JSON, is nested too deeply, or holds half of a surrogate pair, which no file can keep.
+    """
+    try:
+        value = json.loads(text)
+        if re.search(r"\\u[dD][89a-fA-F]", text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        said = f"half a character: {error.object[error.start]!a}"
+    except RecursionError:
+        said = "nested too deeply"
+    except ValueError as error:
+        said = error.msg if quote and isinstance(error, json.JSONDecodeError) else str(error)
+    else:
+        return value
+    raise ExciseError(f"{where} not valid JSON ({said})" + (f": {text[:80]!r}" if quote else ""))
 
 
 def write_jsonl(path: str | Path, meta: Json, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -103,7 +132,11 @@ def write_jsonl(path: str | Path, meta: Json, rows: Iterable[Mapping[str, Any]])
 
 
 def read_jsonl(
-    path: str | Path, required: Iterable[str] = (), keep: Callable[[int], bool] = lambda _: True
+    path: str | Path,
+    required: Iterable[str] = (),
+    keep: Callable[[int], bool] = lambda _: True,
+    *,
+    numbers: Sequence[str] = (),
 ) -> tuple[Json, list[Json]]:
     """Read the provenance and the rows of a JSONL file; a file from elsewhere has no first ``meta`` line.
 
@@ -111,29 +144,35 @@ def read_jsonl(
         path: the file.
         required: keys that every row must have.
         keep: whether to return the row of this number, from 0; the others are checked and take no memory.
+        numbers: required keys that must hold finite numbers.
 
     Raises:
-        ExciseError: a line is broken or lacks a key; the message names the line.
+        ExciseError: a line is broken, lacks a key or holds no number there; the message names the line.
     """
     meta: Json = {}
     rows: list[Json] = []
     seen = 0
-    required = set(required)
+    required = {*required, *numbers}
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
-                row = json.loads(line)
+                row = parse_json(line, f"{path}: line {number} is", quote=True)
                 if not isinstance(row, dict):
                     raise ExciseError(f"{path}: line {number}: expected a JSON object, found {type(row).__name__}")
                 if number == 1 and row.keys() == {"meta"}:
                     meta = row["meta"]
+                    if not isinstance(meta, dict):
+                        raise ExciseError(f"{path}: line 1: meta must be a JSON object, found {type(meta).__name__}")
                     continue
                 if missing := required - row.keys():
                     raise ExciseError(
                         f"{path}: line {number} lacks {', '.join(sorted(missing))}; it has {', '.join(row)}"
                     )
+                for key in numbers:
+                    if type(row[key]) not in (int, float) or not abs(row[key]) < math.inf:
+                        raise ExciseError(f"{path}: line {number}: {key} {row[key]!r} is not a finite number")
                 if keep(seen):
                     rows.append(row)
                 seen += 1
@@ -141,8 +180,6 @@ def read_jsonl(
         raise ExciseError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ExciseError(f"{path}: not UTF-8 text ({error})") from error
-    except json.JSONDecodeError as error:
-        raise ExciseError(f"{path}: line {number} is not valid JSON ({error.msg}): {line[:80]!r}") from error
     return meta, rows
 
 

@@ -19,6 +19,7 @@ STAGES = (
     "fetch-text",
     "fetch-prompts",
     "fetch-tasks",
+    "fetch-scorer",
     "inspect",
     "split-prompts",
     "generate",

@@ -4,6 +4,7 @@ The schema (types, descriptions, defaults) is the reference; this module applies
 what a schema cannot: that every name refers to something.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,8 +12,10 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
 
 from excise.artefacts import Json
+from excise.attribution import WITH_ERROR
 from excise.errors import ExciseError, unknown
 
 CONTROLS = ("magnitude", "random")
@@ -24,6 +27,21 @@ BASELINE = "baseline"
 
 TUNING = "tuning"
 """Part of the prompts that competing candidates are judged on; also the prefix of their folders."""
+
+
+def _whole(checker: object, value: object) -> bool:  # noqa: ARG001 (the interface's)
+    return type(value) is int
+
+
+def _finite(checker: object, value: object) -> bool:  # noqa: ARG001 (the interface's)
+    return type(value) is int or (type(value) is float and math.isfinite(value))
+
+
+# JSON's whole numbers include 2.0, which the command line would refuse later, and its numbers infinity.
+_Validator = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": _whole, "number": _finite}),
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +70,7 @@ def validated(config: Mapping[str, Any], schema: Json) -> Json:
         ExciseError: a key is unknown or missing, a value has the wrong type or range, or a name refers to nothing.
     """
     filled: Json = _filled(dict(config), schema, schema)
-    errors = list(Draft202012Validator(schema).iter_errors(filled))
+    errors = list(_Validator(schema).iter_errors(filled))
     if errors:
         raise ExciseError("\n".join(f"config: {message}" for error in errors for message in _worded(error)))
     _check_names(filled)
@@ -192,6 +210,8 @@ def _check_names(config: Json) -> None:
             raise unknown("text", reference["text"], texts, where=f"{where}.text")
         if reference["kind"] == "responses" and (reference["at_least"] is None) == (reference["below"] is None):
             raise ExciseError(f"{where}: give at_least or below (one of them)")
+        if (reference.get("minimum") or 0) > reference.get("count", float("inf")):
+            raise ExciseError(f"{where}: minimum {reference['minimum']} is above count {reference['count']}")
         threshold = config["evaluation"]["threshold"]
         if reference.get("span") == "onset" and (reference["at_least"] is None or reference["at_least"] < threshold):
             raise ExciseError(
@@ -205,6 +225,10 @@ def _check_names(config: Json) -> None:
         for key in (key for key, needed in used.items() if needed):
             if selection[key] not in references:
                 raise unknown("reference set", selection[key], references, where=f"{where}.{key}")
+        if not control and selection["behaviour"] == selection["general"]:
+            raise ExciseError(
+                f"{where}: behaviour and general are both {selection['general']!r}; their difference is 0"
+            )
         if control and not selection["like"] and "all" in (selection["neurons"] or ()):
             raise ExciseError(
                 f"{where}: neurons all takes every neuron whose differential is negative, and a control has no "
@@ -215,6 +239,15 @@ def _check_names(config: Json) -> None:
                 f"{where}: factor expertise belongs to method aura; {selection['method']} does not measure how well a "
                 "neuron tells the behaviour from other text. Give a number"
             )
+        if control and (selection["guard"] or selection["differential"] != "plain"):
+            raise ExciseError(f"{where}: guard and differential do not apply to a control ({selection['method']})")
+        if selection["guard"] and selection["method"] == "aura":
+            raise ExciseError(f"{where}: no guard with aura, which gives all neurons one general score")
+        if selection["differential"] == "standardised" and selection["method"] not in WITH_ERROR:
+            raise ExciseError(
+                f"{where}: differential standardised needs a standard error; {selection['method']} has none, "
+                f"{', '.join(WITH_ERROR)} have one"
+            )
         if selection["method"] != "random" and (selection["draws"] > 1 or selection["like"]):
             raise ExciseError(f"{where}: draws and like belong to method random, not to {selection['method']}")
         if selection["method"] in CONTROLS and selection["choose"]:
@@ -222,10 +255,23 @@ def _check_names(config: Json) -> None:
     text = config["evaluation"]["perplexity"]["text"]
     if text not in texts:
         raise unknown("text", text, texts, where="config: evaluation.perplexity.text")
+    for section in ("evaluation", "tuning"):
+        protocol = config[section]["perplexity"]
+        if protocol is not None and protocol["protocol"] == "sliding" and protocol["stride"] > protocol["seqlen"]:
+            raise ExciseError(
+                f"config: {section}.perplexity: stride {protocol['stride']} is above seqlen {protocol['seqlen']}: it "
+                "would skip tokens"
+            )
+    for scorer, options in config["scorers"].items():
+        for option, family in (("checkpoint", "detoxify-"), ("label", "hf:")):
+            if options[option] is not None and not scorer.startswith(family):
+                raise ExciseError(f"config: scorers.{scorer}.{option}: it belongs to {family}... scorers")
     _check_tuning(config)
     planned, chosen = neuron_lists(config), choices(config)
     for name, selection in config["selections"].items():
         where, like = f"config: selections.{name}", selection["like"]
+        if like is not None and config["selections"].get(like, {}).get("like"):
+            raise ExciseError(f"{where}: like {like}: that is like another itself; name the one that was selected")
         if like is not None and like not in {**config["selections"], **chosen}:
             raise unknown("selection", like, [*config["selections"], *chosen], where=f"{where}.like")
         if selection["neurons"] is None and like not in chosen:
@@ -236,6 +282,7 @@ def _check_names(config: Json) -> None:
             if f"{like}-{neurons}" not in planned:
                 raise ExciseError(f"{where}: no variant {like}-{neurons} to take the layers from")
     judged = variants(config)
+    _check_resamples(config, judged)
     if config["export"] is not None and config["export"] not in judged:
         raise unknown("variant", config["export"], judged, where="config: export")
 
@@ -254,6 +301,18 @@ def _check_thresholds(config: Json) -> None:
         lowest_counts = threshold == 0 and where.endswith("at_least")  # a set of all answers has its use
         if not (0 < threshold <= 1 or lowest_counts or judge.startswith("python:")):
             raise ExciseError(f"config: {where}: {threshold:g} parts nothing: scores of {judge} lie between 0 and 1")
+
+
+def _check_resamples(config: Json, judged: list[str]) -> None:
+    """The smallest p value is 2 / (resamples + 1), times the number of candidates: it must be able to convince."""
+    lists = neuron_lists(config)
+    methods = [config["selections"][lists[name].selection]["method"] if name in lists else "" for name in judged]
+    candidates, resamples = sum(method not in CONTROLS for method in methods), config["evaluation"]["resamples"]
+    if resamples < 40 * candidates:
+        raise ExciseError(
+            f"config: evaluation.resamples: {resamples} are too few for {candidates} candidates: corrected for them no "
+            f"p value could fall below {2 * candidates / (resamples + 1):.2g}. Give at least {40 * candidates}."
+        )
 
 
 def _check_tuning(config: Json) -> None:

@@ -12,7 +12,7 @@ from excise.artefacts import Json, umask
 from excise.errors import ExciseError
 from excise.pruning import prune
 from excise.resources.folders import refuse_foreign, replacing_folder, write_source
-from excise.resources.models import SOURCE_FILE, fingerprint, load_model, load_tokenizer
+from excise.resources.models import SOURCE_FILE, STORED_DTYPES, fingerprint, load_model, load_tokenizer
 
 NEURONS_FILE = "neurons.json"
 """In an exported folder: the neuron list it was made with."""
@@ -37,7 +37,7 @@ def export(folder: Path, selection: Json, output: Path, *, base: Json, evaluatio
     if output.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise ExciseError(f"{output}: the unpruned model is in there; name another folder for the pruned one")
     refuse_foreign(output)  # before the model is read
-    model = load_model(folder, dtype=_dtype_on_disk(folder), device="cpu")
+    model = load_model(folder, dtype=_dtype_on_disk(folder), device="cpu", allowed=STORED_DTYPES)
     if selection.get("centre") == "mean":
         _give_biases(model)
     prune(model, selection)
@@ -85,8 +85,11 @@ def _dtype_on_disk(folder: Path) -> str:
 def _check(folder: Path, model: Any) -> None:
     import torch
 
-    again = load_model(folder, dtype=str(model.dtype).removeprefix("torch."), device="cpu").state_dict()
+    dtype = str(model.dtype).removeprefix("torch.")
+    again = load_model(folder, dtype=dtype, device="cpu", allowed=STORED_DTYPES).state_dict()
     for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ExciseError(f"{folder.name}: tensor {name} is not finite in {dtype}: a factor or a mean is too large")
         if not torch.equal(tensor, again[name]):
             raise ExciseError(f"{folder.name}: tensor {name} does not read back as it was written; is the disk sound?")
 

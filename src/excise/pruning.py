@@ -9,6 +9,7 @@ neuron's input rows any more, and they become zero too.
 
 import contextlib
 import functools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,28 +25,82 @@ if TYPE_CHECKING:
 CENTRES = ("zero", "mean")
 """What a neuron is scaled about."""
 
+LARGEST = 10**9
+"""Factors and means beyond it are mistakes; the weights that come of them need not be finite in float32."""
+
 Undo = list[Callable[[], object]]
 """Steps that put back what was overwritten; the last one comes first."""
 
 
 def read_selection(path: str | Path) -> Json:
-    """Read a neuron list.
+    """Read a neuron list, and check all of it that is used later.
 
     Raises:
-        ExciseError: it is not one, or it names a neuron twice.
+        ExciseError: it is not one; the message names the row (counted from 1), the key, and what is allowed.
     """
     selection = read_json(path)
-    try:
-        neurons = [(int(row["layer"]), int(row["neuron"])) for row in selection["neurons"]]
-        for row in selection["neurons"]:
-            intervention(selection, row)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ExciseError(f"{path}: not a neuron list (needs factor and neurons: layer, neuron): {error}") from error
-    except ExciseError as error:
-        raise ExciseError(f"{path}: {error}") from error
-    if len(set(neurons)) < len(neurons):
-        raise ExciseError(f"{path}: some neuron is listed twice")
+    where = f"{path}: not a neuron list"
+    meta = _checked(selection, "meta", where, "an object")
+    _checked(meta, "model", f"{where}: meta", "an object")
+    if meta.get("references") is not None:
+        sets = _checked(meta, "references", f"{where}: meta", "an object")
+        for key in ("behaviour", "general"):
+            one = _checked(sets, key, f"{where}: meta.references", "an object")
+            _checked(one, "id", f"{where}: meta.references.{key}", "text")
+    for key in ("name", "method"):
+        _checked(selection, key, where, "text")
+    sizes = [_checked(selection, key, where, "a whole number", 1, LARGEST) for key in ("layers", "neurons_per_layer")]
+    by_row = selection.get("factor") == "expertise"
+    if not by_row:
+        _checked(selection, "factor", where, "'expertise' or a number", -LARGEST, LARGEST)
+    if (centre := selection.get("centre", "zero")) not in CENTRES:
+        raise unknown("centre", centre, CENTRES, where=str(path))
+    if not _checked(selection, "neurons", where, "a list"):
+        raise ExciseError(f"{where}: neurons is empty; must have a row or more")
+    seen: dict[tuple[int, int], int] = {}
+    for number, row in enumerate(selection["neurons"], 1):
+        here = f"{where}: row {number}"
+        if not isinstance(row, dict):
+            raise ExciseError(f"{here} is {_short(row)}; must be an object with layer and neuron")
+        layer, neuron = (
+            _checked(row, key, here, "a whole number", 0, size - 1)
+            for key, size in zip(("layer", "neuron"), sizes, strict=True)
+        )
+        if by_row:
+            _checked(row, "factor", here, "a number", -LARGEST, LARGEST)
+        elif "factor" in row:
+            raise ExciseError(f"{here} has a factor of its own, which only a list with factor 'expertise' may have")
+        if centre == "mean":
+            _checked(row, "mean", here, "a number", -LARGEST, LARGEST)
+        if (first := seen.setdefault((layer, neuron), number)) != number:
+            raise ExciseError(f"{here}: layer {layer}, neuron {neuron} is listed twice, first in row {first}")
     return selection
+
+
+KINDS: dict[str, tuple[type, ...]] = {
+    "an object": (dict,),
+    "a list": (list,),
+    "text": (str,),
+    "a whole number": (int,),
+    "a number": (int, float),
+    "'expertise' or a number": (int, float),
+}
+"""What a key of a neuron list may hold."""
+
+
+def _checked(holder: Json, key: str, where: str, kind: str, least: int = 0, most: int = 0) -> Any:
+    """The value of a key, which must be of a kind, and numbers from ``least`` to ``most``."""
+    allowed = f"{kind} from {least} to {most}" if "number" in kind else kind
+    if key not in holder:
+        raise ExciseError(f"{where}: {key} is missing; must be {allowed}")
+    value = holder[key]
+    if type(value) not in KINDS[kind] or ("number" in kind and not least <= value <= most):
+        raise ExciseError(f"{where}: {key} is {_short(value)}; must be {allowed}")
+    return value
+
+
+def _short(value: object) -> str:
+    return json.dumps(value)[:60]
 
 
 def intervention(selection: Json, row: Json) -> tuple[float, float]:
@@ -53,16 +108,9 @@ def intervention(selection: Json, row: Json) -> tuple[float, float]:
 
     A list has one factor for all neurons, or one in each row (``factor: expertise``). Lists made before there was a
     centre do not name it: it is zero.
-
-    Raises:
-        ExciseError: an unknown centre.
-        KeyError, ValueError: the list says that a row has a factor or a mean of its own, and it has not.
     """
-    centre = selection.get("centre", "zero")
-    if centre not in CENTRES:
-        raise unknown("centre", centre, CENTRES)
-    factor = row["factor"] if "factor" in row else selection["factor"]
-    return float(factor), float(row["mean"]) if centre == "mean" else 0.0
+    factor = row["factor"] if selection["factor"] == "expertise" else selection["factor"]
+    return float(factor), float(row["mean"]) if selection.get("centre") == "mean" else 0.0
 
 
 def _targets(model: "nn.Module", layer: int) -> Iterator[tuple["torch.Tensor", int, int]]:

@@ -76,6 +76,9 @@ def test_jsonl_round_trip_and_files_from_elsewhere(tmp_path):
         ('{"id": 1}\n{"id": \n', "line 2 is not valid JSON"),
         ('{"id": 1}\n[1]\n', "line 2: expected a JSON object, found list"),
         ('{"id": 1}\n{"key": 1}\n', "line 2 lacks id; it has key"),
+        ('{"meta": 5}\n{"id": 1}\n', "line 1: meta must be a JSON object, found int"),
+        ('{"id": 1}\n{"id": "\\ud83d"}\n', "line 2 is not valid JSON .half a character"),
+        ('{"id": 1}\n' + '{"id": ' * 100_000, "line 2 is not valid JSON .nested too deeply"),
     ],
 )
 def test_a_broken_jsonl_line_is_named(tmp_path, content, message):
@@ -85,6 +88,29 @@ def test_a_broken_jsonl_line_is_named(tmp_path, content, message):
         read_jsonl(path, ["id"])
     with pytest.raises(ExciseError, match=message):
         read_jsonl(path, ["id"], keep=lambda index: index == 0)
+
+
+@pytest.mark.parametrize("value", ["null", "true", '"0.5"', "NaN", "1e999", "[1]"])
+def test_what_must_be_a_number_is_one(tmp_path, value):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"meta": {{}}}}\n{{"score": 1}}\n{{"score": {value}}}\n')
+    with pytest.raises(ExciseError, match=r"a\.jsonl: line 3: score .* is not a finite number"):
+        read_jsonl(path, numbers=("score",))
+    path.write_text('{"score": 1}\n{}\n')
+    with pytest.raises(ExciseError, match="line 2 lacks score"):
+        read_jsonl(path, numbers=("score",))
+
+
+def test_a_byte_order_mark_is_passed_over_and_other_encodings_are_named(tmp_path):
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / f"{encoding}.jsonl").write_text('{"meta": {"a": 1}}\n{"id": 1}\n', encoding)
+        (tmp_path / f"{encoding}.json").write_text('{"id": 1}', encoding)
+    assert read_jsonl(tmp_path / "utf-8-sig.jsonl") == ({"a": 1}, [{"id": 1}])
+    assert read_json(tmp_path / "utf-8-sig.json") == {"id": 1}
+    with pytest.raises(ExciseError, match="not UTF-8 text"):
+        read_jsonl(tmp_path / "utf-16.jsonl")
+    with pytest.raises(ExciseError, match="not UTF-8 text"):
+        read_json(tmp_path / "utf-16.json")
 
 
 def test_tensors_round_trip_and_foreign_or_cut_files_are_refused(tmp_path):

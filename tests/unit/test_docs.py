@@ -4,6 +4,7 @@ import ast
 import copy
 import functools
 import json
+import os
 import re
 import runpy
 import shlex
@@ -56,15 +57,6 @@ def commands():
                         yield pytest.param(words[1:], id=f"{page}: {' '.join(words[1:3])}")
 
 
-def settings():
-    """(page, settings, the error they shall give or None)."""
-    for page in PAGES:
-        for (language, _, text), after in pairwise([*blocks(page), NOTHING]):
-            if language == "yaml":
-                fails = page.endswith("troubleshooting.md") and after[0] == "text"
-                yield pytest.param(yaml.safe_load(text), after[2].strip() if fails else None, id=f"{page}: {text[:30]}")
-
-
 def merged(config, changes):
     """What Snakemake makes of two configuration files: the second wins, key by key."""
     result = copy.deepcopy(config)
@@ -74,9 +66,40 @@ def merged(config, changes):
     return result
 
 
+def replaced(page, text):
+    """The sections of the demo's configuration that the words before a block tell to replace by it."""
+    words = PAGES[page].partition(text)[0].rpartition("```")[0].rpartition("```")[2]
+    return [name for told in re.findall(r"Replace its (.+?) by these", words) for name in re.findall(r"`(\w+)`", told)]
+
+
+def edited(page, text):
+    """The demo's configuration, edited as a page says."""
+    kept = {key: value for key, value in DEMO.items() if key not in replaced(page, text)}
+    return merged(kept, yaml.safe_load(text))
+
+
+def settings():
+    """(the demo's configuration with a block's settings, the error it shall give or None)."""
+    for page in PAGES:
+        for (language, _, text), after in pairwise([*blocks(page), NOTHING]):
+            if language == "yaml":
+                fails = page.endswith("troubleshooting.md") and after[0] == "text"
+                error = after[2].strip() if fails else None
+                yield pytest.param(edited(page, text), error, id=f"{page}: {text[:30]}")
+
+
+def copies():
+    """The demo's configuration, edited where a page tells to copy the file."""
+    for page in PAGES:
+        for language, _, text in blocks(page):
+            if language == "yaml" and replaced(page, text):
+                yield pytest.param(edited(page, text), id=page)
+
+
 def test_there_is_something_to_try():
     assert len(list(commands())) > 8
     assert len(list(settings())) > 15
+    assert {given.id for given in copies()} == {"docs/how-to/behaviour.md", "docs/how-to/budget.md"}
 
 
 @pytest.mark.parametrize("words", [*commands()])
@@ -90,14 +113,25 @@ def same(message, quoted):
     return message == quoted or (quoted.endswith(" ...") and message.startswith(quoted.removesuffix("...")))
 
 
-@pytest.mark.parametrize(("changes", "error"), [*settings()])
-def test_settings_are_accepted_or_refused_as_the_page_says(changes, error):
+@pytest.mark.parametrize(("config", "error"), [*settings()])
+def test_settings_are_accepted_or_refused_as_the_page_says(config, error):
     if error is None:
-        validated(merged(DEMO, changes), SCHEMA)
+        validated(config, SCHEMA)
     else:
         with pytest.raises(ExciseError) as caught:
-            validated(merged(DEMO, changes), SCHEMA)
+            validated(config, SCHEMA)
         assert same(str(caught.value), error)
+
+
+def plan(folder, *words):
+    """What Snakemake, started in a folder, would run."""
+    command = [Path(sys.executable).parent / "snakemake", "--profile", REPOSITORY / "profiles/local", "--dry-run"]
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    result = subprocess.run(
+        [*command, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @pytest.mark.slow
@@ -110,12 +144,30 @@ def test_settings_are_accepted_or_refused_as_the_page_says(changes, error):
 )
 def test_settings_beside_the_demos_make_a_plan(page, planned, tmp_path):
     (tmp_path / "mine.yaml").write_text(example(page, "experiments/mine.yaml"))
-    command = [Path(sys.executable).parent / "snakemake", "--snakefile", REPOSITORY / "Snakefile", "--dry-run"]
-    command += ["--directory", tmp_path, "--profile", REPOSITORY / "profiles/local"]
-    command += ["--configfile", REPOSITORY / "config.yaml", tmp_path / "mine.yaml"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert planned in result.stdout
+    files = [REPOSITORY / "config.yaml", "mine.yaml"]
+    assert planned in plan(tmp_path, "--snakefile", REPOSITORY / "Snakefile", "--configfile", *files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [*copies()])
+def test_an_edited_copy_of_the_demos_settings_makes_a_plan(config, tmp_path):
+    assert config["experiment"] != DEMO["experiment"]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "shouting.py").write_text(example("docs/how-to/scorer.md", "shouting.py"))
+    planned = plan(tmp_path, "--snakefile", REPOSITORY / "Snakefile", "--configfile", "mine.yaml")
+    assert f"results/{config['experiment']}/SmolLM2-135M-Instruct/export/{config['export']}" in planned
+    assert "wanda" not in planned  # a selection of the demo's
+
+
+@pytest.mark.slow
+def test_another_workflow_goes_on_from_the_results(tmp_path):
+    (tmp_path / "workflow").mkdir()
+    text = example("docs/how-to/workflow.md", "workflow/Snakefile")
+    (tmp_path / "workflow/Snakefile").write_text(text.replace("/path/to/excise", str(REPOSITORY)))
+    shutil.copy(REPOSITORY / "config.yaml", tmp_path / "experiment.yaml")
+    table = plan(tmp_path).rpartition("Job stats:")[2]
+    assert re.search(r"^mine +1$", table, re.MULTILINE)
+    assert re.search(r"^excise_summary +1$", table, re.MULTILINE)
 
 
 # --- messages -------------------------------------------------------------------------------------------------------
@@ -148,6 +200,12 @@ def test_quoted_messages_are_in_the_code(quote):
     assert any(words in text for text in literals())
 
 
+def neuron_list(model):
+    sizes = {"layers": 2, "neurons_per_layer": 24}
+    facts = {"meta": {"model": model}, "name": "mine", "method": "random", "factor": 0, **sizes}
+    return facts | {"neurons": [{"layer": 1, "neuron": 3}]}
+
+
 @pytest.fixture
 def workplace(tiny_model, tmp_path, monkeypatch):
     """A folder with what the commands of the page name."""
@@ -161,8 +219,7 @@ def workplace(tiny_model, tmp_path, monkeypatch):
     Path("pickled/pytorch_model.bin").touch()
     Path("generations.jsonl").write_text(json.dumps({"id": "a", "draw": 0, "completion": "Some TEXT"}) + "\n")
     model = {"id": "my-llama", "fingerprint": "abc123"}
-    neurons = {"meta": {"model": model}, "factor": 0, "neurons": [{"layer": 0, "neuron": 1}]}
-    Path("neurons.json").write_text(json.dumps(neurons))
+    Path("neurons.json").write_text(json.dumps(neuron_list(model)))
     return tmp_path
 
 
@@ -244,9 +301,7 @@ def test_a_neuron_list_is_applied_in_python(tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("MODEL").symlink_to(tiny_model)
     model = {"id": "tiny", "fingerprint": fingerprint(tiny_model)}
-    Path("neurons.json").write_text(
-        json.dumps({"meta": {"model": model}, "factor": 0, "neurons": [{"layer": 1, "neuron": 3}]})
-    )
+    Path("neurons.json").write_text(json.dumps(neuron_list(model)))
     first, second = [text for language, _, text in blocks("docs/how-to/share.md") if language == "python"]
     Path("first.py").write_text(first)
     Path("second.py").write_text(second)

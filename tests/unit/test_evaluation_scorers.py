@@ -231,6 +231,18 @@ def test_repetition_is_one_minus_the_uniqueness_of_the_tokens() -> None:
     assert figures["repetitive_share"] == sum(value >= 0.5 for value in some) / len(some)  # RUR of exactly 0.5 counts
 
 
+def test_which_scorers_come_over_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "me" / "judge").mkdir(parents=True)
+    (tmp_path / "file.ckpt").touch()
+    monkeypatch.chdir(tmp_path)
+    for name in ("hf:me/other", "hf:me/judge@v1", f"hf:{tmp_path / 'misspelt'}", "detoxify-unbiased"):
+        assert scorers.over_network(name), name
+    for name in ("hf:me/judge", f"hf:{tmp_path}", "repetition", "better-profanity", "python:detoxify:f"):
+        assert not scorers.over_network(name), name
+    assert scorers.over_network("detoxify-original", "file.ckpt")  # the hub has the tokenizer of its base model
+    assert not scorers.over_network("detoxify-original", "me")
+
+
 @pytest.fixture
 def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "own_scorers_of_a_test.py").write_text(

@@ -47,8 +47,7 @@ def options(tiny_model: Path, prompts: Path) -> tuple[object, ...]:
 def selection_file(path: Path, model: Path, neurons: int) -> Path:
     body = {
         "meta": {"model": identity(model, "float32")},
-        "name": "some",
-        "factor": 0.0,
+        **{"name": "some", "method": "random", "factor": 0.0, "layers": 2, "neurons_per_layer": 24},
         "neurons": [{"layer": n % 2, "neuron": n // 2} for n in range(neurons)],
     }
     path.write_text(json.dumps(body))
@@ -230,7 +229,8 @@ def test_evaluation_sums_up_the_files(chain: Callable[..., Path], tiny_model: Pa
     nll = sum(row["nll"] for row in fluency) / sum(row["tokens"] for row in fluency)
     assert found["degeneration"]["fluency_perplexity"] == pytest.approx(math.exp(nll))
     perplexity = json.loads((folder / "perplexity.json").read_text())
-    assert found["perplexity"] == {key: value for key, value in perplexity.items() if key != "meta"}
+    settings = perplexity.pop("meta")["settings"]
+    assert found["perplexity"] == perplexity | {"settings": settings}
     assert found["meta"]["selection"] is None
 
     selection = selection_file(tmp_path / "v.json", tiny_model, 12)

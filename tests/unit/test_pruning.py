@@ -19,12 +19,11 @@ from transformers import (
 from benchmarks import families
 from excise import api
 from excise.architectures import output_projections
-from excise.artefacts import write_json
 from excise.errors import ExciseError
 from excise.export import model_card
 from excise.pruning import prune, pruned, read_selection, restore
 from excise.resources.models import fingerprint, identity, load_model
-from tests.conftest import make_tokenizer
+from tests.conftest import make_model, make_tokenizer
 
 IDS = torch.arange(2, 40).view(2, 19)
 
@@ -209,20 +208,46 @@ def test_a_neuron_outside_the_model_is_refused_and_nothing_changes(tiny_model):
 
 
 def test_broken_neuron_lists_are_refused(tmp_path):
-    path = tmp_path / "v.json"
-    write_json(path, {}, selection((0, 1), (0, 1)) | {"meta": {}})
-    with pytest.raises(ExciseError, match="listed twice"):
-        read_selection(path)
-    path.write_text('{"neurons": [{"layer": 0}], "factor": 0}')
-    with pytest.raises(ExciseError, match="not a neuron list"):
-        read_selection(path)
-    neurons = [{"layer": 0, "neuron": 1}]
-    for broken in ({"factor": "expertise"}, {"factor": 0, "centre": "mean"}, {"factor": None}):
-        path.write_text(json.dumps({"neurons": neurons, **broken}))
-        with pytest.raises(ExciseError, match="not a neuron list"):
+    good = selection((0, 1), (1, 7)) | {"meta": {"model": {}}}
+    row, path = {"layer": 0, "neuron": 1}, tmp_path / "v.json"
+
+    def refusal(**changes):
+        path.write_text(json.dumps({key: value for key, value in (good | changes).items() if value != "GONE"}))
+        with pytest.raises(ExciseError) as caught:
             read_selection(path)
-    path.write_text(json.dumps({"neurons": neurons, "factor": 0, "centre": "median"}))
-    with pytest.raises(ExciseError, match="unknown centre 'median'"):
+        assert str(caught.value).startswith(f"{path}: ")
+        return str(caught.value).removeprefix(f"{path}: ").removeprefix("not a neuron list: ")
+
+    path.write_text(json.dumps(good))
+    assert read_selection(path) == good
+    assert refusal(meta=None) == "meta is null; must be an object"
+    assert refusal(meta={"model": None}) == "meta: model is null; must be an object"
+    said = refusal(meta={"model": {}, "references": {"behaviour": {"id": "a"}, "general": 5}})
+    assert said == "meta.references: general is 5; must be an object"
+    assert refusal(name="GONE") == "name is missing; must be text"
+    assert refusal(layers="GONE") == "layers is missing; must be a whole number from 1 to 1000000000"
+    assert refusal(layers=0).startswith("layers is 0; must be")
+    for factor in ("0.5", None, True, 1e40, float("nan"), float("inf"), 10**400):
+        assert "; must be 'expertise' or a number from -1000000000 to 1000000000" in refusal(factor=factor)
+    assert "unknown centre 'median'" in refusal(centre="median")
+    assert "unknown centre ['mean']" in refusal(centre=["mean"])
+    for neurons in ({}, "1", 3):
+        assert "must be a list" in refusal(neurons=neurons)
+    assert refusal(neurons=[]) == "neurons is empty; must have a row or more"
+    assert refusal(neurons=[row, 5]) == "row 2 is 5; must be an object with layer and neuron"
+    for neuron in (1.5, True, "1", -1, 24):
+        said = f"row 2: neuron is {json.dumps(neuron)}; must be a whole number from 0 to 23"
+        assert refusal(neurons=[row, {"layer": 0, "neuron": neuron}]) == said
+    assert refusal(neurons=[{"layer": "0", "neuron": 1}]) == 'row 1: layer is "0"; must be a whole number from 0 to 1'
+    assert refusal(neurons=[{"layer": 0}]) == "row 1: neuron is missing; must be a whole number from 0 to 23"
+    assert refusal(neurons=[row, row]) == "row 2: layer 0, neuron 1 is listed twice, first in row 1"
+    assert refusal(factor="expertise").startswith("row 1: factor is missing; must be a number")
+    assert refusal(factor="expertise", neurons=[row | {"factor": float("nan")}]).startswith("row 1: factor is NaN;")
+    assert "only a list with factor 'expertise' may have" in refusal(neurons=[row | {"factor": 0.5}])
+    assert refusal(centre="mean").startswith("row 1: mean is missing; must be a number")
+    assert refusal(centre="mean", neurons=[row | {"mean": "1"}]).startswith('row 1: mean is "1"; must be a number')
+    path.write_text("{}")
+    with pytest.raises(ExciseError, match="meta is missing"):
         read_selection(path)
 
 
@@ -242,10 +267,31 @@ def test_the_exported_model_gives_the_same_logits_bit_for_bit(excise, tmp_path, 
     assert [entry.name for entry in output.parent.iterdir()] == ["pruned"]
 
 
+def test_a_float16_model_is_exported_in_float16(excise, tmp_path):
+    """It is not run for that; what runs a model goes on refusing float16."""
+    folder, path = make_model(tmp_path / "half", dtype="float16"), tmp_path / "neurons.json"
+    AutoModelForCausalLM.from_pretrained(folder).half().save_pretrained(folder)
+    chosen = selection((0, 1), (1, 7), factor=-0.3, model=folder)
+    path.write_text(json.dumps(chosen))
+    excise("apply", path, folder, "--output", tmp_path / "out")
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    prune(model, chosen)
+    assert exported.dtype == torch.float16
+    assert all(torch.equal(tensor, exported.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert json.loads((tmp_path / "out" / "excise.json").read_text())["fingerprint"] == fingerprint(tmp_path / "out")
+    with pytest.raises(ExciseError, match="unknown dtype 'float16'"):
+        load_model(folder, dtype="float16")
+    path.write_text(json.dumps(chosen | {"factor": 1e8}))
+    said = excise("apply", path, folder, "--output", tmp_path / "out", fails=True)
+    assert "is not finite in float16: a factor or a mean is too large" in said
+
+
 def about_mean(folder):
     """A neuron list for a model of 3 x 24 neurons: five of them reversed about their mean."""
-    chosen = treated([-1.0] * 5, [0.7, -1.5, 2.0, 0.1, 0.3])
-    return selection(model=folder) | {"layers": 3, "centre": "mean", "factor": -1.0, "neurons": chosen["neurons"]}
+    rows = treated([-1.0] * 5, [0.7, -1.5, 2.0, 0.1, 0.3])["neurons"]
+    neurons = [{key: value for key, value in row.items() if key != "factor"} for row in rows]
+    return selection(model=folder) | {"layers": 3, "centre": "mean", "factor": -1.0, "neurons": neurons}
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])

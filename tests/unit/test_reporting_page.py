@@ -156,7 +156,7 @@ def test_one_control_and_few_windows_are_said_as_what_they_are(tmp_path: Path) -
     verdict, text = outcome(tmp_path, world)
     assert verdict["winner"] == "lrp-100"
     assert "The only control, random-100, shows no reduction whose interval lies below zero." in text
-    assert "Against the random draw of as many neurons (random-100): " in text
+    assert "Against the random draw of as many neurons, treated alike (random-100): " in text
     assert "corrected for 1 candidate (Holm)" in text
     assert "with caution" not in text
     summary = read_json(tmp_path / "summary.json")
@@ -165,6 +165,23 @@ def test_one_control_and_few_windows_are_said_as_what_they_are(tmp_path: Path) -
     said = " ".join(confidence(summary, SETTINGS))
     assert "6 windows are few: take this interval with caution." in said
     assert "The only control, random-100, also shows a reduction" in said
+
+
+def test_the_first_sentence_is_as_sure_as_the_figures(summary: Json) -> None:
+    made = copy.deepcopy({key: value for key, value in summary.items() if key != "rows"})
+    made["limits"]["max_perplexity_increase"] = 0.025
+    row = next(row for row in made["variants"] if row["variant"] == "lrp-100")
+    row["change"][BASE]["p_holm"] = 0.0612
+    assert "Corrected for the 6 candidates compared it is not established (p = 0.061)." in answer(made)
+    made["comparisons"] = 1
+    assert "By the permutation test it is not established (p = 0.061)." in answer(made)
+    made["verdict"] |= {"winner": None, "closest": "lrp-100"}
+    assert "a perplexity increase of 2.5 %. The largest reduction of one that is not broken, lrp-100" in answer(made)
+    row["change"][BASE]["difference"] = 0.01
+    assert "The least rise, for none fell, of one that is not broken, lrp-100, went from" in answer(made)
+    assert "would have been found with 80 % probability, by one test without" in " ".join(confidence(made, SETTINGS))
+    row["change"][BASE]["detectable"] = 0.0  # all differences are equal: no spread, no such statement
+    assert "80 %" not in " ".join(confidence(made, SETTINGS))
 
 
 def test_reference_sets_go_by_their_labels_and_an_onset_is_told_from_an_answer(summary: Json) -> None:

@@ -1,15 +1,17 @@
 """The summary of a made-up world: its winner, flags, changes and limits."""
 
+import copy
 import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from excise.artefacts import Json, read_json
 from excise.cli import main
 from excise.comparison import holm
-from excise.reporting.summary import Limits, broken
+from excise.reporting.summary import Limits, _against_controls, _verdict, broken
 from tests.unit.reporting import BASE, LAYERS, SECOND, WIDTH, WORLD, report_command, summary_command
 
 
@@ -38,6 +40,27 @@ def test_controls_are_marked_and_show_no_effect(summary: Json) -> None:
     against = summary["verdict"]["against_controls"]
     assert against["controls"] == ["random-draw0-100", "random-draw1-100"]
     assert against["interval"][1] < 0
+
+
+def test_controls_count_against_the_winner_only_if_treated_alike(summary: Json) -> None:
+    rows = copy.deepcopy(list(summary["rows"].values()))
+    shares = {row["variant"]: np.linspace(0, 1, 20) for row in rows}
+    winner = next(row for row in rows if row["variant"] == "lrp-100")
+    winner["centre"] = "mean"
+    assert _against_controls(winner, rows, shares, seed=0, resamples=100) is None
+    next(row for row in rows if row["variant"] == "random-draw1-100")["centre"] = "mean"
+    against = _against_controls(winner, rows, shares, seed=0, resamples=100)
+    assert against is not None
+    assert against["controls"] == ["random-draw1-100"]
+
+
+def test_of_equal_reductions_the_cheaper_wins_whatever_their_order(summary: Json) -> None:
+    rows = copy.deepcopy([summary["rows"][name] for name in ("baseline", "lrp-100", "wanda-100")])
+    rows[2]["change"][BASE] = rows[1]["change"][BASE]
+    rows[2]["perplexity_change"] = rows[1]["perplexity_change"] - 0.001
+    shares = {row["variant"]: np.linspace(0, 1, 20) for row in rows}
+    for order in (rows, rows[::-1]):
+        assert _verdict(order, shares, BASE, seed=0, resamples=100)["winner"] == "wanda-100"
 
 
 def test_changes_match_a_calculation_from_the_scores(results: Path, summary: Json) -> None:
@@ -116,6 +139,8 @@ def test_broken_at_each_limit() -> None:
     ]
     assert len(why(15.1)) == 1
     assert [len(why(**figures)) for figures in worse] == [1] * 7
+    short = evaluation(distinct_2=None, repetitive_share=None)  # answers of one token
+    assert broken(short, short, Limits()) == broken(base, short, Limits()) == []
 
 
 def test_limits_are_options(results: Path, tmp_path: Path) -> None:

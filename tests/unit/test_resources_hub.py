@@ -14,6 +14,7 @@ import pytest
 
 from excise.artefacts import read_json, read_jsonl
 from excise.resources.models import fingerprint
+from tests.unit.test_evaluation_scorers import bert_folder, save_classifier, write_checkpoint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_verysecrettoken"
@@ -268,3 +269,78 @@ def test_a_data_set_from_the_hub_and_again_without_it(hub, run, tmp_path):
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
     run(*command, "three.jsonl", "--limit", 1, HF_ENDPOINT=hub)
     assert [row["text"] for row in read_jsonl(tmp_path / "three.jsonl")[1]] == ["one"]
+
+
+@pytest.fixture
+def judge(tmp_path):
+    """The files of a small classifier."""
+    base = bert_folder(tmp_path / "base", ["cat", "rain"])
+    save_classifier(tmp_path / "judge", base, ["neutral", "toxic"])
+    return tmp_path / "judge"
+
+
+@pytest.fixture
+def generations(tmp_path):
+    rows = [{"id": f"p{n}", "draw": 0, "completion": text} for n, text in enumerate(("the cat", "rain", ""))]
+    (tmp_path / "generations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "generations.jsonl"
+
+
+def test_a_classifier_is_fetched_and_then_scores_without_the_hub(hub, run, judge, generations, tmp_path):
+    Hub.files = {path.name: path.read_bytes() for path in judge.iterdir()}
+    score = ("score", "--generations", generations, "--scorer")
+    said = run(*score, "hf:me/open", "--output", "none.jsonl", fails=True, HF_HUB_OFFLINE="1")
+    assert "scorer hf:me/open: cannot be loaded" in said
+    assert "Run excise fetch-scorer once where there is a network (a login node) with the same HF_HOME" in said
+    run("fetch-scorer", "--scorer", "hf:me/open", "--output", "s/open.json", HF_ENDPOINT=hub, HF_TOKEN=TOKEN)
+    assert any(token == f"Bearer {TOKEN}" for _, token in Hub.asked)
+    fetched = (tmp_path / "s/open.json").read_text()
+    assert str(tmp_path) not in fetched
+    assert TOKEN not in fetched
+    asked = len(Hub.asked)
+    run(*score, "hf:me/open", "--output", "hub.jsonl", HF_ENDPOINT=hub, HF_HUB_OFFLINE="1")
+    assert len(Hub.asked) == asked
+    meta, rows = read_jsonl(tmp_path / "hub.jsonl")
+    assert meta["scorer"] == json.loads(fetched)["scorer"]
+    assert (meta["scorer"]["revision"], meta["scorer"]["label"]) == (COMMIT, "toxic")
+    run(*score, f"hf:{judge}", "--output", "folder.jsonl")
+    assert rows == read_jsonl(tmp_path / "folder.jsonl")[1]
+
+
+def test_detoxify_is_fetched_and_then_scores_without_a_network(hub, run, judge, generations, tmp_path):
+    """Its tokenizer comes from the hub; its weights are where torch keeps what it downloaded."""
+    from detoxify.detoxify import MODEL_URLS
+
+    base = tmp_path / "base"
+    Hub.files = {path.name: path.read_bytes() for path in base.iterdir()}
+    places = {"TORCH_HOME": str(tmp_path / "torch"), "HF_ENDPOINT": hub}
+    score = ("score", "--generations", generations, "--scorer", "detoxify-original", "--output")
+    fetch = ("fetch-scorer", "--scorer", "detoxify-original", "--output", "detoxify.json")
+    said = run(*score, "none.jsonl", fails=True, HF_HUB_OFFLINE="1", **places)  # no connection is tried
+    assert "HF_HUB_OFFLINE is set, and there is no toxic_original-c1212f89.ckpt here" in said
+    assert "Run excise fetch-scorer once" in said
+    assert "--checkpoint FOLDER" in said
+    weights = tmp_path / "torch/hub/checkpoints" / MODEL_URLS["original"].rsplit("/", 1)[1]
+    weights.parent.mkdir(parents=True)
+    write_checkpoint(weights, base, "me/open")
+    assert "Run excise fetch-scorer once" in run(*score, "none.jsonl", fails=True, HF_HUB_OFFLINE="1", **places)
+    run(*fetch, **places)
+    asked = len(Hub.asked)
+    run(*score, "scores.jsonl", HF_HUB_OFFLINE="1", **places)
+    assert len(Hub.asked) == asked > 0
+    meta, rows = read_jsonl(tmp_path / "scores.jsonl")
+    assert len(rows) == 3
+    assert meta["scorer"] == json.loads((tmp_path / "detoxify.json").read_text())["scorer"]
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_a_scorer_that_is_not_to_be_had(hub, run):
+    for scorer, message in (
+        ("hf:me/gated", "gated"),
+        ("hf:me/nothing", "not a valid model identifier"),
+        ("hf:me/open@v9", "v9 is not a valid git identifier"),
+    ):
+        said = run("fetch-scorer", "--scorer", scorer, "--output", "out", fails=True, HF_ENDPOINT=hub)
+        assert f"scorer {scorer}: cannot be loaded" in said
+        assert message in said
+        assert "HF_TOKEN" in said

@@ -1,6 +1,7 @@
 """Model folders: linked, converted from GGUF, inspected."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.families import tiny
+from benchmarks.families import FAMILIES, tiny
 from excise.artefacts import read_json
+from excise.errors import ExciseError
 from excise.resources import folders
-from excise.resources.models import fingerprint, identity, load_model
-from tests.conftest import TEXT, make_model
+from excise.resources.models import facts, fingerprint, identity, load_model
+from tests.conftest import TEXT, make_model, make_tokenizer
 
 
 def make_gguf(folder: Path, path: Path, *, quantised: bool = False, architecture: str = "llama") -> None:
@@ -242,6 +244,7 @@ def test_inspect_says_what_the_model_is(copy, tmp_path, excise):
 
 def test_inspect_refuses_a_family_that_could_not_be_saved_with_biases(tmp_path, excise):
     tiny("mistral", dtype=torch.float32).save_pretrained(tmp_path / "m")
+    make_tokenizer(tmp_path / "m")
     said = excise("inspect", "--model", tmp_path / "m", "--need-bias", "--output", tmp_path / "x", fails=True)
     assert "mistral: a neuron that is scaled about its mean" in said
     assert "can be: llama, opt, gpt2, gpt_neox" in said
@@ -255,7 +258,8 @@ def test_inspect_notices_changed_weights_and_files(copy, other_model, tmp_path, 
     assert "the weights are not those that were fetched" in excise(*command, fails=True)
     (copy / "model.safetensors").write_bytes(weights)
     excise(*command)
-    (copy / "tokenizer.json").write_text("{}")
+    with open(copy / "tokenizer.json", "a") as file:
+        file.write("\n")
     assert "tokenizer.json changed since the model was fetched" in excise(*command, fails=True)
 
 
@@ -267,6 +271,9 @@ def test_inspect_notices_changed_weights_and_files(copy, other_model, tmp_path, 
             "2 layers x 32 neurons, but the weights hold (16, 24) for layers.0.mlp.down_proj.weight",
         ),
         ({"num_hidden_layers": 3}, "the weights hold nothing for layers.2.mlp.down_proj.weight"),
+        ({"num_hidden_layers": 1}, "config.json promises 1 layers, but the weights hold 2"),
+        ({"vocab_size": 100}, "promises (100, 16) for model.embed_tokens.weight, but the weights hold (320, 16)"),
+        ({"num_attention_heads": 3}, "config.json: "),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "its weights are quantised"),
         ({"model_type": "mamba"}, "unknown model type 'mamba'"),
     ],
@@ -275,6 +282,62 @@ def test_inspect_refuses_a_model_that_cannot_be_pruned(copy, tmp_path, excise, c
     config = read_json(copy / "config.json")
     (copy / "config.json").write_text(json.dumps(config | change))
     assert message in excise("inspect", "--model", copy, "--output", tmp_path / "m.json", fails=True)
+    if "quantization_config" not in change:
+        with pytest.raises(ExciseError, match=re.escape(message)):
+            load_model(copy)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("prefix", [True, False])
+def test_what_old_checkpoints_hold_besides_is_passed_over(tmp_path, family, prefix):
+    """Buffers, a tied output embedding; names without the prefix of the base model, as GPT-2's on the hub."""
+    from safetensors.torch import load_file, save_file
+
+    model = tiny(family, dtype=torch.float32)
+    model.save_pretrained(tmp_path / family)
+    make_tokenizer(tmp_path / family)
+    tensors = load_file(tmp_path / family / "model.safetensors")
+    stem = next(name for name in tensors if ".0." in name).partition(".0.")[0]
+    for name in ("self_attn.rotary_emb.inv_freq", "attention.masked_bias", "attention.bias", "attn.bias"):
+        tensors[f"{stem}.0.{name}"] = torch.ones(1, 1, 9, 9)
+    tensors[f"{model.base_model_prefix}.embeddings.position_ids"] = torch.arange(9)[None]
+    tensors.setdefault("lm_head.weight", model.get_output_embeddings().weight.clone())
+    if not prefix:
+        tensors = {name.removeprefix(f"{model.base_model_prefix}."): tensor for name, tensor in tensors.items()}
+    save_file(tensors, tmp_path / family / "model.safetensors", metadata={"format": "pt"})
+    assert facts(tmp_path / family)["layers"] == 3
+    ids = torch.arange(3, 12)[None]
+    assert torch.equal(load_model(tmp_path / family, device="cpu")(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.unlink(), "tokenizer"),
+        (lambda path: path.write_text("{}"), "its tokenizer cannot be read"),
+        (lambda path: path.write_text("{"), "its tokenizer cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma", "opt", "gpt2", "gpt_neox"])
+def test_a_model_without_its_tokenizer_is_refused(tmp_path, excise, family, spoil, message):
+    tiny(family, dtype=torch.float32).save_pretrained(tmp_path / family)
+    make_tokenizer(tmp_path / family)
+    spoil(tmp_path / family / "tokenizer.json")
+    (tmp_path / family / "tokenizer_config.json").unlink()
+    (tmp_path / "p.jsonl").write_text('{"id": "a", "text": "the cat"}\n')
+    assert message in excise("inspect", "--model", tmp_path / family, "--output", tmp_path / "m.json", fails=True)
+    command = ("generate", "--model", tmp_path / family, "--prompts", tmp_path / "p.jsonl")
+    assert message in excise(*command, "--output", tmp_path / "g.jsonl", fails=True)
+
+
+@pytest.mark.parametrize("left", [5, -100])
+def test_weights_that_are_cut_short_are_named(copy, tmp_path, excise, left):
+    (copy / "model.safetensors").write_bytes((copy / "model.safetensors").read_bytes()[:left])
+    said = excise("fetch-model", "--source", copy, "--output", tmp_path / "out", fails=True)
+    assert "model.safetensors: not a readable safetensors file" in said
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ExciseError, match="fetch or copy it again"):
+        load_model(copy)
 
 
 @pytest.mark.parametrize("family", ["opt", "gpt2"])
@@ -295,6 +358,7 @@ def test_inspect_knows_other_families(family, tmp_path, excise):
     else:
         model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=8, n_layer=3, n_head=2))
     model.save_pretrained(tmp_path / family)
+    make_tokenizer(tmp_path / family)
     excise("inspect", "--model", tmp_path / family, "--output", tmp_path / "m.json")
     facts = read_json(tmp_path / "m.json")
     assert (facts["architecture"], facts["layers"]) == (family, 3)
@@ -305,8 +369,6 @@ def test_inspect_knows_other_families(family, tmp_path, excise):
 
 def test_incomplete_weights_are_not_filled_with_random_numbers(copy):
     from safetensors.numpy import load_file, save_file
-
-    from excise.errors import ExciseError
 
     tensors = load_file(copy / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]

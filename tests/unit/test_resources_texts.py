@@ -55,6 +55,16 @@ def test_records_are_documents_empty_ones_too(tmp_path, excise, name):
     assert [row["text"] for row in read_jsonl(tmp_path / "o.jsonl")[1]] == documents[:1]
 
 
+def test_tables_have_long_fields_and_blank_lines(tmp_path, excise):
+    documents = ["a" * 200_000, "b", "😀"]
+    (tmp_path / "t.csv").write_text("\nn,text\n\n" + "".join(f"1,{text}\n\n" for text in documents), "utf-8")
+    excise("fetch-text", "--source", tmp_path / "t.csv", "--output", tmp_path / "o.jsonl")
+    assert [row["text"] for row in read_jsonl(tmp_path / "o.jsonl")[1]] == documents
+    (tmp_path / "t.jsonl").write_text(json.dumps({"text": "😀"}))  # as a pair of surrogates
+    excise("fetch-text", "--source", tmp_path / "t.jsonl", "--output", tmp_path / "o.jsonl")
+    assert read_jsonl(tmp_path / "o.jsonl")[1][0]["text"] == "😀"
+
+
 @pytest.mark.parametrize("label", ["WikiText2", "wikitext-2 (raw)", "Wiki Text 2", "WIKITEXT_2"])
 def test_nothing_else_is_called_wikitext2(tmp_path, excise, label):
     (tmp_path / "w.txt").write_text("Some encyclopedia.")
@@ -89,6 +99,15 @@ def test_wikitext2_is_known_by_its_words_or_its_repository(monkeypatch):
         ("t.txt", "a", ["--limit", "0"], "--limit 0: must be at least 1"),
         ("t.txt", "a", ["--sha256", "0" * 64], "wrong checksum"),
         ("t.docx", "a", [], "unknown file format '.docx'"),
+        (
+            "t.jsonl",
+            '{"text": "a"}\n{"text": "b\\ud800"}\n',
+            [],
+            "t.jsonl: line 2 is not valid JSON (half a character: ",
+        ),
+        ("t.json", '["a \\uDC00"]', [], "t.json: not valid JSON (half a character: "),
+        ("t.json", "[" * 100_000, [], "t.json: not valid JSON (nested too deeply)"),
+        ("t.jsonl", '{"text": "a"}\n' + '{"a": ' * 100_000, [], "line 2 is not valid JSON (nested too deeply): "),
     ],
 )
 def test_bad_input_is_named(tmp_path, excise, name, content, options, message):

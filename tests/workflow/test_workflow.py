@@ -67,6 +67,8 @@ def test_the_demo_and_every_experiment_can_be_planned(tmp_path):
             drawn = re.findall(r">(\w+)</text>", (REPOSITORY / "docs/rules.svg").read_text())
             assert sorted(drawn) == sorted(jobs), "draw docs/rules.svg again: docs/architecture.md says how"
         config = yaml.safe_load(path.read_text())
+        used = {config.get("responses", {}).get("scorer", "detoxify-original"), *config["evaluation"]["scorers"]}
+        assert jobs.get("fetch_scorer", 0) == sum(name.startswith(("detoxify", "hf:")) for name in used), path
         sizes = {n: len(s.get("neurons", "?")) * s.get("draws", 1) for n, s in config["selections"].items()}
         chosen = {s["choose"] for s in config["selections"].values() if "choose" in s}
         competing = sum(sizes[name] for name, s in config["selections"].items() if "choose" in s)
@@ -218,10 +220,38 @@ def test_a_further_number_of_neurons_costs_its_evaluation_and_nothing_else(finis
     config = copy.deepcopy(finished.config)
     config["selections"]["lrp"]["neurons"].append(6)  # more than any before
     jobs = planned(dataclasses.replace(finished, config=config).snakemake("--dry-run").stdout)
-    once = {"inspect_model", "select", "logit_lens", "generate", "score", "perplexity", "fluency", "evaluate"}
+    once = {"select", "logit_lens", "generate", "score", "perplexity", "fluency", "evaluate"}
     assert {rule: count for rule, count in jobs.items() if rule in PLANNED.keys() - {"all", "settings"}} == {
         **dict.fromkeys(once, 1), "summary": 1, "report": 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "rules"),
+    [
+        ({"neurons": [2, 4, 6], "target": "last-max"}, {"attribute": 8}),
+        ({"neurons": [2, 4, 6], "temperature": 0.7}, {"respond": 2, "attribute": 8, "generate": 3}),
+        ({"neurons": [2, 4, 6], "seqlen": 32}, {"perplexity": 5}),
+        ({"at_least": 0.55, "target": "last-max"}, {"attribute": 8}),
+        ({"dtype": "bfloat16"}, {"respond": 2, "attribute": 8, "perplexity": 4}),
+        ({"neurons": [2]}, {"summary": 1, "report": 1}),
+    ],
+)
+def test_no_change_hides_behind_another(finished, changes, rules):
+    """Snakemake asks no job below one that runs whether its own settings changed."""
+    config = copy.deepcopy(finished.config)
+    places = {
+        "neurons": config["selections"]["lrp"],
+        "target": config.setdefault("attribution", {}),
+        "temperature": config["responses"],
+        "seqlen": config["evaluation"]["perplexity"],
+        "at_least": config["references"]["toxic"],
+        "dtype": next(iter(config["models"].values())),
+    }
+    for key, value in changes.items():
+        places[key][key] = value
+    jobs = planned(dataclasses.replace(finished, config=config).snakemake("--dry-run").stdout)
+    assert {rule: jobs.get(rule, 0) for rule in rules} == rules
 
 
 def test_until_select_makes_every_list_that_is_not_like_another(finished, tmp_path):
@@ -260,6 +290,29 @@ def test_too_many_neurons_stop_before_anything_is_generated(make_experiment):
     assert "49" in result.stderr
     assert "48" in result.stderr
     assert not (experiment.run_folder / "responses").exists()
+
+
+def test_a_scorer_that_cannot_be_fetched_stops_before_anything_is_generated(make_experiment):
+    experiment = make_experiment()
+    experiment.config["evaluation"]["scorers"].append("hf:me/nothing at all")
+    result = experiment.snakemake()
+    assert result.returncode != 0
+    assert "Run excise fetch-scorer once where there is a network" in result.stdout + result.stderr
+    assert "localrule fetch_scorer:" in result.stdout + result.stderr
+    assert not list(experiment.folder.rglob("generations*.jsonl"))
+    (experiment.folder / "resources/scorers").mkdir(exist_ok=True)
+    (experiment.folder / "resources/scorers/hf%3Ame%2Fnothing%20at%20all.json").touch()
+    assert "fetch_scorer" not in planned(experiment.snakemake("--dry-run").stdout)
+
+
+def test_a_further_scorer_is_fetched_and_generates_nothing_anew(finished, tmp_path):
+    experiment = copy_of(finished, tmp_path)
+    experiment.config["evaluation"]["scorers"].append("detoxify-original")
+    jobs = planned(experiment.snakemake("--dry-run").stdout)
+    assert jobs == {
+        "fetch_scorer": 1, "score": 4, "evaluate": 4,
+        "summary": 1, "report": 1, "export": 1, "settings": 1, "all": 1,
+    }  # fmt: skip
 
 
 def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experiment):

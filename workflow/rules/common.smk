@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import yaml
 
@@ -25,7 +26,7 @@ from excise.config import (
 from excise.digest import digest
 from excise.errors import ExciseError
 from excise.evaluation.capability import check_installed
-from excise.evaluation.scorers import check_own, own_source
+from excise.evaluation.scorers import check_own, over_network, own_source
 from excise.evaluation.scorers import module as scorer_module
 from excise.resources.folders import PATTERNS
 from excise.resources.sources import local_files
@@ -91,8 +92,9 @@ RESOURCES = config["resources"]
 RUN = f"{config['results']}/{config['experiment']}"
 MODEL = f"{RUN}/{{model}}"
 VARIANT = f"{MODEL}/variants/{{variant}}"
-# Jobs wait for the facts of their model but never run again for them: what they depend on is the model itself.
-FACTS = ancient(f"{MODEL}/model.json")
+# No input is ancient(): below a job that runs, Snakemake 9 asks no other whether its own settings changed, and behind an
+# ancient input it would then keep old results under new settings.
+FACTS = f"{MODEL}/model.json"
 
 # Data of the tasks that measure capability, and how much work they are.
 TASKS = f"{RESOURCES}/tasks/{config['experiment']}"
@@ -127,6 +129,15 @@ def alternatives(names):
     return "|".join(re.escape(str(name)) for name in names) or "(?!)"
 
 
+def sharded(*sections):
+    """A wildcard constraint: the folders of these sections of the configuration that are cut into shards."""
+    return alternatives(
+        folder
+        for folder, (section, _) in GENERATED.items()
+        if section in sections and SECTIONS[section]["shards"] > 1
+    )
+
+
 wildcard_constraints:
     model=alternatives(config["models"]),
     method=alternatives(
@@ -141,10 +152,13 @@ wildcard_constraints:
 
 def flags(**options):
     """Command-line options, quoted for the shell; None is left out."""
+    given = {
+        f"--{k.replace('_', '-')}": str(v) for k, v in options.items() if v is not None
+    }
+    # What begins like an option itself is taken for a value only after an equals sign.
     return " ".join(
-        f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
-        for name, value in options.items()
-        if value is not None
+        f"{name}{'=' if value.startswith('-') else ' '}{shlex.quote(value)}"
+        for name, value in given.items()
     )
 
 
@@ -166,7 +180,7 @@ def picked_references(wildcards):
         for key in ("behaviour", "general")
     } | CENTRED
     return [
-        ancient(f"{RUN}/{wildcards.model}/references/{corpus}/seed-{seed}.jsonl")
+        f"{RUN}/{wildcards.model}/references/{corpus}/seed-{seed}.jsonl"
         for corpus in of_kind("responses")
         for seed in config["seeds"]
         if corpus in used and (corpus, str(seed)) != (wildcards.corpus, wildcards.seed)
@@ -181,6 +195,14 @@ def on_disk(source):
     folders = [path for path in found if path.is_dir()]
     inside = [file for path in folders for kind in PATTERNS for file in path.glob(kind)]
     return sorted(str(file) for file in [*found, *inside] if file.is_file())
+
+
+# Snakemake keeps what it has where an input that nothing makes is gone.
+for name in of_kind("file"):
+    if not on_disk(config["references"][name]["source"]):
+        raise WorkflowError(
+            f"config: references.{name}.source: there is no file {config['references'][name]['source']!r}"
+        )
 
 
 def text_flags(wildcards):
@@ -274,6 +296,12 @@ def scorer_code(scorer):
     return digest("stages.score", scorer_module(scorer)) + (
         f"-{sha256_file(own)[:16]}" if own else ""
     )
+
+
+def fetched_scorer(scorer):
+    """What says that a scorer was fetched, where it comes over the network."""
+    fetch = over_network(scorer, config["scorers"].get(scorer, {}).get("checkpoint"))
+    return f"{RESOURCES}/scorers/{quote(scorer, safe='')}.json" if fetch else []
 
 
 def scores_of(wildcards):

@@ -39,7 +39,8 @@ rule generate:
 
 rule score:
     input:
-        f"{VARIANT}/generations.jsonl",
+        generations=f"{VARIANT}/generations.jsonl",
+        scorer=lambda w: fetched_scorer(config["evaluation"]["scorers"][int(w.number)]),
     output:
         f"{VARIANT}/scores-{{number}}{shard_name('evaluation')}.jsonl",
     log:
@@ -56,7 +57,8 @@ rule score:
         shard=shard_flags("evaluation"),
         code=lambda w: scorer_code(config["evaluation"]["scorers"][int(w.number)]),
     shell:
-        "excise score {params.scorer} --generations {input:q} {params.shard} --output {output:q} --log {log:q}"
+        "excise score {params.scorer} --generations {input.generations:q} {params.shard} "
+        "--output {output:q} --log {log:q}"
 
 
 rule perplexity:

@@ -2,15 +2,6 @@
 # Out: generations.jsonl, scores.jsonl, scores-K.jsonl: the bytes that one job would have written
 
 
-def sharded(*sections):
-    """A wildcard constraint: the folders of these sections of the configuration that are cut into shards."""
-    return alternatives(
-        folder
-        for folder, (section, _) in GENERATED.items()
-        if section in sections and SECTIONS[section]["shards"] > 1
-    )
-
-
 rule merge_generations:
     input:
         prompts=lambda w: f"{RUN}/prompts/{GENERATED[w.folder][1]}.jsonl",

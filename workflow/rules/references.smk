@@ -43,6 +43,7 @@ rule score_responses:
         generations=f"{MODEL}/responses/seed-{{seed}}/generations.jsonl",
         model=f"{RESOURCES}/models/{{model}}" if ONSET else [],
         facts=FACTS if ONSET else [],
+        scorer=fetched_scorer(config["responses"]["scorer"]),
     output:
         f"{MODEL}/responses/seed-{{seed}}/scores{shard_name('responses')}.jsonl",
     log:
@@ -120,7 +121,7 @@ rule reference_file:
     input:
         model=f"{RESOURCES}/models/{{model}}",
         facts=FACTS,
-        source=lambda w: config["references"][w.corpus]["source"],
+        source=lambda w: on_disk(config["references"][w.corpus]["source"]),
     output:
         f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
     log:
@@ -133,10 +134,10 @@ rule reference_file:
         choice=lambda w: flags(
             **{
                 key: config["references"][w.corpus][key]
-                for key in ("count", "minimum")
+                for key in ("source", "count", "minimum")
             }
         ),
         code=digest("stages.reference"),
     shell:
-        "excise reference --kind file --source {input.source:q} --model {input.model:q} {params.choice} "
+        "excise reference --kind file --model {input.model:q} {params.choice} "
         "--seed {wildcards.seed} --output {output:q} --log {log:q}"

@@ -1,6 +1,7 @@
 # In:  the sources that the configuration names (hub id, local path, pinned wheel)
-# Out: model folders, texts and prompts under the resources folder; model.json, which says what the model is
-# These rules are the only ones that use the network; on a cluster they run on the login node.
+# Out: model folders, texts, prompts, tasks and what is known of each scorer that was fetched, under the resources folder;
+#      model.json, which says what the model is
+# The rules that fetch are the only ones that use the network; all of these run on the login node of a cluster.
 
 
 localrules:
@@ -8,6 +9,7 @@ localrules:
     fetch_text,
     fetch_prompts,
     fetch_tasks,
+    fetch_scorer,
     split_prompts,
     inspect_model,
 
@@ -87,6 +89,27 @@ rule fetch_tasks:
         "excise fetch-tasks {params.tasks} --data {output.data:q} --output {output.plan:q} --log {log:q}"
 
 
+# The weights stay in the caches that HF_HOME and TORCH_HOME name; jobs find them there. First of all, for a scorer that is
+# not to be had must stop the run before a model has worked.
+rule fetch_scorer:
+    output:
+        f"{RESOURCES}/scorers/{{scorer}}.json",
+    log:
+        f"{RESOURCES}/logs/fetch_scorer/{{scorer}}.log",
+    wildcard_constraints:
+        scorer="[^/]+",
+    priority: 1
+    conda:
+        "../../envs/excise.yaml"
+    params:
+        scorer=lambda w: flags(
+            scorer=unquote(w.scorer), **config["scorers"].get(unquote(w.scorer), {})
+        ),
+        code=lambda w: digest("stages.fetch_scorer", scorer_module(unquote(w.scorer))),
+    shell:
+        "excise fetch-scorer {params.scorer} --output {output:q} --log {log:q}"
+
+
 rule split_prompts:
     input:
         f"{RUN}/prompts/all.jsonl",
@@ -122,8 +145,9 @@ rule inspect_model:
         f"{MODEL}/logs/inspect_model.log",
     conda:
         "../../envs/excise.yaml"
+    resources:
+        needs=model_needs(),  # no params: a larger N must not make everything again
     params:
-        needs=model_needs(),
         code=digest("stages.inspect"),
     shell:
-        "excise inspect --model {input.model:q} {params.needs} --output {output:q} --log {log:q}"
+        "excise inspect --model {input.model:q} {resources.needs} --output {output:q} --log {log:q}"

@@ -34,15 +34,17 @@ if TYPE_CHECKING:
     from excise.attribution.batches import Batch
 
 
-def _methods(function: str) -> tuple[str, ...]:
-    """The files beside this one that define ``function``: found by reading, for importing them would load torch."""
-    defines = re.compile(rf"^(def {function}\(|{function} = )", re.MULTILINE)
+def _methods(name: str, value: str = "") -> tuple[str, ...]:
+    """The files beside this one that define ``name``: found by reading, for importing them would load torch."""
+    defines = re.compile(rf"^(def {name}\(|{name} = {value})", re.MULTILINE)
     files = sorted(Path(__file__).parent.glob("*.py"))
     return tuple(path.stem.replace("_", "-") for path in files if defines.search(path.read_text(encoding="utf-8")))
 
 
 MEASURED = _methods("measuring")
 DRAWN = _methods("draw")
+WITH_ERROR = _methods("SQUARES", value=r'\("')
+"""Methods whose scores have a standard error, which the standardised differential needs."""
 
 TARGETS = ("last-max", "continuation", "continuation-sum", "contrastive")
 """What a backward pass starts from; see ``attribution.targets``."""

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from excise.artefacts import Json
-from excise.comparison import MINIMUM_PROMPTS, compare
+from excise.comparison import compare
+from excise.evaluation.behaviour import TOXIC_PROMPT
 from excise.reporting import plots
 from excise.reporting.style import render, rule, series
 from excise.reporting.summary import adjective, baseline_row, noun, per_prompt
@@ -18,6 +19,10 @@ from excise.reporting.words import shown
 
 MOST = 10
 """Most variants in a figure that has a panel or a row for each."""
+
+
+FEWEST = 10
+"""Fewest prompts of a category that are shown: of a handful no interval means anything."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def trade_off(summary: Json) -> Figure:
             [row["variant"], row["selection"], row["neurons"], row["kind"], row["flag"], row["perplexity"]]
             + (reach or [None, None])  # of one window there is no interval
             + [row["scores"][scorer]["share"]]
-            + [share + edge for edge in edges]
+            + [max(0.0, share + edge) for edge in edges]
         )
     caption = (
         f"Horizontal: perplexity on {summary['perplexity']['text']}; further right = worse language; perplexities "
@@ -143,23 +148,27 @@ def before_after(summary: Json, baseline: Json, evaluation: Json) -> Figure:
 
 
 def categories(summary: Json, baseline: Json, evaluation: Json, *, seed: int) -> list[Figure]:
-    """The behaviour by category of prompt; nothing when the prompts have no categories."""
+    """The behaviour by category and by toxicity of the prompt; nothing when the prompts have neither."""
     scorer, name = summary["primary"], evaluation["variant"]
-    labels = np.array([row.get("category") or "" for row in baseline["prompts"]])
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(baseline["prompts"]):
+        if row.get("category") is not None:
+            groups.setdefault(str(row["category"]), []).append(index)
+        if row.get("toxicity") is not None:
+            sign = ">=" if row["toxicity"] >= TOXIC_PROMPT else "<"
+            groups.setdefault(f"prompt's own toxicity {sign} {TOXIC_PROMPT}", []).append(index)
     before, after = per_prompt(baseline, scorer), per_prompt(evaluation, scorer)
     rows: list[Json] = []
-    for label in sorted(set(labels.tolist()) - {""}):
-        chosen = labels == label
-        if chosen.sum() >= MINIMUM_PROMPTS:
-            change = compare(before[chosen], after[chosen], seed=seed)
-            rows.append({"category": label, **asdict(change)})
+    for group, chosen in sorted(groups.items()):
+        if len(chosen) >= FEWEST:
+            rows.append({"category": group, **asdict(compare(before[chosen], after[chosen], seed=seed))})
     if not rows:
         return []
     caption = (
-        f"One line a category of prompt, number of prompts in brackets. Left: share of {adjective(summary)} "
-        f"continuations, in per cent; star = unpruned model, circle = {name}. Right: the change in points with its 95 "
-        "% paired bootstrap interval, not corrected for the number of categories; a bar that reaches 0 means a change "
-        "not established."
+        f"One line a category of prompt, number of prompts in brackets ({FEWEST} at least). Left: share of "
+        f"{adjective(summary)} continuations, in per cent; star = unpruned model, circle = {name}. Right: the change "
+        "in points with its 95 % paired bootstrap interval, not corrected for the number of categories; a bar that "
+        "reaches 0 means a change not established."
     )
     columns = ["category", "prompts", "before", "after", "change", "low", "high"]
     data = [

@@ -79,7 +79,7 @@ def read_scored(generations: Path, scores: Path) -> tuple[list[Json], list[Json]
         ExciseError: some generation has no score, or the other way round.
     """
     made, rows = read_jsonl(generations, ("id", "draw", "prompt", "completion"))
-    judged, scored = read_jsonl(scores, ("id", "draw", "score"))
+    judged, scored = read_jsonl(scores, ("id", "draw"), numbers=("score",))
     values = {(row["id"], row["draw"]): row["score"] for row in scored}
     if values.keys() != {(row["id"], row["draw"]) for row in rows}:
         raise ExciseError(f"{scores}: does not score the generations of {generations}; run excise score again")

@@ -15,7 +15,7 @@ from excise.reporting.figures import Figure, trade_off
 from excise.reporting.markup import STYLE, figure, items, table
 from excise.reporting.style import rule
 from excise.reporting.summary import adjective, baseline_row, noun
-from excise.reporting.tables import NONE, counted, interval, number, p_value, percent, points
+from excise.reporting.tables import NONE, counted, exact_percent, interval, number, p_value, percent, points
 from excise.reporting.tuning import chosen
 from excise.reporting.words import about_lrp, answer, confidence, method, shown
 
@@ -116,7 +116,7 @@ def _tuning(name: str, compared: Json) -> list[str]:
     """How a choice among neuron lists came about."""
     best = chosen(compared, where=name)["variant"]
     compared = {**compared, "verdict": {**compared["verdict"], "winner": best}}
-    budget = percent(compared["limits"]["max_perplexity_increase"], signed=True)
+    budget = exact_percent(compared["limits"]["max_perplexity_increase"], signed=True)
     note = (
         f"{name} is {best}: of {compared['comparisons']} lists the one that lowered the {adjective(compared)} share "
         f"most, with perplexity up by at most {budget} and its language intact, on {compared['prompts']:,} tuning "
@@ -243,10 +243,13 @@ def _degeneration_table(summary: Json) -> str:
             percent(values[key]) if key.endswith("share") else number(values[key], _DIGITS.get(key, 3)) for key in keys
         ]
         rows.append((_class(summary, row), [row["variant"], *cells, row["flag"] or "yes"]))
+    draws = max(scorer["draws"] for scorer in summary["scorers"].values())
+    read = base.get("fluency_draws", draws)
+    first = "" if read == draws else f", of the first {counted(read, 'answer')} to each"
     note = (
         "distinct-n: different n-grams over all n-grams of the generations; RUR: different tokens over tokens, mean; "
-        "repetitive: RUR at or below 0.5; perplexity of the generations: under the unpruned model, given the prompt. "
-        "Very low is repetition, very high is not language."
+        "repetitive: RUR at or below 0.5; perplexity of the generations: under the unpruned model, given the "
+        f"prompt{first}. Very low is repetition, very high is not language."
     )
     header = ["variant", *(_DEGENERATION[key] for key in keys), "language?"]
     return table(header, rows) + f'<p class="note">{escape(note)}</p>'
@@ -343,7 +346,8 @@ def _timings(timings: Sequence[Json]) -> list[str]:
     rows.append(("winner", ["all", str(sum(step["jobs"] for step in timings)),
                             number(sum(step["seconds"] for step in timings), 1), "", ""]))  # fmt: skip
     note = (
-        "Wall time of the jobs added up; jobs that ran side by side took less. Memory: largest resident set of a job."
+        "Wall time of all jobs that left a log in this folder, under earlier settings too, added up; side by side they "
+        "took less. Memory: largest resident set of a job."
     )
     return [
         "<h2>How long it took</h2>",

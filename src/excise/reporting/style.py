@@ -20,6 +20,7 @@ LOWER, HIGHER = "#0072b2", "#d55e00"
 COLOURS = {
     "lrp": "#0072b2",
     "lrp-cp": "#56b4e9",
+    "lrp-abs-weights": "#e69f00",
     "wanda": "#d55e00",
     "gradient": "#009e73",
     "activation": "#f0e442",

@@ -11,7 +11,7 @@ from excise.comparison import Change, Interval, Values, compare, holm, perplexit
 from excise.config import BASELINE, CONTROLS
 from excise.errors import ExciseError, unknown
 from excise.reporting import capability
-from excise.reporting.tables import percent
+from excise.reporting.tables import exact_percent, percent
 
 LRP = ("lrp", "lrp-cp")
 """Methods that count as LRP in the verdict."""
@@ -76,6 +76,7 @@ _MUST_AGREE: Mapping[str, Any] = {
     "perplexity protocol": lambda e: e["perplexity"]["protocol"],
     "perplexity text": lambda e: e["perplexity"]["text"],
     "number of perplexity tokens": lambda e: e["perplexity"]["tokens"],
+    "settings of the perplexity": lambda e: e["perplexity"].get("settings"),  # the text's SHA-256 among them
     "scorers": lambda e: e["meta"]["scorers"],
     "behaviour": lambda e: (e["behaviour"], {name: (s["shown_by"], s["draws"]) for name, s in e["scores"].items()}),
     "model": lambda e: e["meta"]["model"],
@@ -106,22 +107,22 @@ def broken(evaluation: Json, baseline: Json, limits: Limits) -> list[str]:
     reasons = []
     rise = evaluation["perplexity"]["perplexity"] / baseline["perplexity"]["perplexity"] - 1
     if rise > limits.broken_perplexity_increase:
-        most_rise = percent(limits.broken_perplexity_increase, 0, signed=True)
-        reasons.append(f"perplexity {percent(rise, 0, signed=True)} (limit {most_rise})")
-    if now["distinct_2"] is None or (then["fluency_perplexity"] is not None and now["fluency_perplexity"] is None):
+        most_rise = exact_percent(limits.broken_perplexity_increase, signed=True)
+        reasons.append(f"perplexity {percent(rise, signed=True)} (limit {most_rise})")
+    if any(now[key] is None and then[key] is not None for key in then):
         return [*reasons, "no generation with tokens to judge"]
     if then["fluency_perplexity"] is not None:
         ratio, most = now["fluency_perplexity"] / then["fluency_perplexity"], limits.broken_fluency_ratio
         if not 1 / most <= ratio <= most:
             reasons.append(f"perplexity of its generations x{ratio:.2f} (limits x{1 / most:.2f} and x{most:.2f})")
-    if now["distinct_2"] < limits.broken_distinct_ratio * then["distinct_2"]:
+    if then["distinct_2"] is not None and now["distinct_2"] < limits.broken_distinct_ratio * then["distinct_2"]:
         least = f"limit x{limits.broken_distinct_ratio:.2f}"
         reasons.append(f"distinct-2 {now['distinct_2']:.2f} against {then['distinct_2']:.2f} ({least})")
     for key, word, limit in (
         ("repetitive_share", "repetitive", limits.broken_repetitive_rise),
         ("empty_share", "empty", limits.broken_empty_rise),
     ):
-        if now[key] - then[key] > limit:
+        if then[key] is not None and now[key] - then[key] > limit:
             rose = f"from {percent(then[key])} to {percent(now[key])}"
             reasons.append(f"{word} generations {rose} (limit +{100 * limit:g} points)")
     return reasons
@@ -162,8 +163,9 @@ def _row(evaluation: Json, baseline: Json, selection: Json | None, limits: Limit
 
 
 def _against_controls(winner: Json, rows: list[Json], shares: Mapping[str, Values], **options: int) -> Json | None:
-    """The winner against the average of the random draws of as many neurons."""
-    draws = [row["variant"] for row in rows if row["method"] == "random" and row["neurons"] == winner["neurons"]]
+    """The winner against the average of the random draws of as many neurons, to which the same was done."""
+    same = ("neurons", "factor", "centre")
+    draws = [r["variant"] for r in rows if r["method"] == "random" and all(r[key] == winner[key] for key in same)]
     if not draws:
         return None
     pooled = np.mean([shares[name] for name in draws], axis=0)
@@ -240,8 +242,9 @@ def summarise(
 def _verdict(rows: list[Json], shares: Mapping[str, Values], primary: str, *, seed: int, resamples: int) -> Json:
     """Who wins, whether it is LRP, and what the controls did."""
 
-    def drop(row: Json) -> float:
-        return float(row["change"][primary]["difference"])
+    def drop(row: Json) -> tuple[float, float]:
+        """The larger reduction is better; of equal ones, which a grid of few draws gives, the cheaper."""
+        return row["change"][primary]["difference"], row["perplexity_change"]
 
     sound = [row for row in rows if row["kind"] == "candidate" and not row["flag"]]
     eligible = sorted((row for row in sound if row["within_budget"] and row["change"][primary]["reduces"]), key=drop)

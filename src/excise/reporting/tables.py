@@ -34,6 +34,11 @@ def percent(share: float | None, digits: int = 1, *, signed: bool = False) -> st
     return f"{100 * share:{'+' if signed else ''},.{digits}f} %".replace("-", MINUS)
 
 
+def exact_percent(share: float, *, signed: bool = False) -> str:
+    """A share that somebody has set, as a percentage without rounding: ``2.5 %``."""
+    return f"{100 * share:{'+' if signed else ''},.10g} %".replace("-", MINUS)
+
+
 def counted(count: int, word: str) -> str:
     """``1 control``, ``3 controls``."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"

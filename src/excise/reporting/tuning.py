@@ -3,7 +3,7 @@
 from excise.artefacts import Json
 from excise.errors import ExciseError
 from excise.reporting.summary import adjective
-from excise.reporting.tables import percent
+from excise.reporting.tables import exact_percent, percent
 
 
 def chosen(summary: Json, *, where: str) -> Json:
@@ -29,7 +29,7 @@ def chosen(summary: Json, *, where: str) -> Json:
         f"{percent(row['change'][summary['primary']]['relative'], 0, signed=True)}{', broken' if row['flag'] else ''}"
         for row in rows
     )
-    budget = percent(summary["limits"]["max_perplexity_increase"], signed=True)
+    budget = exact_percent(summary["limits"]["max_perplexity_increase"], signed=True)
     raise ExciseError(
         f"{where}: no candidate lowers the {adjective(summary)} share with perplexity up by at most {budget} and its "
         f"language intact ({tried}). Offer smaller numbers of neurons or a stronger guard, or raise "

@@ -4,7 +4,7 @@ from typing import Any
 
 from excise.artefacts import Json
 from excise.reporting.summary import LRP, adjective, baseline_row, by_name, noun
-from excise.reporting.tables import counted, interval, number, p_value, percent, points
+from excise.reporting.tables import counted, exact_percent, interval, number, p_value, percent, points
 
 
 def setting(config: Json, dotted: str) -> Any:
@@ -70,7 +70,7 @@ def cost(row: Json) -> str:
 def answer(summary: Json) -> str:
     """The result in one or two sentences, with its interval and its cost."""
     rows, scorer, base = by_name(summary), summary["primary"], baseline_row(summary)
-    budget = percent(summary["limits"]["max_perplexity_increase"], 0)
+    budget = exact_percent(summary["limits"]["max_perplexity_increase"])
     name = shown(summary)
     if name is None:
         return (
@@ -88,19 +88,19 @@ def answer(summary: Json) -> str:
             f"{effect(row['change'][scorer])}, judged by {scorer} on {summary['prompts']:,} prompts; {price}."
             f"{_corrected(row['change'][scorer], summary['comparisons'])}"
         )
+    change = row["change"][scorer]
+    best = "largest reduction" if change["difference"] < 0 else "least rise, for none fell,"
     return (
         f"No variant reduced the share of {adjective(summary)} continuations reliably within a perplexity increase of "
-        f"{budget}. The largest reduction of one that is not broken, {name}, went {effect(row['change'][scorer])}; "
-        f"{price}."
+        f"{budget}. The {best} of one that is not broken, {name}, went {effect(change)}; {price}."
     )
 
 
 def _corrected(change: Json, comparisons: int) -> str:
-    """Whether the winner's reduction survives that it was picked among several; nothing where there was one only."""
-    if comparisons == 1:
-        return ""
+    """Whether the winner's reduction passes the permutation test, corrected where it was picked among several."""
     verdict = "holds" if change["p_holm"] < SIGNIFICANCE else "is not established"
-    return f" Corrected for the {comparisons} candidates compared it {verdict} (p {_equals(change['p_holm'])})."
+    test = f"Corrected for the {comparisons} candidates compared" if comparisons > 1 else "By the permutation test"
+    return f" {test} it {verdict} (p {_equals(change['p_holm'])})."
 
 
 def _of_many(name: str, change: Json, comparisons: int) -> str:
@@ -136,7 +136,7 @@ def about_lrp(summary: Json) -> str | None:
             "budget."
         )
     change = verdict["lrp_against_best_other"]
-    high = change["interval"][1] < 0 or change["interval"][0] > 0
+    high = change["p"] < SIGNIFICANCE and (change["interval"][1] < 0 or change["interval"][0] > 0)
     compared = (
         f"{lrp} compared with {other} on the same prompts: {difference(change)}, "
         f"so the difference between the two {'is' if high else 'is not'} established"
@@ -157,9 +157,12 @@ def confidence(summary: Json, config: Json) -> list[str]:
             f"Each of the {change['prompts']:,} evaluation prompts was answered by the unpruned and by the pruned "
             f"model and compared with itself. Paired permutation test: p {_equals(change['p'])}"
             f"{_of_many(name, change, summary['comparisons'])}",
-            f"A true change of {number(100 * change['detectable'], 1)} points or more would have been found with 80 % "
-            "probability; smaller ones may go unseen here.",
         ]
+        if change["detectable"]:
+            said.append(
+                f"A true change of {number(100 * change['detectable'], 1)} points or more would have been found with "
+                "80 % probability, by one test without correction; smaller ones may go unseen here."
+            )
         said.append(_price(rows[name], summary))
         said.append(_language(rows[name], baseline_row(summary)))
         said += _against_controls(summary)
@@ -190,7 +193,7 @@ def _price(row: Json, summary: Json) -> str:
     caution = f" {windows} windows are few: take this interval with caution." if windows < FEW_WINDOWS else ""
     return (
         f"Perplexity was compared window by window ({windows:,} of them): {cost(row)}. The interval {place} the budget "
-        f"of {percent(budget, signed=True)}; it speaks for text like this one.{caution}"
+        f"of {exact_percent(budget, signed=True)}; it speaks for text like this one.{caution}"
     )
 
 
@@ -229,7 +232,9 @@ def _against_controls(summary: Json) -> list[str]:
     if (against := verdict["against_controls"]) is not None:
         draws = against["controls"]
         drawn = "random draw" if len(draws) == 1 else "average of the random draws"
-        said.append(f"Against the {drawn} of as many neurons ({', '.join(draws)}): {difference(against)}.")
+        said.append(
+            f"Against the {drawn} of as many neurons, treated alike ({', '.join(draws)}): {difference(against)}."
+        )
     return said
 
 
@@ -250,6 +255,7 @@ def _other_scorers(summary: Json, name: str) -> list[str]:
 METHODS = {
     "lrp": "relevance by AttnLRP, which splits the model's output among its neurons",
     "lrp-cp": "relevance by CP-LRP, which holds attention fixed",
+    "lrp-abs-weights": "sums of absolute weight relevances, as in SparC3's public reproduction",
     "wanda": "size of the weights times norm of their inputs",
     "gradient": "activation times gradient",
     "activation": "size of the activation",
@@ -291,9 +297,9 @@ def method(summary: Json, config: Json) -> list[str]:
     steps = []
     if (fraction := setting(config, "prompts.attribution_fraction")) is not None:
         tuning = setting(config, "prompts.tuning_fraction")
-        part = f"{percent(tuning, 0)} to choose how many, " if tuning else ""
+        part = f"{exact_percent(tuning)} to choose how many, " if tuning else ""
         steps.append(
-            f"{prompts}: {percent(fraction, 0)} of the prompts served to find neurons, {part}the others "
+            f"{prompts}: {exact_percent(fraction)} of the prompts served to find neurons, {part}the others "
             f"({summary['prompts']:,}) only to judge."
         )
     if (responses := setting(config, "responses")) is not None:
@@ -327,8 +333,8 @@ def method(summary: Json, config: Json) -> list[str]:
     steps.append(
         f"To win, a variant must not be a control, must not be broken, must lower the {adjective(summary)} share with "
         "its whole interval below zero, and may raise perplexity by at most "
-        f"{percent(limits['max_perplexity_increase'], 0)}. Broken means: perplexity up by more than "
-        f"{percent(limits['broken_perplexity_increase'], 0)}, perplexity of its generations changed by more than a "
+        f"{exact_percent(limits['max_perplexity_increase'])}. Broken means: perplexity up by more than "
+        f"{exact_percent(limits['broken_perplexity_increase'])}, perplexity of its generations changed by more than a "
         f"factor of {limits['broken_fluency_ratio']:g} either way, distinct-2 below "
         f"{limits['broken_distinct_ratio']:g} of the unpruned model's, {100 * limits['broken_repetitive_rise']:g} "
         f"points more repetitive generations, or {100 * limits['broken_empty_rise']:g} points more empty ones."

@@ -4,12 +4,12 @@ import csv
 import gzip
 import hashlib
 import io
-import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from excise.artefacts import Json, read_jsonl
+from excise.artefacts import Json, parse_json, read_jsonl
 from excise.errors import ExciseError, unknown
 
 READABLE = (".txt", ".utf8", ".jsonl", ".json", ".parquet", ".csv", ".tsv")
@@ -52,7 +52,8 @@ def records(path: Path) -> Iterator[tuple[str, Json]]:
     """The records of a structured file, each with words for its place in the file.
 
     JSON is a list of objects, or, as C4 is on the hub, JSON lines; JSONL has one object a line, and a first line
-    ``{"meta": ...}`` is passed over; CSV and TSV are quoted as usual and begin with their column names.
+    ``{"meta": ...}`` is passed over; CSV and TSV are quoted as usual, begin with their column names, and may have blank
+    lines.
 
     Raises:
         ExciseError: a record is broken; names its line or place.
@@ -65,11 +66,7 @@ def records(path: Path) -> Iterator[tuple[str, Json]]:
         if not text.lstrip().startswith("["):
             yield from _json_lines(path)
             return
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise ExciseError(f"{path.name}: not valid JSON ({error})") from error
-        for number, value in enumerate(values, 1):
+        for number, value in enumerate(parse_json(text, f"{path.name}:"), 1):
             yield f"{path.name}: record {number}", value if isinstance(value, dict) else {"text": value}
     elif kind in (".csv", ".tsv"):
         yield from _table(path, kind)
@@ -82,10 +79,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Json]]:
         if not line.strip():
             continue
         where = f"{path.name}: line {number}"
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise ExciseError(f"{where} is not valid JSON ({error}): {line[:80]!r}") from error
+        value = parse_json(line, f"{where} is", quote=True)
         if not isinstance(value, dict):
             raise ExciseError(f"{where}: expected a JSON object, found {type(value).__name__}")
         if number == 1 and value.keys() == {"meta"}:
@@ -95,10 +89,12 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Json]]:
 
 def _table(path: Path, kind: str) -> Iterator[tuple[str, Json]]:
     lines = io.StringIO(read_text(path), newline="")
+    csv.field_size_limit(sys.maxsize)  # documents are longer than its default
     reader = csv.reader(lines, strict=True, delimiter="\t" if kind == ".tsv" else ",")
     try:
-        columns = next(reader, [])
-        for row in reader:
+        rows = filter(None, reader)  # without blank lines
+        columns = next(rows, [])
+        for row in rows:
             where = f"{path.name}: line {reader.line_num}"
             if len(row) != len(columns):
                 raise ExciseError(f"{where} has {len(row)} columns, the first line names {len(columns)}")

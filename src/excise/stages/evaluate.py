@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
         for group in groups
     ]
     for path in arguments.scores:
-        meta, scores = read_jsonl(path, ("id", "draw", "score"))
+        meta, scores = read_jsonl(path, ("id", "draw"), numbers=("score",))
         _check_same(rows, scores, meta, source, path)
         facts = meta.get("scorer", {"name": path.stem})
         if facts["name"] in results:
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
         for prompt, summary in zip(prompts, summaries, strict=True):
             prompt[facts["name"]] = summary
 
-    meta, likelihoods = read_jsonl(arguments.fluency, ("id", "draw", "nll", "tokens"))
+    meta, likelihoods = read_jsonl(arguments.fluency, ("id", "draw"), numbers=("nll", "tokens"))
     read_draws = meta.get("settings", {}).get("draws")
     read_rows = [row for row in rows if read_draws is None or row["draw"] < read_draws]
     _check_same(read_rows, likelihoods, meta, source, arguments.fluency)
@@ -88,7 +88,9 @@ def run(arguments: argparse.Namespace) -> None:
                     f"{path}: its {key} is not that of {arguments.generations}: "
                     f"{meta.get(key)} against {generated.get(key)}"
                 )
-        if part == "capability":
+        if part == "perplexity":
+            beside[part]["settings"] = meta.get("settings")
+        else:
             beside[part]["asked"] = {"settings": meta.get("settings"), "versions": meta.get("versions")}
     write_json(
         arguments.output,

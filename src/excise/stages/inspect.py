@@ -56,10 +56,9 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if arguments.need_bias:
         refuse_without_bias(found["architecture"])
-    settings = {name: getattr(arguments, name) for name in ("need_neurons", "need_bias", "dtype")}
     write_json(
         arguments.output,
-        provenance("inspect", settings, model=known),
+        provenance("inspect", {"dtype": arguments.dtype}, model=known),
         {"id": known["id"], "revision": known["revision"], **found},
     )
     logging.getLogger(__name__).info(

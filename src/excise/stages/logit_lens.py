@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
         {
             "name": selection["name"],
             "neurons": [
-                {"layer": row["layer"], "neuron": row["neuron"], "rank": row["rank"], "for": plus, "against": minus}
+                {"layer": row["layer"], "neuron": row["neuron"], "rank": row.get("rank"), "for": plus, "against": minus}
                 for row, plus, minus in rows
             ],
         },

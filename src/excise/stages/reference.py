@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", type=Path, help="windows: text, JSONL")
     parser.add_argument("--windows", type=int, default=128, help="windows: how many (default 128)")
     parser.add_argument("--seqlen", type=int, default=2048, help="windows: tokens in each (default 2048)")
-    parser.add_argument("--source", type=Path, help="file: records with prompt and continuation")
+    parser.add_argument(
+        "--source", type=lambda path: Path(path).expanduser(), help="file: records with prompt and continuation"
+    )
     parser.add_argument("--model", type=Path, help="windows, file: model folder, for its tokenizer")
     parser.add_argument("--count", type=int, default=93, help="responses, file: most samples (default 93)")
     parser.add_argument("--minimum", type=int, help="responses, file: fewer than this is an error (default: --count)")

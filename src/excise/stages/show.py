@@ -40,7 +40,13 @@ def table(body: dict[str, Any]) -> str:
         if row["kind"] != "baseline":
             cost = interval(row["perplexity_change"], row["perplexity_interval"])
             change = interval(row["change"][scorer]["difference"], row["change"][scorer]["interval"])
-        mark = "broken" if row["flag"] else "<- best" if row["variant"] == body["verdict"]["winner"] else ""
+        mark = "" if row["within_budget"] else "over budget"
+        if row["kind"] == "control":
+            mark = "control"
+        if row["flag"]:
+            mark = "broken"
+        if row["variant"] == body["verdict"]["winner"]:
+            mark = "<- best"
         share = percent(row["scores"][scorer]["share"])
         rows.append([row["variant"], str(row["neurons"]), f"{row['perplexity']:.2f}", cost, share, change, mark])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -120,6 +120,26 @@ def check_own(name: str) -> None:
         raise unknown("function", function, sorted(names), where=f"scorer {name}: {source.name}")
 
 
+def over_network(name: str, checkpoint: str | Path | None = None) -> bool:
+    """Whether something of a scorer comes over the network when it is first loaded.
+
+    A checkpoint file of detoxify only names its base model, whose configuration and tokenizer the hub has; a folder
+    holds them.
+    """
+    if name.startswith("hf:"):
+        return not Path(name.removeprefix("hf:")).is_dir()
+    return name.startswith("detoxify") and (checkpoint is None or not Path(checkpoint).is_dir())
+
+
+def unloaded(name: str, why: object, instead: str) -> ExciseError:
+    """An error for a scorer that is neither in the caches nor to be had over the network."""
+    return ExciseError(
+        f"scorer {name}: cannot be loaded ({' '.join(str(why).split())}). Run excise fetch-scorer once where there is "
+        "a network (a login node) with the same HF_HOME and TORCH_HOME, for a gated or private one with HF_TOKEN too; "
+        f"or {instead}."
+    )
+
+
 def load(name: str, options: Options) -> Scorer:
     """The scorer of a name, with its weights loaded.
 

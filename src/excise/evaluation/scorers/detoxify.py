@@ -11,7 +11,7 @@ from typing import Any
 
 from excise.artefacts import Json, sha256_file
 from excise.errors import ExciseError
-from excise.evaluation.scorers import Options
+from excise.evaluation.scorers import Options, unloaded
 
 LABEL = "toxicity"
 
@@ -30,14 +30,22 @@ class DetoxifyScorer:
         import torch
         from detoxify import Detoxify
         from detoxify.detoxify import MODEL_URLS
+        from huggingface_hub import constants
 
         self.name = name
         kind = name.removeprefix("detoxify-")
+        published = MODEL_URLS[kind].rsplit("/", 1)[1]
         folder = None
         if checkpoint is None:
-            file = Path(torch.hub.get_dir()) / "checkpoints" / MODEL_URLS[kind].rsplit("/", 1)[1]
+            file = Path(torch.hub.get_dir()) / "checkpoints" / published
         else:
             file, folder = _find(checkpoint)
+        instead = (
+            f"give local weights: --checkpoint FOLDER, with {published} and the config.json and tokenizer files of its "
+            "base model in it"
+        )
+        if not file.exists() and constants.HF_HUB_OFFLINE:  # torch's own downloads know no such setting
+            raise unloaded(name, f"HF_HUB_OFFLINE is set, and there is no {file.name} here", instead)
         try:
             if checkpoint is None:
                 model = Detoxify(kind, device=device)
@@ -47,11 +55,7 @@ class DetoxifyScorer:
                 # Detoxify looks the base model up by the name in the checkpoint; here that name becomes the folder.
                 model = Detoxify(checkpoint=_renamed(file, folder), huggingface_config_path=str(folder), device=device)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ExciseError(
-                f"scorer {name}: cannot be loaded ({type(error).__name__}: {error}). Without a network give local "
-                f"weights: --checkpoint FOLDER, with {MODEL_URLS[kind].rsplit('/', 1)[1]} and the config.json and "
-                "tokenizer files of its base model in it."
-            ) from error
+            raise unloaded(name, f"{type(error).__name__}: {error}", instead) from error
         _verify(name, model, torch.load(file, map_location="cpu", weights_only=False)["state_dict"])
         if LABEL not in model.class_names:
             raise ExciseError(

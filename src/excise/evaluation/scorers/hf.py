@@ -7,7 +7,7 @@ from typing import Any
 
 from excise.artefacts import Json
 from excise.errors import ExciseError, unknown
-from excise.evaluation.scorers import Options
+from excise.evaluation.scorers import Options, unloaded
 
 TOXIC_LABELS = ("toxic", "toxicity")
 """Labels that are taken without being asked for, in any case."""
@@ -33,9 +33,9 @@ class Classifier:
             self._tokenizer = AutoTokenizer.from_pretrained(path, **options)
             model, info = AutoModelForSequenceClassification.from_pretrained(path, output_loading_info=True, **options)
         except (OSError, ValueError) as error:
-            raise ExciseError(
-                f"scorer hf:{source}: cannot be loaded ({error}). Give a local folder or a hub id."
-            ) from error
+            if local:
+                raise ExciseError(f"scorer hf:{source}: cannot be loaded ({error})") from error
+            raise unloaded(f"hf:{source}", error, "give a local folder: hf:FOLDER") from error
         if info["missing_keys"]:
             raise ExciseError(
                 f"scorer hf:{source}: not a trained classifier, lacks {', '.join(sorted(info['missing_keys']))}"
@@ -50,7 +50,7 @@ class Classifier:
             "label": model.config.id2label[self._label],
             "probability": "sigmoid" if several else "softmax",
             "text": "completion only",
-            "revision": None if local else getattr(model.config, "_commit_hash", None) or revision,
+            "revision": None if local else _commit(path, revision or "main"),
             "weights": _digest(model),
             "versions": {package: version(package) for package in ("transformers", "torch")},
             "device": torch.device(device).type,
@@ -87,6 +87,14 @@ def _index(config: Any, label: str | None, source: str) -> int:
     if len(toxic) != 1:
         raise ExciseError(f"scorer hf:{source}: say with --label which label counts: {', '.join(names)}")
     return toxic[0]
+
+
+def _commit(repository: str, revision: str) -> str:
+    """The commit that a revision is in the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else revision
 
 
 def _digest(model: Any) -> str:

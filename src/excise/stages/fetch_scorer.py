@@ -1,0 +1,33 @@
+"""Load a scorer once, so that its weights are here.
+
+They stay in the caches that HF_HOME and TORCH_HOME name, where excise score finds them without a network. What is
+written says which scorer that is.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    parser.add_argument("--scorer", required=True, help="detoxify-NAME, hf:ID or any other, as of excise score")
+    parser.add_argument("--checkpoint", type=Path, help="detoxify: local weights (default: download)")
+    parser.add_argument("--label", help="hf: which label counts (default: the only one, or toxic or toxicity)")
+    parser.add_argument("--output", type=Path, required=True, help="what the scorer is, JSON")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Load the scorer, write what it is."""
+    import logging
+
+    from excise.artefacts import write_json
+    from excise.evaluation import scorers
+    from excise.provenance import provenance
+
+    for client in ("huggingface_hub", "httpx", "httpx2"):  # requests and retries are not news
+        logging.getLogger(client).setLevel(logging.ERROR)
+    module = scorers.module(arguments.scorer)
+    scorer = scorers.load(arguments.scorer, scorers.Options(checkpoint=arguments.checkpoint, label=arguments.label))
+    meta = provenance("fetch-scorer", {"label": arguments.label}, modules=[module])
+    write_json(arguments.output, meta, {"scorer": scorer.facts})
+    logging.getLogger(__name__).info("%s is here", scorer.name)
