@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from excise.architectures import output_projections
 from excise.attribution import Options, measured
 from excise.attribution.batches import Sample, make_batches, read_reference
+from excise.models.families import output_projections
 
 MAPS = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3_text": "gemma3", "gpt2": "gpt2"}
 """Families that lxt has a map for: model type -> its name in lxt."""
@@ -104,7 +104,7 @@ def main() -> None:
 
         model, samples = tiny(arguments.family, dtype=torch.float32), random_samples(4)
     else:
-        from excise.resources.models import load_model
+        from excise.models.loading import load_model
 
         model = load_model(arguments.model, device="cpu")
         if arguments.reference:

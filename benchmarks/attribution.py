@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 
-from excise.architectures import decoder_layers
 from excise.attribution import Options, measured
 from excise.attribution.backward import embed, last_hidden
 from excise.attribution.batches import Batch, Sample, make_batches
 from excise.attribution.lxt_patch import patched
 from excise.attribution.targets import objective, plain
+from excise.models.families import decoder_layers
 
 Route = Callable[[list[Batch]], None]
 
@@ -35,7 +35,7 @@ LLAMA_3_8B = {"layers": 32, "neurons": 14_336, "hidden": 4_096}
 def build(folder: Path | None, device: str, dtype: str, layers: int) -> Any:
     """A model folder, or a random Llama of 12 layers or as many as asked for."""
     if folder is not None:
-        from excise.resources.models import load_model
+        from excise.models.loading import load_model
 
         return load_model(folder, device=device, dtype=dtype)
     from transformers import AutoModelForCausalLM, LlamaConfig

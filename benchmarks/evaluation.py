@@ -18,7 +18,7 @@ import torch
 from excise.evaluation import perplexity
 from excise.evaluation.generation import Sampling, batches, generate
 from excise.evaluation.sampling import sample
-from excise.resources.models import load_model, load_tokenizer
+from excise.models.loading import load_model, load_tokenizer
 
 
 def best(repeats: int, *sides: Callable[[], object]) -> list[float]:

@@ -15,12 +15,12 @@ import torch
 from benchmarks.families import FAMILIES, samples, tiny
 from benchmarks.naive import naive_attention, naive_linear, naive_norm
 from benchmarks.recording import Record, absorbed, record, share
-from excise.architectures import ARCHITECTURES, activations, architecture, output_projections
 from excise.attribution import Options, measured
 from excise.attribution.backward import embed, last_hidden, relevance
 from excise.attribution.batches import pad
 from excise.attribution.lxt_patch import patched, survey
 from excise.attribution.targets import objective, plain
+from excise.models.families import ARCHITECTURES, activations, architecture, output_projections
 
 TOLERANCE = 1e-8
 """Relative, in float64. (lxt's divisor carries 1e-10; the rest is rounding.)"""

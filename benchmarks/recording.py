@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
-from excise.architectures import output_projections
 from excise.attribution.backward import embed, last_hidden
 from excise.attribution.batches import Batch
 from excise.attribution.lxt_patch import Patch
 from excise.attribution.targets import objective
+from excise.models.families import output_projections
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from excise.artefacts import read_json, read_tensors
-from excise.pruning import read_selection
+from excise.edits.ablation import read_selection
 from excise.reporting.words import about_lrp, answer, confidence
 from excise.selection import guarded
 from excise.stages.show import table

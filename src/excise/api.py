@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from excise import pruning
+from excise.edits import ablation
 
-restore = pruning.restore
+restore = ablation.restore
 
 
-def prune(model: Any, neurons: str | Path, *, folder: str | Path | None = None) -> pruning.Undo:
+def prune(model: Any, neurons: str | Path, *, folder: str | Path | None = None) -> ablation.Undo:
     """Apply a neuron list to a loaded Hugging Face model, in place.
 
     The weights are recognised by the files that the model was loaded from, so the precision and the device that it was
@@ -28,18 +28,18 @@ def prune(model: Any, neurons: str | Path, *, folder: str | Path | None = None) 
     Raises:
         ExciseError: the list was made for other weights, or the family is not supported; nothing was changed.
     """
-    from excise.resources.models import identity
+    from excise.models.loading import identity
 
-    selection = pruning.read_selection(neurons)
+    selection = ablation.read_selection(neurons)
     source = _snapshot(model) if folder is None else Path(folder)
-    pruning.check_fits(selection, identity(source, "any")["fingerprint"], where=str(neurons))
-    return pruning.prune(model, selection)
+    ablation.check_fits(selection, identity(source, "any")["fingerprint"], where=str(neurons))
+    return ablation.prune(model, selection)
 
 
 def _snapshot(model: Any) -> Path:
     """The folder with the weights that a model was loaded from."""
-    from excise.resources.folders import WEIGHT_PATTERNS
-    from excise.resources.hub import download_snapshot
+    from excise.data.hub import download_snapshot
+    from excise.models.folders import WEIGHT_PATTERNS
 
     name: str = model.name_or_path
     if Path(name).is_dir():

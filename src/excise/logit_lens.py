@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from excise.architectures import architecture, decoder_layers, output_projections
 from excise.errors import ExciseError
+from excise.models.families import architecture, decoder_layers, output_projections
 
 Neuron = tuple[int, int]
 """(layer, neuron)."""

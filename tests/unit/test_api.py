@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 import excise
 from excise.artefacts import write_json
 from excise.errors import ExciseError
-from excise.resources.models import identity
+from excise.models.loading import identity
 from tests.conftest import REPOSITORY
-from tests.unit.test_resources_hub import hub_folder
+from tests.unit.test_data_hub import hub_folder
 
 
 @pytest.fixture

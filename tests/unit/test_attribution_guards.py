@@ -14,13 +14,13 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from benchmarks.families import FAMILIES, samples, tiny
 from benchmarks.gate import error
-from excise.architectures import output_projections
 from excise.attribution import MEASURED, Options, measured
 from excise.attribution.backward import relevance
 from excise.attribution.batches import pad
 from excise.attribution.engine import check_causal, check_finite, measure
 from excise.attribution.lxt_patch import assert_unpatched, patched
 from excise.errors import ExciseError
+from excise.models.families import output_projections
 from tests.conftest import REPOSITORY
 
 

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from benchmarks.families import samples, tiny
 from benchmarks.gate import error
 from benchmarks.recording import record
-from excise.architectures import output_projections
 from excise.attribution import DRAWN, MEASURED, TARGETS, Options, drawn, measured
 from excise.attribution.aura import auroc
 from excise.attribution.batches import Sample, make_batches, pad, read_reference, shard
@@ -20,6 +19,7 @@ from excise.attribution.lxt_patch import patched
 from excise.attribution.scores import neuron_scores, standard_error
 from excise.attribution.weights import neuron_weights
 from excise.errors import ExciseError
+from excise.models.families import output_projections
 from excise.statistics import batch_sums
 
 FAMILIES = ["llama", "phi3", "gpt2", "opt"]
@@ -32,7 +32,7 @@ def values(model: Any, method: str, **options: Any) -> dict[str, torch.Tensor]:
 
 def seen(model: Any, sample: Sample) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """MLP inputs and neuron activations of each layer, [tokens, width], from the whole causal model."""
-    from excise.architectures import input_projections
+    from excise.models.families import input_projections
 
     entering: list[torch.Tensor] = []
     neurons: list[torch.Tensor] = []
@@ -130,7 +130,7 @@ def test_abs_aggregates_absolute_values_of_samples() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_absolute_weight_relevance_against_single_sample_weight_gradients(family: str) -> None:
-    from excise.architectures import input_projections
+    from excise.models.families import input_projections
 
     ours = values(tiny(family), "lrp-abs-weights")["relevance"]
     for row, sample in enumerate(samples()):

@@ -12,8 +12,8 @@ import yaml
 
 from excise.comparison import paired_interval
 from excise.errors import ExciseError
+from excise.models.loading import identity, load_model, load_tokenizer
 from excise.reporting.capability import compared
-from excise.resources.models import identity, load_model, load_tokenizer
 from tests.conftest import WORDS
 
 Run = Callable[..., str]

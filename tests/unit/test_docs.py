@@ -296,7 +296,7 @@ def test_the_new_method_is_found_and_measures(tiny_model, tmp_path):
 
 
 def test_a_neuron_list_is_applied_in_python(tiny_model, tmp_path, monkeypatch):
-    from excise.resources.models import fingerprint
+    from excise.models.loading import fingerprint
 
     monkeypatch.chdir(tmp_path)
     Path("MODEL").symlink_to(tiny_model)

@@ -7,12 +7,12 @@ import torch
 import transformers
 from torch import Tensor
 
-from excise.architectures import ARCHITECTURES
 from excise.errors import ExciseError
 from excise.evaluation.fluency import continuation_nll
 from excise.evaluation.generation import Sampling, batches, generate
 from excise.evaluation.likelihood import check_head, head, token_nll
 from excise.evaluation.sampling import sample, uniforms
+from excise.models.families import ARCHITECTURES
 
 VOCABULARY = 70
 SMALL = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -8,7 +8,7 @@ import pytest
 
 from excise.errors import ExciseError
 from excise.evaluation.onset import onset
-from excise.resources.models import load_tokenizer
+from excise.models.loading import load_tokenizer
 from tests.workflow import tiny_scorer
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from excise.errors import ExciseError
 from excise.evaluation.perplexity import Window, join, loss, plan, protocol_name
-from excise.resources.models import load_model, load_tokenizer
+from excise.models.loading import load_model, load_tokenizer
 
 Run = Callable[..., str]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from excise.resources.models import identity, load_model, load_tokenizer
+from excise.models.loading import identity, load_model, load_tokenizer
 
 Run = Callable[..., str]
 

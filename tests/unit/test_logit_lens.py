@@ -8,7 +8,7 @@ import transformers
 
 from excise.errors import ExciseError
 from excise.logit_lens import final_norm, promoted
-from excise.resources.models import identity, load_model, load_tokenizer
+from excise.models.loading import identity, load_model, load_tokenizer
 
 
 def tiny(kind, **more):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.unit.test_pruning import selection
+from tests.unit.test_edits_ablation import selection
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from excise.artefacts import read_json, write_tensors
+from excise.edits.ablation import intervention, read_selection
+from excise.edits.export import model_card
 from excise.errors import ExciseError
-from excise.export import model_card
-from excise.pruning import intervention, read_selection
 from excise.selection import dampening, differential, guarded, jaccard, lowest, lowest_by_layer, pairwise_jaccard
 
 

@@ -9,13 +9,13 @@ import torch
 from accelerate import cpu_offload, dispatch_model
 
 from excise.artefacts import read_json, read_jsonl
+from excise.edits.ablation import prune
 from excise.errors import ExciseError
 from excise.evaluation.fluency import continuation_nll
 from excise.evaluation.generation import Sampling, generate
 from excise.evaluation.likelihood import check_head
 from excise.evaluation.perplexity import loss, plan
-from excise.pruning import prune
-from excise.resources.models import load_model, resolve_device
+from excise.models.loading import load_model, resolve_device
 from tests.conftest import WORDS
 
 

@@ -28,8 +28,8 @@ from excise.errors import ExciseError
 from excise.evaluation.capability import check_installed
 from excise.evaluation.scorers import check_own, over_network, own_source
 from excise.evaluation.scorers import module as scorer_module
-from excise.resources.folders import PATTERNS
-from excise.resources.sources import local_files
+from excise.models.folders import PATTERNS
+from excise.data.sources import local_files
 
 
 envvars:

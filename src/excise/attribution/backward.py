@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from excise.architectures import decoder_layers, neuron_shape, output_projections
 from excise.attribution.batches import Batch
 from excise.attribution.targets import Elementwise, objective, plain
 from excise.errors import ExciseError
+from excise.models.families import decoder_layers, neuron_shape, output_projections
 
 
 class _Reading:

@@ -10,8 +10,8 @@ from excise.attribution import Measured, Options, Values
 from excise.attribution.backward import embed, last_hidden
 from excise.attribution.batches import Batch
 from excise.errors import ExciseError
+from excise.models.loading import input_device
 from excise.progress import Progress
-from excise.resources.models import input_device
 from excise.statistics import Statistics, batch_sums
 
 

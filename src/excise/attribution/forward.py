@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from excise.architectures import input_projections, neuron_shape, output_projections
 from excise.attribution.backward import embed, last_hidden, token_sum, wide
 from excise.attribution.batches import Batch
 from excise.errors import ExciseError
+from excise.models.families import input_projections, neuron_shape, output_projections
 
 Reduce = Callable[[torch.Tensor], torch.Tensor]
 """Maps ``[samples, tokens, width]`` to ``[samples, width]``; tokens that are not counted hold ``fill``."""

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from excise.architectures import input_projections, neuron_shape
 from excise.attribution import Options, Values
 from excise.attribution.backward import recomputing, relevance, wide
 from excise.attribution.batches import Batch
 from excise.attribution.common import mean_relevance, refuse_zero, subtract
 from excise.attribution.lxt_patch import patched
 from excise.errors import ExciseError
+from excise.models.families import input_projections, neuron_shape
 
 neuron_scores = mean_relevance
 contrast = subtract

@@ -33,10 +33,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from excise.architectures import activations, architecture, attentions
 from excise.attribution.norms import NORMS
 from excise.attribution.targets import Elementwise
 from excise.errors import ExciseError, unknown
+from excise.models.families import activations, architecture, attentions
 
 RULES = ("attnlrp", "cp")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from excise.architectures import neuron_shape
-from excise.resources.models import load_config
+from excise.models.families import neuron_shape
+from excise.models.loading import load_config
 
 
 def draw(model_folder: Path, seed: int) -> torch.Tensor:

@@ -13,15 +13,15 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from excise.architectures import decoder_layers
 from excise.attribution import Options
 from excise.attribution.backward import recomputing, relevance, wide
 from excise.attribution.batches import Batch
 from excise.attribution.engine import check_causal, check_ready
 from excise.attribution.lxt_patch import patched
 from excise.errors import ExciseError
+from excise.models.families import decoder_layers
+from excise.models.loading import input_device
 from excise.progress import Progress
-from excise.resources.models import input_device
 
 ROWS = 1024
 """Rows of a matrix that are handled at once."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from excise.architectures import architecture, neuron_shape
 from excise.errors import ExciseError
-from excise.resources.models import load_config
+from excise.models.families import architecture, neuron_shape
+from excise.models.loading import load_config
 
 
 def neuron_weights(folder: Path) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:

@@ -11,7 +11,7 @@ import torch
 
 from excise.evaluation.generation import prefill
 from excise.evaluation.likelihood import last_hidden, log_normaliser, token_nll
-from excise.resources.models import input_device
+from excise.models.loading import input_device
 
 
 def continuation_nll(

@@ -17,7 +17,7 @@ from excise.errors import ExciseError
 from excise.evaluation.likelihood import head, last_hidden
 from excise.evaluation.sampling import sample, uniforms
 from excise.evaluation.variant import refuse_patched
-from excise.resources.models import input_device
+from excise.models.loading import input_device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from excise.errors import ExciseError
 from excise.evaluation.variant import refuse_patched
-from excise.resources.models import input_device
+from excise.models.loading import input_device
 
 NOT_FINITE_HINT = "Is the selection too strong, or the dtype too narrow?"
 """What to look at when the numbers of a model are not finite."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from excise.errors import ExciseError
 from excise.evaluation.likelihood import NOT_FINITE_HINT, last_hidden, token_nll
-from excise.resources.models import input_device
+from excise.models.loading import input_device
 
 PROTOCOLS = ("windows", "sliding")
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from excise.artefacts import Json, read_json, read_jsonl, sha256_file
+from excise.edits.ablation import read_selection
 from excise.errors import ExciseError
-from excise.pruning import read_selection
 
 TOOK = re.compile(r" took ([\d.]+) s and at most (\d+) MB$", re.MULTILINE)
 """The last line of a stage's log (``excise.cli``)."""

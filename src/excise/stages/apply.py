@@ -20,9 +20,9 @@ def run(arguments: argparse.Namespace) -> None:
     import logging
 
     from excise.artefacts import read_json
-    from excise.export import export
-    from excise.pruning import check_fits, read_selection
-    from excise.resources.models import identity
+    from excise.edits.ablation import check_fits, read_selection
+    from excise.edits.export import export
+    from excise.models.loading import identity
 
     selection = read_selection(arguments.neurons)
     base = identity(arguments.model, "as on disk")

@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.attribution.batches import make_batches, read_reference, shard
     from excise.attribution.engine import measure
     from excise.errors import unknown
+    from excise.models.loading import device_type, identity, load_config, load_model, resolve_device
     from excise.provenance import provenance
-    from excise.resources.models import device_type, identity, load_config, load_model, resolve_device
     from excise.shards import parse_shard
 
     method = measured(arguments.method)
@@ -117,6 +117,6 @@ def refuse_float16(dtype: str) -> None:
 
 def special_tokens(folder: Path) -> list[int]:
     """Ids of the tokenizer's special tokens, sorted."""
-    from excise.resources.models import load_tokenizer
+    from excise.models.loading import load_tokenizer
 
     return sorted(load_tokenizer(folder).all_special_ids)

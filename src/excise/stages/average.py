@@ -25,10 +25,10 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.artefacts import sha256_file, write_tensors
     from excise.attribution import measured, module_name
     from excise.attribution.scores import neuron_scores
+    from excise.edits.ablation import check_fits
     from excise.errors import ExciseError
+    from excise.models.loading import identity
     from excise.provenance import provenance
-    from excise.pruning import check_fits
-    from excise.resources.models import identity
     from excise.statistics import Statistics, add, refuse_difference
 
     read = [(Statistics.read(path), path) for path in arguments.statistics]

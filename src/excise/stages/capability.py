@@ -36,10 +36,10 @@ def run(arguments: argparse.Namespace) -> None:
     settings = capability.settings(arguments)
 
     from excise.artefacts import write_json
+    from excise.edits.ablation import load_variant
     from excise.evaluation.variant import selection_facts
+    from excise.models.loading import device_type, identity, load_tokenizer
     from excise.provenance import provenance
-    from excise.pruning import load_variant
-    from excise.resources.models import device_type, identity, load_tokenizer
 
     threads = set_threads(arguments.threads)
     with capability.task_data(arguments.data, offline=arguments.data is not None):

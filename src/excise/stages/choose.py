@@ -24,9 +24,9 @@ def run(arguments: argparse.Namespace) -> None:
     import logging
 
     from excise.artefacts import read_json, sha256_file, write_json
+    from excise.edits.ablation import read_selection
     from excise.errors import ExciseError
     from excise.provenance import provenance
-    from excise.pruning import read_selection
     from excise.reporting.tuning import chosen
 
     summary = read_json(arguments.summary)

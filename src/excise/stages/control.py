@@ -22,8 +22,8 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.artefacts import write_tensors
     from excise.attribution import drawn, module_name
     from excise.attribution.scores import refuse_not_finite
+    from excise.models.loading import identity
     from excise.provenance import provenance
-    from excise.resources.models import identity
 
     difference = drawn(arguments.method).draw(arguments.model, arguments.seed)
     refuse_not_finite(difference)

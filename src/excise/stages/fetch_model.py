@@ -29,13 +29,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Fetch, check, link or convert."""
     import logging
 
-    from excise.architectures import architecture
     from excise.artefacts import SCHEMA
+    from excise.data import hub
+    from excise.data.sources import fetched, parse
     from excise.digest import digest
     from excise.errors import ExciseError
-    from excise.resources import folders, hub
-    from excise.resources.models import SOURCE_FILE, fingerprint, load_config
-    from excise.resources.sources import fetched, parse
+    from excise.models import folders
+    from excise.models.families import architecture
+    from excise.models.loading import SOURCE_FILE, fingerprint, load_config
 
     logger = logging.getLogger(__name__)
     source = parse(arguments.source)
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
             architecture(load_config(folder))
             name = source.origin if source.kind == "hub" else source.name
         else:
-            from excise.resources.gguf import convert
+            from excise.models.gguf import convert
 
             with fetched(source, cache=arguments.cache, sha256=arguments.sha256, revision=arguments.revision) as got:
                 if len(got.files) != 1 or got.files[0].suffix.lower() != ".gguf":

@@ -36,10 +36,10 @@ def run(arguments: argparse.Namespace) -> None:
     from collections import Counter
 
     from excise.artefacts import write_jsonl
+    from excise.data import hub, prompts
+    from excise.data.sources import fetched, parse
     from excise.errors import ExciseError
     from excise.provenance import provenance
-    from excise.resources import hub, prompts
-    from excise.resources.sources import fetched, parse
 
     source = parse(arguments.source)
     is_dataset = (source.kind == "hub" and not source.inside) or (

@@ -31,10 +31,10 @@ def run(arguments: argparse.Namespace) -> None:
     import logging
 
     from excise.artefacts import write_jsonl
+    from excise.data import hub, texts
+    from excise.data.sources import fetched, parse
     from excise.errors import ExciseError
     from excise.provenance import provenance
-    from excise.resources import hub, texts
-    from excise.resources.sources import fetched, parse
 
     if arguments.limit is not None and arguments.limit < 1:
         raise ExciseError(f"--limit {arguments.limit}: must be at least 1")

@@ -25,9 +25,9 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.errors import ExciseError
     from excise.evaluation.fluency import continuation_nll
     from excise.evaluation.likelihood import check_head
+    from excise.models.loading import device_type, identity, load_model
     from excise.progress import Progress
     from excise.provenance import provenance
-    from excise.resources.models import device_type, identity, load_model
 
     if arguments.batch_size < 1:
         raise ExciseError(f"--batch-size {arguments.batch_size}: must be at least 1")

@@ -88,15 +88,15 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     from dataclasses import asdict
 
     from excise.artefacts import sha256_file
+    from excise.edits.ablation import load_variant
     from excise.errors import ExciseError
     from excise.evaluation.generation import batches, end_tokens, generate
     from excise.evaluation.likelihood import check_head
     from excise.evaluation.partial import Partial
     from excise.evaluation.variant import selection_facts
+    from excise.models.loading import device_type, identity, load_tokenizer
     from excise.progress import Progress
     from excise.provenance import provenance
-    from excise.pruning import load_variant
-    from excise.resources.models import device_type, identity, load_tokenizer
     from excise.shards import parse_shard
 
     sampling = _sampling(arguments)

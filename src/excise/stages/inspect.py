@@ -24,12 +24,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the configuration and the headers of the weights, check, write."""
     import logging
 
-    from excise.architectures import refuse_without_bias
     from excise.artefacts import read_json, write_json
     from excise.errors import ExciseError, unknown
+    from excise.models.families import refuse_without_bias
+    from excise.models.folders import side_files
+    from excise.models.loading import DTYPES, SOURCE_FILE, facts, identity
     from excise.provenance import provenance
-    from excise.resources.folders import side_files
-    from excise.resources.models import DTYPES, SOURCE_FILE, facts, identity
 
     if arguments.dtype not in DTYPES:
         raise unknown("dtype", arguments.dtype, DTYPES)

@@ -22,12 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Read the list, look through the lens, write the tokens."""
     from excise.artefacts import write_json
+    from excise.edits.ablation import check_fits, read_selection
     from excise.errors import ExciseError
     from excise.evaluation.variant import selection_facts
     from excise.logit_lens import promoted
+    from excise.models.loading import device_type, identity, load_model, load_tokenizer
     from excise.provenance import provenance
-    from excise.pruning import check_fits, read_selection
-    from excise.resources.models import device_type, identity, load_model, load_tokenizer
 
     for name in ("neurons", "tokens"):
         if getattr(arguments, name) < 1:

@@ -37,14 +37,14 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
 
     from excise.artefacts import read_jsonl, sha256_file, write_json
+    from excise.edits.ablation import load_variant
     from excise.errors import ExciseError, unknown
     from excise.evaluation import perplexity
     from excise.evaluation.likelihood import check_head
     from excise.evaluation.variant import selection_facts
+    from excise.models.loading import device_type, identity, load_config, load_tokenizer
     from excise.progress import Progress
     from excise.provenance import provenance
-    from excise.pruning import load_variant
-    from excise.resources.models import device_type, identity, load_config, load_tokenizer
 
     if arguments.protocol not in perplexity.PROTOCOLS:
         raise unknown("protocol", arguments.protocol, perplexity.PROTOCOLS, where="--protocol")

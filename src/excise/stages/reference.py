@@ -46,11 +46,11 @@ def run(arguments: argparse.Namespace) -> None:
     import logging
 
     from excise.artefacts import read_jsonl, sha256_file, write_jsonl
+    from excise.data import references
+    from excise.data.texts import read_texts, records
     from excise.errors import ExciseError
+    from excise.models.loading import identity, load_config, load_tokenizer
     from excise.provenance import provenance
-    from excise.resources import references
-    from excise.resources.models import identity, load_config, load_tokenizer
-    from excise.resources.texts import read_texts, records
 
     missing = [name for name in KINDS[arguments.kind] if getattr(arguments, name) is None]
     if missing:

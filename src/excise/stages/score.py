@@ -98,7 +98,7 @@ def _score(arguments: argparse.Namespace) -> "tuple[Json, list[Json]]":
     scored = [{"id": row["id"], "draw": row["draw"], "score": value} for row, value in zip(rows, scores, strict=True)]
     if arguments.onset_at is not None:
         from excise.evaluation.onset import onset
-        from excise.resources.models import load_tokenizer
+        from excise.models.loading import load_tokenizer
 
         tokenizer = load_tokenizer(arguments.model)
 

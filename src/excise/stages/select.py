@@ -56,9 +56,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     from excise import selection
     from excise.artefacts import read_tensors, sha256_file, write_json
+    from excise.edits.ablation import CENTRES, check_fits, read_selection
     from excise.errors import ExciseError, unknown
     from excise.provenance import provenance
-    from excise.pruning import CENTRES, check_fits, read_selection
 
     like = read_selection(arguments.like) if arguments.like else None
     if arguments.neurons is None and like is None:

@@ -26,9 +26,9 @@ def run(arguments: argparse.Namespace) -> None:
     from collections import Counter
 
     from excise.artefacts import sha256_file, write_jsonl
+    from excise.data import prompts
     from excise.errors import ExciseError
     from excise.provenance import provenance
-    from excise.resources import prompts
 
     if (arguments.tuning is None) != (arguments.tuning_fraction == 0):
         raise ExciseError("--tuning and --tuning-fraction: give both or neither")

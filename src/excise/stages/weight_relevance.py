@@ -26,14 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read, measure, write a file a layer."""
-    from excise.architectures import neuron_shape
     from excise.artefacts import sha256_file, write_tensors
     from excise.attribution import TARGETS, Options
     from excise.attribution.batches import make_batches, read_reference
     from excise.attribution.weight_relevance import weight_relevance
     from excise.errors import ExciseError, unknown
+    from excise.models.families import neuron_shape
+    from excise.models.loading import SPREAD, identity, load_config, load_model, resolve_device
     from excise.provenance import provenance
-    from excise.resources.models import SPREAD, identity, load_config, load_model, resolve_device
 
     rules = {"lrp": "attnlrp", "lrp-cp": "cp"}
     if arguments.method not in rules:

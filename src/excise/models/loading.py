@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from excise.architectures import architecture, neuron_shape
 from excise.artefacts import Json, read_json
 from excise.errors import ExciseError, unknown
+from excise.models.families import architecture, neuron_shape
 
 if TYPE_CHECKING:
     import torch

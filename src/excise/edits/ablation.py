@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from excise.architectures import architecture, input_projections, neuron_shape, output_projections
 from excise.artefacts import Json, read_json
 from excise.errors import ExciseError, unknown
+from excise.models.families import architecture, input_projections, neuron_shape, output_projections
 
 if TYPE_CHECKING:
     import torch
@@ -236,7 +236,7 @@ def load_variant(folder: str | Path, selection_path: str | Path | None, **option
     Raises:
         ExciseError: the neuron list was made for another model.
     """
-    from excise.resources.models import identity, load_model
+    from excise.models.loading import identity, load_model
 
     model = load_model(folder, **options)
     if selection_path is None:

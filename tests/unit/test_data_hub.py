@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from excise.artefacts import read_json, read_jsonl
-from excise.resources.models import fingerprint
+from excise.models.loading import fingerprint
 from tests.unit.test_evaluation_scorers import bert_folder, save_classifier, write_checkpoint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -7,12 +7,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from excise.architectures import architecture, input_projections, output_projections, refuse_without_bias
 from excise.artefacts import Json, umask
+from excise.edits.ablation import prune
 from excise.errors import ExciseError
-from excise.pruning import prune
-from excise.resources.folders import refuse_foreign, replacing_folder, write_source
-from excise.resources.models import SOURCE_FILE, STORED_DTYPES, fingerprint, load_model, load_tokenizer
+from excise.models.families import architecture, input_projections, output_projections, refuse_without_bias
+from excise.models.folders import refuse_foreign, replacing_folder, write_source
+from excise.models.loading import SOURCE_FILE, STORED_DTYPES, fingerprint, load_model, load_tokenizer
 
 NEURONS_FILE = "neurons.json"
 """In an exported folder: the neuron list it was made with."""
@@ -76,7 +76,7 @@ def _give_biases(model: Any) -> None:
 
 
 def _dtype_on_disk(folder: Path) -> str:
-    from excise.resources.models import load_config
+    from excise.models.loading import load_config
 
     dtype = load_config(folder).dtype
     return str(dtype).removeprefix("torch.") if dtype is not None else "float32"

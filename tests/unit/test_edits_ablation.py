@@ -18,11 +18,11 @@ from transformers import (
 
 from benchmarks import families
 from excise import api
-from excise.architectures import output_projections
+from excise.edits.ablation import prune, pruned, read_selection, restore
+from excise.edits.export import model_card
 from excise.errors import ExciseError
-from excise.export import model_card
-from excise.pruning import prune, pruned, read_selection, restore
-from excise.resources.models import fingerprint, identity, load_model
+from excise.models.families import output_projections
+from excise.models.loading import fingerprint, identity, load_model
 from tests.conftest import make_model, make_tokenizer
 
 IDS = torch.arange(2, 40).view(2, 19)

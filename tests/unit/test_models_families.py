@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from benchmarks.families import FAMILIES, tiny
-from excise.architectures import (
+from excise.errors import ExciseError
+from excise.models.families import (
     ARCHITECTURES,
     activations,
     architecture,
@@ -14,7 +15,6 @@ from excise.architectures import (
     neuron_shape,
     output_projections,
 )
-from excise.errors import ExciseError
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)

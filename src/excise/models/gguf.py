@@ -5,10 +5,10 @@ import io
 import logging
 from pathlib import Path
 
-from excise.architectures import architecture
 from excise.artefacts import Json
 from excise.errors import ExciseError, unknown
-from excise.resources.models import DTYPES
+from excise.models.families import architecture
+from excise.models.loading import DTYPES
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def convert(path: Path, folder: Path, *, dtype: str = "float32") -> Json:
 
 
 def _check_tokenizer(folder: Path, expected: list[int], name: str, vocabulary: int) -> Json:
-    from excise.resources.models import load_tokenizer
+    from excise.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
     ids = tokenizer.encode(SENTENCE)

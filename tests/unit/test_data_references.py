@@ -7,8 +7,8 @@ import random
 import pytest
 
 from excise.artefacts import read_jsonl, sha256_file, write_jsonl
+from excise.data import references
 from excise.errors import ExciseError
-from excise.resources import references
 
 
 def letters(text):

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from excise.artefacts import read_jsonl, write_jsonl
+from excise.data import prompts
 from excise.errors import ExciseError
-from excise.resources import prompts
 
 
 def rows_of(texts, category=None):

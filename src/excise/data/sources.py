@@ -23,8 +23,8 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from excise.artefacts import Json, sha256_file
+from excise.data.hub import download_file
 from excise.errors import ExciseError
-from excise.resources.hub import download_file
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from excise.artefacts import read_jsonl
+from excise.data import texts
 from excise.errors import ExciseError
-from excise.resources import texts
 
 
 def test_a_plain_file_is_one_document_kept_exactly(tmp_path, excise):

@@ -12,8 +12,8 @@ import torch
 from benchmarks.families import FAMILIES, tiny
 from excise.artefacts import read_json
 from excise.errors import ExciseError
-from excise.resources import folders
-from excise.resources.models import facts, fingerprint, identity, load_model
+from excise.models import folders
+from excise.models.loading import facts, fingerprint, identity, load_model
 from tests.conftest import TEXT, make_model, make_tokenizer
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from excise.artefacts import Json, read_json, sha256_file
 from excise.errors import ExciseError
-from excise.resources.models import SOURCE_FILE
+from excise.models.loading import SOURCE_FILE
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -8,9 +8,9 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from excise.artefacts import Json
+from excise.data.prompts import prompt_id, seeded_order
+from excise.data.texts import field_text
 from excise.errors import ExciseError, unknown
-from excise.resources.prompts import prompt_id, seeded_order
-from excise.resources.texts import field_text
 
 Tokenise = Callable[[str], list[int]]
 

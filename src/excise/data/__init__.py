@@ -1,0 +1,1 @@
+"""Data: fetch and verify sources; texts, prompts, reference sets."""

@@ -1,1 +1,0 @@
-"""Models, texts and prompts: where they come from, and how they are opened."""
