@@ -1,19 +1,24 @@
-"""Sources: how they are written, and wheels from a package index that the test makes."""
+"""Sources: how they are written, and packages from an index that the test makes."""
 
 import hashlib
+import io
+import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from excise.data.sources import Source, extract, fetch_wheel, fetched, parse
+from excise.data.packages import extract, fetch_package
+from excise.data.sources import Source, fetched, parse
 from excise.errors import ExciseError
 
 
-def make_wheel(folder: Path, files: dict[str, str], *, package: str = "carrier", version: str = "1.0") -> str:
+def make_wheel(folder: Path, files: dict[str, Any], *, package: str = "carrier", version: str = "1.0") -> str:
     """Write a wheel that pip accepts; returns its SHA-256."""
     path = folder / f"{package}-{version}-py3-none-any.whl"
     info = f"{package}-{version}.dist-info"
@@ -26,6 +31,31 @@ def make_wheel(folder: Path, files: dict[str, str], *, package: str = "carrier",
         for name, text in files.items():
             archive.writestr(name, text)
         archive.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"]))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def make_sdist(folder: Path, files: dict[str, str], *, package: str = "carrier", version: str = "1.0") -> str:
+    """Write a source distribution whose own build backend leaves a mark when pip runs it; returns its SHA-256."""
+    top = f"{package}-{version}"
+    backend = (
+        "from pathlib import Path\n"
+        "def prepare_metadata_for_build_wheel(folder, settings=None):\n"
+        f"    Path({str(folder / 'it ran')!r}).touch()\n"
+        f"    info = Path(folder, '{top}.dist-info'); info.mkdir()\n"
+        f"    (info / 'METADATA').write_text('Metadata-Version: 2.1\\nName: {package}\\nVersion: {version}\\n')\n"
+        "    return info.name\n"
+    )
+    files = files | {
+        "PKG-INFO": f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n",
+        "pyproject.toml": "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n",
+        "backend.py": backend,
+    }
+    path = folder / f"{top}.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"{top}/{name}")
+            member.size = len(text.encode())
+            archive.addfile(member, io.BytesIO(text.encode()))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -48,6 +78,7 @@ def index(tmp_path, monkeypatch):
         ("hub:gpt2", Source("hub", "gpt2")),
         ("hub:owner/name/sub/a.gguf", Source("hub", "owner/name", "sub/a.gguf")),
         ("wheel:a-b==1.2.3+cpu/a/b c.txt", Source("wheel", "a-b==1.2.3+cpu", "a/b c.txt")),
+        ("sdist:a.b==1.2/data", Source("sdist", "a.b==1.2", "data")),
     ],
 )
 def test_each_form_is_understood(text, source, tmp_path, monkeypatch):
@@ -88,6 +119,7 @@ def test_a_pattern_stands_for_several_files_in_order(tmp_path):
         ("gpt2", "hub:OWNER/NAME"),
         ("wheel:carrier/x", "wheel:PACKAGE==VERSION/PATH"),
         ("wheel:carrier==1.0", "wheel:PACKAGE==VERSION/PATH"),
+        ("sdist:carrier/x", "sdist:PACKAGE==VERSION/PATH"),
         ("hub:", "hub:OWNER/NAME"),
         ("texts/*.md", "there is no such file"),
     ],
@@ -137,29 +169,29 @@ def test_a_wheel_is_fetched_once_and_unpacked(index, tmp_path, monkeypatch):
 def test_a_wrong_checksum_of_a_wheel_names_both_and_leaves_nothing(index, tmp_path):
     sha256 = make_wheel(index, {"carrier/a.txt": "A"})
     with pytest.raises(ExciseError, match=f"wrong checksum: SHA-256 is {sha256}, expected {'0' * 64}"):
-        fetch_wheel("carrier==1.0", sha256="0" * 64, cache=tmp_path / "kept")
+        fetch_package("wheel", "carrier==1.0", sha256="0" * 64, cache=tmp_path / "kept")
     assert list((tmp_path / "kept").iterdir()) == []
 
 
 def test_a_damaged_kept_wheel_is_fetched_again(index, tmp_path):
     sha256 = make_wheel(index, {"carrier/a.txt": "A"})
-    kept = fetch_wheel("carrier==1.0", sha256=sha256, cache=tmp_path / "kept")
+    kept = fetch_package("wheel", "carrier==1.0", sha256=sha256, cache=tmp_path / "kept")
     kept.write_bytes(kept.read_bytes()[:100])
-    assert fetch_wheel("carrier==1.0", sha256=sha256, cache=tmp_path / "kept") == kept
+    assert fetch_package("wheel", "carrier==1.0", sha256=sha256, cache=tmp_path / "kept") == kept
     assert hashlib.sha256(kept.read_bytes()).hexdigest() == sha256
 
 
 def test_wheel_errors_say_what_to_do(index, tmp_path):
     sha256 = make_wheel(index, {"carrier/one.txt": "A"})
     with pytest.raises(ExciseError, match="sha256 is missing"):
-        fetch_wheel("carrier==1.0", sha256=None, cache=tmp_path)
+        fetch_package("wheel", "carrier==1.0", sha256=None, cache=tmp_path)
     with pytest.raises(ExciseError, match=r"(?s)carrier==2\.0 cannot be fetched.*Check the name"):
-        fetch_wheel("carrier==2.0", sha256=sha256, cache=tmp_path)
+        fetch_package("wheel", "carrier==2.0", sha256=sha256, cache=tmp_path)
     with pytest.raises(ExciseError, match=r"holds no file 'carrier/on\.txt'\. Near it: carrier/one\.txt"):
-        extract(fetch_wheel("carrier==1.0", sha256=sha256, cache=tmp_path), "carrier/on.txt", tmp_path)
+        extract(fetch_package("wheel", "carrier==1.0", sha256=sha256, cache=tmp_path), "carrier/on.txt", tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(ExciseError, match="cannot be kept here"):
-        fetch_wheel("carrier==1.0", sha256=sha256, cache=tmp_path / "file")
+        fetch_package("wheel", "carrier==1.0", sha256=sha256, cache=tmp_path / "file")
 
 
 def test_fetching_the_same_wheel_at_once_corrupts_nothing(index, tmp_path):
@@ -170,3 +202,64 @@ def test_fetching_the_same_wheel_at_once_corrupts_nothing(index, tmp_path):
     assert [job.wait() for job in jobs] == [0, 0, 0]
     assert len({(tmp_path / f"{n}.jsonl").read_bytes() for n in range(3)}) == 1
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["carrier-1.0-py3-none-any.whl"]
+
+
+def test_a_folder_of_a_wheel_keeps_what_is_below_it(index, tmp_path):
+    files = {"carrier/model/config.json": "{}", "carrier/model/1_Pooling/config.json": "{1}", "carrier/other.txt": "O"}
+    sha256 = make_wheel(index, files)
+    with fetched(parse("wheel:carrier==1.0/carrier/model"), cache=tmp_path / "kept", sha256=sha256) as got:
+        (folder,) = got.files
+        found = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert folder.name == "model"
+    assert found == {"config.json": "{}", "1_Pooling/config.json": "{1}"}
+    assert not folder.exists()
+
+
+def test_a_source_distribution_is_fetched_once_and_unpacked_below_its_top_folder(index, tmp_path):
+    sha256 = make_sdist(index, {"carrier/data/docs.json": "[]", "carrier/data/deep/tags.json": "{}"})
+    cache = tmp_path / "kept"
+    with fetched(parse("sdist:carrier==1.0/carrier/data/*.json"), cache=cache, sha256=sha256) as got:
+        assert [(path.name, path.read_text()) for path in got.files] == [("docs.json", "[]")]
+    assert got.facts == {"source": "sdist:carrier==1.0/carrier/data/*.json", "revision": None, "sha256": sha256}
+    assert [path.name for path in cache.iterdir()] == ["carrier-1.0.tar.gz"]
+    next(index.glob("*.tar.gz")).unlink()
+    with fetched(parse("sdist:carrier==1.0/carrier/data"), cache=cache, sha256=sha256) as got:
+        assert (got.files[0] / "deep" / "tags.json").read_text() == "{}"
+
+
+def test_nothing_of_a_source_distribution_runs_before_its_checksum_is_right(index, tmp_path):
+    sha256 = make_sdist(index, {"carrier/a.txt": "A"})
+    with pytest.raises(ExciseError, match=f"(?s)wrong checksum, nothing of it was run.*{sha256}"):
+        fetch_package("sdist", "carrier==1.0", sha256="0" * 64, cache=tmp_path / "kept")
+    assert not (index / "it ran").exists()
+    assert list((tmp_path / "kept").iterdir()) == []
+    fetch_package("sdist", "carrier==1.0", sha256=sha256, cache=tmp_path / "kept")
+    assert (index / "it ran").exists()  # so the mark above would have been seen
+
+
+def test_a_name_that_leads_out_of_the_folder_is_not_unpacked(tmp_path):
+    make_wheel(tmp_path, {"carrier/model/../../../evil.txt": "E"})
+    with pytest.raises(ExciseError, match="leads out of the folder"):
+        extract(tmp_path / "carrier-1.0-py3-none-any.whl", "carrier/model", tmp_path / "to")
+    assert not list(tmp_path.rglob("evil.txt"))
+
+
+def test_a_model_folder_in_a_wheel_is_copied_with_its_pooling(index, tiny_model, tmp_path, excise):
+    files = {f"carrier/model/{path.name}": path.read_bytes() for path in tiny_model.iterdir()}
+    files |= {
+        "carrier/model/1_Pooling/config.json": b"{}",
+        "carrier/model/code.py": b"",
+        "carrier/model/pickle.bin": b"",
+    }
+    sha256 = make_wheel(index, files)
+    model = tmp_path / "model"
+    excise(
+        *("fetch-model", "--source", "wheel:carrier==1.0/carrier/model", "--sha256", sha256),
+        *("--cache", tmp_path / "kept", "--output", model),
+    )
+    assert json.loads((model / "excise.json").read_text())["id"] == "carrier"
+    assert not any(path.is_symlink() for path in model.rglob("*"))
+    assert (model / "model.safetensors").read_bytes() == (tiny_model / "model.safetensors").read_bytes()
+    assert (model / "1_Pooling" / "config.json").is_file()
+    assert not (model / "code.py").exists()
+    assert not (model / "pickle.bin").exists()

@@ -189,7 +189,7 @@ def picked_references(wildcards):
 
 def on_disk(source):
     """The files of a source that lies here, to be watched; none of the hub or a wheel, or of what the stage will miss."""
-    if source.startswith(("hub:", "wheel:")):
+    if source.startswith(("hub:", "wheel:", "sdist:")):
         return []
     found = local_files(Path(source).expanduser())
     folders = [path for path in found if path.is_dir()]

