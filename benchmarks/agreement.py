@@ -18,7 +18,7 @@ import torch
 
 from excise.attribution import Options, measured
 from excise.attribution.batches import Sample, make_batches, read_reference
-from excise.models.families import output_projections
+from excise.models.parts import output_projections
 
 MAPS = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3_text": "gemma3", "gpt2": "gpt2"}
 """Families that lxt has a map for: model type -> its name in lxt."""

@@ -25,7 +25,7 @@ from excise.attribution.backward import embed, last_hidden
 from excise.attribution.batches import Batch, Sample, make_batches
 from excise.attribution.lxt_patch import patched
 from excise.attribution.targets import objective, plain
-from excise.models.families import decoder_layers
+from excise.models.parts import decoder_layers
 
 Route = Callable[[list[Batch]], None]
 

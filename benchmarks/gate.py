@@ -20,7 +20,8 @@ from excise.attribution.backward import embed, last_hidden, relevance
 from excise.attribution.batches import pad
 from excise.attribution.lxt_patch import patched, survey
 from excise.attribution.targets import objective, plain
-from excise.models.families import ARCHITECTURES, activations, architecture, output_projections
+from excise.models.families import ARCHITECTURES, architecture
+from excise.models.parts import activations, output_projections
 
 TOLERANCE = 1e-8
 """Relative, in float64. (lxt's divisor carries 1e-10; the rest is rounding.)"""

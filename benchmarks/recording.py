@@ -12,7 +12,7 @@ from excise.attribution.backward import embed, last_hidden
 from excise.attribution.batches import Batch
 from excise.attribution.lxt_patch import Patch
 from excise.attribution.targets import objective
-from excise.models.families import output_projections
+from excise.models.parts import output_projections
 
 
 @dataclass

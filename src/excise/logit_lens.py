@@ -12,27 +12,11 @@ from typing import Any
 
 import torch
 
-from excise.errors import ExciseError
-from excise.models.families import architecture, decoder_layers, output_projections
+from excise.models.families import architecture
+from excise.models.parts import final_norm, output_projections
 
 Neuron = tuple[int, int]
 """(layer, neuron)."""
-
-
-def final_norm(model: Any) -> Any:
-    """The one normalisation module outside the decoder layers.
-
-    Raises:
-        ExciseError: there is none, or several.
-    """
-    name = architecture(model.config).norm
-    inside = {id(module) for layer in decoder_layers(model) for module in layer.modules()}
-    found = [module for module in model.modules() if type(module).__name__ == name and id(module) not in inside]
-    if len(found) != 1:
-        raise ExciseError(
-            f"{len(found)} modules of class {name} outside the decoder layers; expected one, the final norm"
-        )
-    return found[0]
 
 
 @torch.no_grad()

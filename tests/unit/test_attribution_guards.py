@@ -20,7 +20,7 @@ from excise.attribution.batches import pad
 from excise.attribution.engine import check_causal, check_finite, measure
 from excise.attribution.lxt_patch import assert_unpatched, patched
 from excise.errors import ExciseError
-from excise.models.families import output_projections
+from excise.models.parts import output_projections
 from tests.conftest import REPOSITORY
 
 

@@ -19,7 +19,7 @@ from excise.attribution.lxt_patch import patched
 from excise.attribution.scores import neuron_scores, standard_error
 from excise.attribution.weights import neuron_weights
 from excise.errors import ExciseError
-from excise.models.families import output_projections
+from excise.models.parts import output_projections
 from excise.statistics import batch_sums
 
 FAMILIES = ["llama", "phi3", "gpt2", "opt"]
@@ -32,7 +32,7 @@ def values(model: Any, method: str, **options: Any) -> dict[str, torch.Tensor]:
 
 def seen(model: Any, sample: Sample) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """MLP inputs and neuron activations of each layer, [tokens, width], from the whole causal model."""
-    from excise.models.families import input_projections
+    from excise.models.parts import input_projections
 
     entering: list[torch.Tensor] = []
     neurons: list[torch.Tensor] = []
@@ -130,7 +130,7 @@ def test_abs_aggregates_absolute_values_of_samples() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_absolute_weight_relevance_against_single_sample_weight_gradients(family: str) -> None:
-    from excise.models.families import input_projections
+    from excise.models.parts import input_projections
 
     ours = values(tiny(family), "lrp-abs-weights")["relevance"]
     for row, sample in enumerate(samples()):

@@ -15,7 +15,8 @@ from excise.attribution.batches import make_batches, pad
 from excise.attribution.lxt_patch import patched
 from excise.attribution.weight_relevance import weight_relevance
 from excise.errors import ExciseError
-from excise.models.families import architecture, decoder_layers
+from excise.models.families import architecture
+from excise.models.parts import decoder_layers
 from excise.stages import weight_relevance as stage
 
 

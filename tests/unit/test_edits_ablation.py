@@ -21,8 +21,8 @@ from excise import api
 from excise.edits.ablation import prune, pruned, read_selection, restore
 from excise.edits.export import model_card
 from excise.errors import ExciseError
-from excise.models.families import output_projections
 from excise.models.loading import fingerprint, identity, load_model
+from excise.models.parts import output_projections
 from tests.conftest import make_model, make_tokenizer
 
 IDS = torch.arange(2, 40).view(2, 19)

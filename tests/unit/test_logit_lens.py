@@ -7,8 +7,9 @@ import torch
 import transformers
 
 from excise.errors import ExciseError
-from excise.logit_lens import final_norm, promoted
+from excise.logit_lens import promoted
 from excise.models.loading import identity, load_model, load_tokenizer
+from excise.models.parts import final_norm
 
 
 def tiny(kind, **more):
@@ -53,7 +54,7 @@ def test_the_tokens_are_those_of_the_column_through_norm_and_head(kind):
 def test_a_model_without_a_final_norm_is_refused():
     model = tiny("llama", intermediate_size=24)
     model.model.norm = torch.nn.Identity()
-    with pytest.raises(ExciseError, match="0 modules of class LlamaRMSNorm outside the decoder layers"):
+    with pytest.raises(ExciseError, match=r"model\.norm is Identity, not LlamaRMSNorm"):
         promoted(model, [(0, 0)], 1)
 
 

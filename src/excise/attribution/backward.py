@@ -15,7 +15,8 @@ from torch import nn
 from excise.attribution.batches import Batch
 from excise.attribution.targets import Elementwise, objective, plain
 from excise.errors import ExciseError
-from excise.models.families import decoder_layers, neuron_shape, output_projections
+from excise.models.families import neuron_shape
+from excise.models.parts import decoder_layers, output_projections
 
 
 class _Reading:

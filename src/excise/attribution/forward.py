@@ -10,7 +10,8 @@ from torch import nn
 from excise.attribution.backward import embed, last_hidden, token_sum, wide
 from excise.attribution.batches import Batch
 from excise.errors import ExciseError
-from excise.models.families import input_projections, neuron_shape, output_projections
+from excise.models.families import neuron_shape
+from excise.models.parts import input_projections, output_projections
 
 Reduce = Callable[[torch.Tensor], torch.Tensor]
 """Maps ``[samples, tokens, width]`` to ``[samples, width]``; tokens that are not counted hold ``fill``."""

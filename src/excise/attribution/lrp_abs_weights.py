@@ -20,7 +20,8 @@ from excise.attribution.batches import Batch
 from excise.attribution.common import mean_relevance, refuse_zero, subtract
 from excise.attribution.lxt_patch import patched
 from excise.errors import ExciseError
-from excise.models.families import input_projections, neuron_shape
+from excise.models.families import neuron_shape
+from excise.models.parts import input_projections
 
 neuron_scores = mean_relevance
 contrast = subtract

@@ -36,7 +36,8 @@ from torch import nn
 from excise.attribution.norms import NORMS
 from excise.attribution.targets import Elementwise
 from excise.errors import ExciseError, unknown
-from excise.models.families import activations, architecture, attentions
+from excise.models.families import architecture
+from excise.models.parts import activations, attentions
 
 RULES = ("attnlrp", "cp")
 

@@ -19,8 +19,8 @@ from excise.attribution.batches import Batch
 from excise.attribution.engine import check_causal, check_ready
 from excise.attribution.lxt_patch import patched
 from excise.errors import ExciseError
-from excise.models.families import decoder_layers
 from excise.models.loading import input_device
+from excise.models.parts import decoder_layers
 from excise.progress import Progress
 
 ROWS = 1024

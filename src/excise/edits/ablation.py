@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from excise.artefacts import Json, read_json
 from excise.errors import ExciseError, unknown
-from excise.models.families import architecture, input_projections, neuron_shape, output_projections
+from excise.models.families import architecture, neuron_shape
+from excise.models.parts import input_projections, output_projections
 
 if TYPE_CHECKING:
     import torch

@@ -10,9 +10,10 @@ from safetensors import SafetensorError
 from excise.artefacts import Json, umask
 from excise.edits.ablation import prune
 from excise.errors import ExciseError
-from excise.models.families import architecture, input_projections, output_projections, refuse_without_bias
+from excise.models.families import architecture, refuse_without_bias
 from excise.models.folders import refuse_foreign, replacing_folder, write_source
 from excise.models.loading import SOURCE_FILE, STORED_DTYPES, fingerprint, load_model, load_tokenizer
+from excise.models.parts import input_projections, output_projections
 
 NEURONS_FILE = "neurons.json"
 """In an exported folder: the neuron list it was made with."""
