@@ -1,23 +1,31 @@
-"""Paired comparison of a variant with the baseline, prompt by prompt.
+"""Paired comparison of a variant with the baseline, item by item.
 
-Both answered the same prompts, so the unit of every statement is the prompt: intervals come from resampling prompts
-with replacement (both values of a prompt move together), p values from exchanging the two values within prompts.
-Draws of one prompt are not independent and are averaged before they get here.
+Both were measured on the same items (prompts, windows, documents, pairs, queries), so the item is the unit of every
+statement. What belongs together, such as the generations of one prompt, is one item before it gets here.
 
-Sign convention: difference = variant - baseline; a reduction is negative.
+Three ways, by what the items are:
+
+- few, independent: intervals by resampling items with replacement (both values of an item move together; Efron and
+  Tibshirani 1993, section 13.3), p by exchanging the two values within items. Both draw with a seed.
+- many, independent (more than ``MANY``): the standard error of the linearised differences (Miller 2024, Adding Error
+  Bars to Evals, arXiv:2411.00640), which is what the bootstrap gives, at no cost.
+- serial, like the windows of one text: neighbours resemble each other, and an interval that takes them as independent
+  is too narrow. The standard error is the equal-weighted cosine one (``serial_error``), with Student's t.
+
+Sign convention: difference = variant - baseline.
 """
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import DegenerateDataWarning, bootstrap, norm, permutation_test, t
+from scipy.special import stdtr, stdtrit
+from scipy.stats import norm, permutation_test
 
 from excise.errors import ExciseError
+from excise.tasks.measurement import Metric, Values
 
-Values = NDArray[np.float64]
 Interval = tuple[float, float]
 
 CONFIDENCE = 0.95
@@ -26,105 +34,197 @@ CONFIDENCE = 0.95
 POWER = 0.8
 """Probability with which a true difference of the size ``detectable`` would have been found."""
 
-MINIMUM_PROMPTS = 2
-"""Fewer prompts than this leave nothing to resample."""
+MINIMUM_ITEMS = 2
+"""Fewer items than this leave nothing to resample: there is no interval."""
+
+MANY = 2_000
+"""Above so many independent items the standard error replaces resampling."""
 
 _BATCH_VALUES = 4_000_000
 """Resampled values held at once: bounds memory, does not change the numbers."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Change:
     """What changed between the baseline and a variant in one metric.
 
     Attributes:
-        prompts: number of prompts compared.
-        before: mean over prompts, baseline.
-        after: mean over prompts, variant.
+        items: number of items compared; 0 where only the figures are known.
+        before: figure of the baseline.
+        after: figure of the variant.
         difference: after - before, in the unit of the metric.
-        interval: percentile bootstrap interval of the difference.
+        interval: 95 % interval of the difference; None for fewer than two items, or where some resample has no weight.
         simultaneous_interval: the same at the Bonferroni level, so that the intervals of all variants compared hold
             together; it stays valid for the variant picked as the best of them.
         relative: after / before - 1; None when before is 0.
-        relative_interval: percentile bootstrap interval of the ratio; None when some resample has before = 0.
-        p: two-sided p value of the paired permutation test.
-        detectable: absolute true difference that would be found with 80 % power at these prompts (normal
-            approximation, from the standard deviation of the differences).
+        relative_interval: 95 % interval of it; None when some resample has before = 0.
+        p: two-sided p value; None for fewer than two items.
+        detectable: absolute true difference that would be found with 80 % power at these items (normal approximation,
+            from the standard error of the difference).
+        way: ``resampling``, ``standard error``, ``serial``, or ``none``.
     """
 
-    prompts: int
-    before: float
-    after: float
-    difference: float
-    interval: Interval
-    simultaneous_interval: Interval
-    relative: float | None
-    relative_interval: Interval | None
-    p: float
-    detectable: float
+    items: int
+    before: float | None
+    after: float | None
+    difference: float | None
+    interval: Interval | None = None
+    simultaneous_interval: Interval | None = None
+    relative: float | None = None
+    relative_interval: Interval | None = None
+    p: float | None = None
+    detectable: float | None = None
+    way: str = "none"
 
-    @property
-    def reduces(self) -> bool:
-        """The whole interval lies below zero."""
-        return self.interval[1] < 0
+    def improves(self, direction: str) -> bool:
+        """Whether the whole interval of the difference is on the better side of zero.
+
+        Args:
+            direction: ``lower`` or ``higher``.
+        """
+        if self.interval is None:
+            return False
+        return self.interval[1] < 0 if direction == "lower" else self.interval[0] > 0
 
 
-def compare(before: Values, after: Values, *, seed: int, resamples: int = 10_000, comparisons: int = 1) -> Change:
-    """Compare two variants on the same prompts.
+def compare(
+    before: Metric, after: Metric, *, serial: bool = False, seed: int, resamples: int = 10_000, comparisons: int = 1
+) -> Change:
+    """Compare two variants on the same items.
 
-    Bootstrap: Efron and Tibshirani 1993, percentile interval (section 13.3); it covers as nominal on shares of a few
-    draws per prompt. Test: sign-flip permutation of the differences, exact when there are no more than ``resamples``
-    sign patterns, else p = (1 + number at least as extreme) / (1 + resamples) on each side, doubled.
-
-    The random stream depends on ``seed`` alone: every variant is judged on the same resamples, whichever others
-    are in the table.
+    The random stream depends on ``seed`` alone: every variant is judged on the same resamples, whichever others are in
+    the table.
 
     Args:
-        before: metric of the baseline, ``[prompts]``.
-        after: metric of the variant in the same order of prompts, ``[prompts]``.
+        before: metric of the baseline.
+        after: metric of the variant, its items in the same order.
+        serial: neighbouring items resemble each other.
         seed: seed of the resampling.
         resamples: bootstrap resamples, and permutations.
         comparisons: number of variants compared with this baseline, for ``simultaneous_interval``.
 
     Raises:
-        ExciseError: shapes differ, there are too few prompts, or a value is not finite.
+        ExciseError: the two are not values of the same items.
     """
-    if before.shape != after.shape or before.ndim != 1:
-        raise ExciseError(f"paired comparison: shapes {before.shape} and {after.shape}; one value per prompt is needed")
-    if before.size < MINIMUM_PROMPTS:
-        raise ExciseError(f"paired comparison: {before.size} prompts; at least {MINIMUM_PROMPTS} are needed")
-    if not (np.isfinite(before).all() and np.isfinite(after).all()):
-        raise ExciseError("paired comparison: some prompt's value is not a finite number")
-    differences = after - before
-    batch = max(1, _BATCH_VALUES // before.size)
+    difference = None if None in (before.figure, after.figure) else float(after.figure - before.figure)  # type: ignore[operator]
+    if before.values is None or after.values is None or difference is None:
+        return Change(
+            items=0,
+            before=before.figure,
+            after=after.figure,
+            difference=difference,
+            relative=_relative(before.figure, after.figure),
+        )
+    if before.values.shape != after.values.shape or before.values.ndim != 1:
+        raise ExciseError(
+            f"paired comparison: shapes {before.values.shape} and {after.values.shape}; one value per item is needed"
+        )
+    if not (np.isfinite(before.values).all() and np.isfinite(after.values).all()):
+        raise ExciseError("paired comparison: some item's value is not a finite number")
+    pair = _Pair(before, after)
+    if pair.items < MINIMUM_ITEMS:
+        way = "none"
+        found: dict[str, Any] = {}
+    elif serial or pair.items > MANY:
+        way = "serial" if serial else "standard error"
+        found = _by_standard_error(pair, serial=serial, comparisons=comparisons)
+    else:
+        way = "resampling"
+        found = _by_resampling(pair, seed=seed, resamples=resamples, comparisons=comparisons)
+    return Change(
+        items=pair.items,
+        before=pair.figures[0],
+        after=pair.figures[1],
+        difference=difference,
+        relative=_relative(*pair.figures),
+        way=way,
+        **found,
+    )
 
-    def difference(b: Values, a: Values, axis: int = -1) -> Values:
-        return np.asarray((a - b).mean(axis))
 
-    def ratio(b: Values, a: Values, axis: int = -1) -> Values:
+def _relative(before: float | None, after: float | None) -> float | None:
+    return float(after / before - 1) if before and after is not None else None
+
+
+class _Pair:
+    """Two metrics as ratios of sums R = sum N / sum D over the same items, and what each item adds to them.
+
+    The figure is R or exp(R). ``influence`` functions are [items], sum to zero, and their standard error is that of
+    the statistic (linearisation: Cochran 1977, chapter 6).
+    """
+
+    def __init__(self, before: Metric, after: Metric) -> None:
+        self.exponential = before.aggregate == "perplexity"
+        self.sums = before.sums(), after.sums()
+        self.items = self.sums[0][0].size
+        self.ratios = [float(n.sum() / d.sum()) for n, d in self.sums]
+        self.figures = [float(before.figure or 0.0), float(after.figure or 0.0)]
+        self.same_weights = bool(np.array_equal(self.sums[0][1], self.sums[1][1]))
+
+    def residuals(self) -> tuple[Values, Values]:
+        """Of R, before and after."""
+        first, second = ((n - ratio * d) / d.mean() for (n, d), ratio in zip(self.sums, self.ratios, strict=True))
+        return first, second
+
+    def difference_influence(self) -> Values:
+        """Of the difference of the figures."""
+        first, second = self.residuals()
+        if self.exponential:
+            return self.figures[1] * second - self.figures[0] * first
+        return second - first
+
+    def relative_influence(self) -> Values | None:
+        """Of the logarithm of the ratio of the figures; None where one of them is not positive."""
+        first, second = self.residuals()
+        if self.exponential:
+            return second - first
+        if min(self.ratios) <= 0:
+            return None
+        return second / self.ratios[1] - first / self.ratios[0]
+
+    def exchangeable(self) -> Values:
+        """One number per item, [items], whose sign turns when the item's two values change places.
+
+        Their mean is the difference of R, where both have the same weights; else it is that to first order under the
+        hypothesis that both have the same R.
+        """
+        (n0, d0), (n1, d1) = self.sums
+        if self.same_weights:
+            return np.asarray((n1 - n0) / d0.mean())
+        pooled = (n0.sum() + n1.sum()) / (d0.sum() + d1.sum())
+        return np.asarray((n1 - pooled * d1) / d1.mean() - (n0 - pooled * d0) / d0.mean())
+
+    def resampled(self, index: "np.ndarray[tuple[int, int], np.dtype[np.int64]]") -> tuple[Values, Values]:
+        """Difference and relative change of the figures in resamples.
+
+        Args:
+            index: numbers of items, ``[resamples, items]``.
+        """
+        (n0, d0), (n1, d1) = self.sums
+        finish: Callable[[Values], Values] = np.exp if self.exponential else np.asarray
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(a.mean(axis) / b.mean(axis) - 1)
+            below = d0[index].sum(-1)
+            first = finish(n0[index].sum(-1) / below)
+            second = finish(n1[index].sum(-1) / d1[index].sum(-1))
+            exact = self.same_weights and not self.exponential  # less rounding than the difference of two means
+            difference = (n1 - n0)[index].sum(-1) / below if exact else second - first
+            return difference, second / first - 1
 
-    def distribution(statistic: object) -> Values:
-        # Only the distribution is used; the warnings are about scipy's own standard error and interval of it.
-        with np.errstate(invalid="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DegenerateDataWarning)
-            result = bootstrap(
-                (before, after),
-                statistic,
-                paired=True,
-                vectorized=True,
-                n_resamples=resamples,
-                batch=batch,
-                method="percentile",
-                rng=np.random.default_rng([seed, 0]),
-            )
-        return np.asarray(result.bootstrap_distribution)
 
-    absolute = distribution(difference)
-    relative = distribution(ratio) if before.mean() != 0 else None
+def _by_resampling(pair: _Pair, *, seed: int, resamples: int, comparisons: int) -> dict[str, Any]:
+    """Percentile bootstrap, and sign flips.
+
+    The test is exact when there are no more than ``resamples`` sign patterns, else p = (1 + number at least as extreme)
+    / (1 + resamples) on each side, doubled.
+    """
+    generator, batch = np.random.default_rng([seed, 0]), max(1, _BATCH_VALUES // pair.items)
+    parts = []
+    for start in range(0, resamples, batch):
+        size = min(batch, resamples - start), pair.items
+        parts.append(pair.resampled(generator.integers(0, pair.items, size)))
+    difference, relative = (np.concatenate(part) for part in zip(*parts, strict=True))
     test = permutation_test(
-        (differences,),
+        (pair.exchangeable(),),
         lambda values, axis=-1: values.mean(axis),
         permutation_type="samples",
         vectorized=True,
@@ -133,76 +233,82 @@ def compare(before: Values, after: Values, *, seed: int, resamples: int = 10_000
         rng=np.random.default_rng([seed, 1]),
     )
     quantiles = float(norm.ppf(0.5 + CONFIDENCE / 2) + norm.ppf(POWER))
-    return Change(
-        prompts=before.size,
-        before=float(before.mean()),
-        after=float(after.mean()),
-        difference=float(differences.mean()),
-        interval=_percentiles(absolute, CONFIDENCE),
-        simultaneous_interval=_percentiles(absolute, 1 - (1 - CONFIDENCE) / comparisons),
-        relative=float(after.mean() / before.mean() - 1) if relative is not None else None,
-        relative_interval=(
-            _percentiles(relative, CONFIDENCE) if relative is not None and np.isfinite(relative).all() else None
-        ),
-        p=float(test.pvalue),
-        detectable=quantiles * float(differences.std(ddof=1)) / before.size**0.5,
-    )
+    return {
+        "interval": _percentiles(difference, CONFIDENCE),
+        "simultaneous_interval": _percentiles(difference, 1 - (1 - CONFIDENCE) / comparisons),
+        "relative_interval": _percentiles(relative, CONFIDENCE) if pair.figures[0] != 0 else None,
+        "p": float(test.pvalue),
+        "detectable": quantiles * float(pair.difference_influence().std(ddof=1)) / pair.items**0.5,
+    }
 
 
-def paired_interval(before: Values, after: Values) -> Interval | None:
-    """Interval of the mean difference, from the standard error of the paired differences (Miller 2024).
+def _by_standard_error(pair: _Pair, *, serial: bool, comparisons: int) -> dict[str, Any]:
+    """Intervals and test from a standard error and Student's t; the relative one is made on the logarithm."""
+    measure = serial_error if serial else _independent_error
+    difference = pair.figures[1] - pair.figures[0]
+    error, freedom = measure(pair.difference_influence())
 
-    For one answer to each of thousands of questions: there it is what the bootstrap gives, at no cost. Miller:
-    Adding Error Bars to Evals, arXiv:2411.00640.
+    def around(centre: float, error: float, confidence: float) -> Interval:
+        half = float(stdtrit(freedom, 0.5 + confidence / 2)) * error
+        return centre - half, centre + half
+
+    relative_interval = None
+    if (influence := pair.relative_influence()) is not None:
+        log_ratio = float(np.log(pair.figures[1] / pair.figures[0]))
+        low, high = around(log_ratio, measure(influence)[0], CONFIDENCE)
+        relative_interval = float(np.expm1(low)), float(np.expm1(high))
+    first, second = pair.residuals()
+    shift, test_error = pair.ratios[1] - pair.ratios[0], measure(second - first)[0]
+    return {
+        "interval": around(difference, error, CONFIDENCE),
+        "simultaneous_interval": around(difference, error, 1 - (1 - CONFIDENCE) / comparisons),
+        "relative_interval": relative_interval,
+        "p": float(2 * stdtr(freedom, -abs(shift) / test_error)) if test_error > 0 else float(shift == 0),
+        "detectable": float(stdtrit(freedom, 0.5 + CONFIDENCE / 2) + stdtrit(freedom, POWER)) * error,
+    }
+
+
+def _independent_error(influence: Values) -> tuple[float, int]:
+    """Standard error of a mean of independent items, and its degrees of freedom."""
+    return float(influence.std(ddof=1)) / influence.size**0.5, influence.size - 1
+
+
+def serial_error(influence: Values) -> tuple[float, int]:
+    """Standard error of the mean of a series whose neighbours may be correlated, and its degrees of freedom.
+
+    Equal-weighted cosine estimate (Lazarus, Lewis, Stock and Watson 2018, HAR inference: recommendations for practice):
+    the mean of the squared weights of the first v cosines of the series estimates its variance at frequency zero; the
+    mean over its error follows Student's t with v degrees of freedom. v = 0.5 items^(2/3), fewer than theirs for long
+    series and more careful than independence for short ones: 4 of 24 windows, 8 of 64. Simulated with normal windows of
+    serial correlation 0, 0.2 and 0.4, 95 % intervals cover 94.9, 94.5 and 93.8 % of 24 windows and 94.9, 94.6 and
+    94.2 % of 64. Where windows are independent the interval of 24 is 1.26 times as wide as the paired t interval.
 
     Args:
-        before: metric of the baseline, ``[questions]``.
-        after: metric of the variant in the same order of questions, ``[questions]``.
-
-    Returns:
-        None for fewer than two questions.
+        influence: ``[items]`` in their order.
     """
-    if before.shape != after.shape:
-        raise ExciseError(f"paired comparison: shapes {before.shape} and {after.shape}; the questions must be the same")
-    if before.size < MINIMUM_PROMPTS:
+    items = influence.size
+    cosines = min(max(2, round(0.5 * items ** (2 / 3))), items - 1)
+    place = (np.arange(items) + 0.5) / items
+    waves = np.sqrt(2 / items) * np.cos(np.pi * np.arange(1, cosines + 1)[:, None] * place)
+    return float(np.sqrt(((waves @ influence) ** 2).mean() / items)), cosines
+
+
+def _percentiles(distribution: Values, confidence: float) -> Interval | None:
+    """None where some resample has no number: all its weights, or its baseline, are 0."""
+    if not np.isfinite(distribution).all():
         return None
-    differences = after - before
-    half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * float(differences.std(ddof=1)) / before.size**0.5
-    return float(differences.mean()) - half, float(differences.mean()) + half
-
-
-def perplexity_interval(before: Values, after: Values, tokens: Values) -> Interval | None:
-    """Interval of the relative change of perplexity, from the paired losses of the windows.
-
-    The logarithm of the ratio of two perplexities is a ratio of sums over windows: differences of the loss over tokens.
-    Its standard error is the linearised one (Cochran 1977, chapter 6), Student's t makes the interval; where all
-    windows have as many tokens, that is the paired t interval. The windows stand for text like this one. Neighbours
-    that resemble each other count as independent, which makes the interval a little too narrow.
-
-    Args:
-        before: loss of the baseline, summed over the tokens of each window, ``[windows]``.
-        after: loss of the variant, ``[windows]``.
-        tokens: predicted tokens of each window, ``[windows]``.
-
-    Returns:
-        As shares of the baseline's perplexity, 0.05 = +5 %; None for fewer than two windows.
-    """
-    if not before.shape == after.shape == tokens.shape:
-        raise ExciseError(f"perplexity: {before.size} and {after.size} windows; they must be the same")
-    if before.size < MINIMUM_PROMPTS:
-        return None
-    differences = after - before
-    change = differences.sum() / tokens.sum()
-    residuals = differences - change * tokens
-    error = np.sqrt(before.size / (before.size - 1) * (residuals**2).sum()) / tokens.sum()
-    half = t.ppf(0.5 + CONFIDENCE / 2, before.size - 1) * error
-    return float(np.expm1(change - half)), float(np.expm1(change + half))
-
-
-def _percentiles(distribution: Values, confidence: float) -> Interval:
     tail = (1 - confidence) / 2
     low, high = np.quantile(distribution, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def keeps(change: Change, share: float) -> bool:
+    """Whether a metric that should be high keeps at least ``share`` of the baseline's figure (non-inferiority).
+
+    The lower end of the 95 % interval of the ratio decides: the chance of a false claim is at most 2.5 %. Without an
+    interval nothing is claimed.
+    """
+    return change.relative_interval is not None and 1 + change.relative_interval[0] >= share
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 
-from excise.comparison import paired_interval
-from excise.errors import ExciseError
+from excise.comparison import compare
 from excise.models.loading import identity, load_model, load_tokenizer
 from excise.reporting.capability import compared
+from excise.tasks.measurement import Metric
 from tests.conftest import WORDS
 
 Run = Callable[..., str]
@@ -295,19 +295,6 @@ def test_without_the_harness_the_message_says_what_to_install(
     assert "pip install 'excise[harness]'" in excise("capability", "--model", "x", *given, fails=True)
 
 
-def test_paired_interval_against_the_formula() -> None:
-    generator = np.random.default_rng(1)
-    before, after = generator.integers(0, 2, (2, 300)).astype(np.float64)
-    differences = [a - b for a, b in zip(after, before, strict=True)]
-    mean = sum(differences) / 300
-    error = (sum((d - mean) ** 2 for d in differences) / 299 / 300) ** 0.5
-    interval = paired_interval(before, after)
-    assert interval == pytest.approx((mean - 1.959964 * error, mean + 1.959964 * error), rel=1e-6)
-    assert paired_interval(before[:1], after[:1]) is None
-    with pytest.raises(ExciseError, match="the questions must be the same"):
-        paired_interval(before, after[:-1])
-
-
 def test_the_table_compares_document_by_document(measured: Any, neurons: Path, tmp_path: Path) -> None:
     names = ("both", "text")
     base, pruned = measured(*names), measured(*names, selection=neurons)
@@ -322,7 +309,7 @@ def test_the_table_compares_document_by_document(measured: Any, neurons: Path, t
     row = rows["both", "acc"]
     assert row["documents"] == 2 * QUESTIONS
     assert row["difference"] == pytest.approx((values(pruned) - values(base)).mean())
-    assert row["interval"] == paired_interval(values(base), values(pruned))
+    assert row["interval"] == compare(Metric.of(values(base)), Metric.of(values(pruned)), seed=0).interval
     other = rows["text", "word_perplexity"]
     assert other["interval"] is None  # no mean over documents
     assert other["higher_is_better"] is False

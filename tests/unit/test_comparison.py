@@ -2,10 +2,17 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_rel, wilcoxon
+from scipy.stats import t, wilcoxon
 
-from excise.comparison import Values, compare, holm, perplexity_interval
+from excise import comparison
+from excise.comparison import Change, holm, keeps, serial_error
 from excise.errors import ExciseError
+from excise.tasks.measurement import Metric, Values
+
+
+def compare(before: Values, after: Values, **options: int) -> Change:
+    """Two columns of plain means."""
+    return comparison.compare(Metric.of(before), Metric.of(after), **options)
 
 
 def shares(prompts: int, draws: int, rate: float, effect: float, seed: int) -> tuple[Values, Values]:
@@ -42,7 +49,7 @@ def exact_p(differences: Values) -> float:
 def test_point_estimates() -> None:
     before, after = np.array([0.5, 1.0, 0.0, 0.5]), np.array([0.0, 0.5, 0.0, 1.0])
     change = compare(before, after, seed=0, resamples=500)
-    assert (change.prompts, change.before, change.after) == (4, 0.5, 0.375)
+    assert (change.items, change.before, change.after) == (4, 0.5, 0.375)
     assert change.difference == -0.125
     assert change.relative == -0.25
     spread = float(np.std([-0.5, -0.5, 0.0, 0.5], ddof=1))
@@ -64,7 +71,7 @@ def test_interval_is_paired() -> None:
     before = np.linspace(0.1, 0.9, 50)
     change = compare(before, before - 0.05, seed=0, resamples=500)
     assert change.interval == pytest.approx((-0.05, -0.05))
-    assert change.reduces
+    assert change.improves("lower")
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -111,7 +118,7 @@ def test_nothing_changed() -> None:
     assert change.interval == (0, 0)
     assert change.p == 1
     assert change.relative == 0
-    assert not change.reduces
+    assert not change.improves("lower")
 
 
 def test_relative_change_where_the_baseline_is_zero() -> None:
@@ -137,9 +144,8 @@ def test_same_seed_same_numbers_whatever_the_batch(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        (np.zeros(3), np.zeros(4), "one value per prompt"),
-        (np.zeros((2, 2)), np.zeros((2, 2)), "one value per prompt"),
-        (np.zeros(1), np.zeros(1), "at least 2"),
+        (np.zeros(3), np.zeros(4), "one value per item"),
+        (np.zeros((2, 2)), np.zeros((2, 2)), "one value per item"),
         (np.array([0.0, np.nan]), np.zeros(2), "finite"),
     ],
 )
@@ -148,30 +154,157 @@ def test_bad_input(before: Values, after: Values, message: str) -> None:
         compare(before, after, seed=0)
 
 
-def losses(generator: np.random.Generator, tokens: Values, change: float) -> tuple[Values, Values]:
-    """Sums of the loss over windows that differ much from each other, and whose change differs a little."""
-    level = generator.normal(2.8, 0.4, len(tokens))
-    return tokens * level, tokens * (level + np.log1p(change) + generator.normal(0, 0.03, len(tokens)))
+def test_one_item_has_no_interval_and_claims_nothing() -> None:
+    change = compare(np.zeros(1), np.ones(1), seed=0)
+    assert (change.difference, change.interval, change.p, change.way) == (1, None, None, "none")
+    assert not change.improves("higher")
+    assert not keeps(change, 0.5)
 
 
-def test_perplexity_interval_of_equal_windows_is_the_paired_t_interval() -> None:
-    tokens = np.full(12, 511.0)
-    before, after = losses(np.random.default_rng(0), tokens, 0.04)
-    expected = ttest_rel(after / tokens, before / tokens).confidence_interval(0.95)
-    found = perplexity_interval(before, after, tokens)
-    assert found == pytest.approx(np.expm1([expected.low, expected.high]), rel=1e-9)
-    assert perplexity_interval(after, before, tokens) == pytest.approx([1 / (1 + x) - 1 for x in reversed(found)])
-    assert perplexity_interval(before[:1], after[:1], tokens[:1]) is None
-    with pytest.raises(ExciseError, match="11 and 12 windows"):
-        perplexity_interval(before[1:], after, tokens)
+def test_figures_without_values_have_a_difference_only() -> None:
+    known = Metric(figure=0.4, values=None), Metric(figure=0.5, values=None)
+    change = comparison.compare(*known, seed=0)
+    assert (change.items, change.difference, change.relative) == (0, pytest.approx(0.1), pytest.approx(0.25))
+    assert change.interval is None
 
 
-@pytest.mark.parametrize("last", [511.0, 100.0], ids=["equal windows", "a short window at the end"])
-def test_perplexity_interval_covers_as_it_says(last: float) -> None:
-    generator = np.random.default_rng(1)
-    tokens = np.array([511.0] * 11 + [last])
-    found = [perplexity_interval(*losses(generator, tokens, 0.04), tokens) for _ in range(2000)]
-    assert np.mean([low <= 0.04 <= high for low, high in filter(None, found)]) == pytest.approx(0.95, abs=0.015)
+def test_a_metric_that_should_rise_improves_upwards_and_keeps_its_share() -> None:
+    before, after = shares(400, 4, 0.5, -0.02, seed=1)
+    change = compare(before, after, seed=0, resamples=2000)
+    assert change.relative_interval is not None
+    low = 1 + change.relative_interval[0]
+    assert keeps(change, low)
+    assert not keeps(change, low + 1e-9)
+    assert compare(before, before + 0.1, seed=0).improves("higher")
+    assert not compare(before, before + 0.1, seed=0).improves("lower")
+
+
+def pairs(generator: np.random.Generator, items: int, change: float, *, same: bool) -> tuple[Metric, Metric]:
+    """Losses over answers of different lengths, the same for both models or not."""
+    lengths = generator.integers(5, 20, (2, items)).astype(np.float64)
+    first, second = lengths[0], lengths[0] if same else lengths[1]
+    level = generator.normal(2.5, 0.3, items)
+    before = first * (level + generator.normal(0, 0.1, items))
+    after = second * (level + change + generator.normal(0, 0.1, items))
+    return Metric.of(before, first, aggregate="perplexity"), Metric.of(after, second, aggregate="perplexity")
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_perplexity_by_resampling_agrees_with_a_naive_loop(same: bool) -> None:
+    before, after = pairs(np.random.default_rng(4), 40, 0.1, same=same)
+    change = comparison.compare(before, after, seed=0, resamples=20_000)
+    columns = [metric.sums() for metric in (before, after)]
+    generator, found = np.random.default_rng(8), []
+    for _ in range(4000):
+        drawn = [int(generator.integers(40)) for _ in range(40)]
+        one, two = (np.exp(sum(float(n[i]) for i in drawn) / sum(float(d[i]) for i in drawn)) for n, d in columns)
+        found.append((two - one, two / one - 1))
+    differences, ratios = zip(*found, strict=True)
+    assert change.after == pytest.approx(np.exp(columns[1][0].sum() / columns[1][1].sum()))
+    assert change.interval == pytest.approx(np.quantile(differences, [0.025, 0.975]), abs=0.1)
+    assert change.relative_interval == pytest.approx(np.quantile(ratios, [0.025, 0.975]), abs=0.01)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_p_values_of_ratios_are_uniform_without_an_effect(same: bool) -> None:
+    generator = np.random.default_rng(2)
+    found = [comparison.compare(*pairs(generator, 30, 0, same=same), seed=0, resamples=200).p for _ in range(300)]
+    assert 0.01 < np.mean(np.array(found) <= 0.05) < 0.09
+
+
+def test_a_ratio_may_have_denominators_of_any_sign() -> None:
+    """Faithfulness: what a circuit restores over what the model has, pair by pair."""
+    restored, whole = np.array([1.0, -0.5, 3.0, 2.0]), np.array([2.0, -1.0, 2.0, 1.0])
+    metric = Metric.of(restored, whole, aggregate="ratio")
+    assert metric.figure == 5.5 / 4
+    change = comparison.compare(metric, metric, seed=0, resamples=100)
+    assert change.interval is None  # some resample has denominators that sum to 0
+    assert change.p == 1
+    many = Metric.of(np.tile(restored, 20), np.tile(whole, 20), aggregate="ratio")
+    assert comparison.compare(many, many, seed=0, resamples=100).interval == (0, 0)
+
+
+def test_many_items_take_the_standard_error_which_the_bootstrap_agrees_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = shares(2_500, 1, 0.3, -0.1, seed=0)
+    many = compare(before, after, seed=0)
+    differences = after - before
+    error = (sum((float(d) - differences.mean()) ** 2 for d in differences) / 2_499 / 2_500) ** 0.5
+    half = float(t.ppf(0.975, 2_499)) * error
+    assert many.way == "standard error"
+    assert many.interval == pytest.approx((differences.mean() - half, differences.mean() + half), rel=1e-9)
+    monkeypatch.setattr("excise.comparison.MANY", 3_000)
+    drawn = compare(before, after, seed=0, resamples=2_000)
+    assert drawn.way == "resampling"
+    assert many.interval == pytest.approx(drawn.interval, abs=2e-3)
+    assert many.relative_interval == pytest.approx(drawn.relative_interval, abs=0.01)
+    assert many.p == pytest.approx(drawn.p, abs=0.02)
+
+
+def windows(generator: np.random.Generator, count: int, correlation: float, change: float) -> tuple[Metric, Metric]:
+    """Windows of a text whose change of loss is serially correlated (autoregressive); the last one is shorter."""
+    tokens = np.array([511.0] * (count - 1) + [400.0])
+    noise = np.zeros(count)
+    noise[0] = generator.normal() / (1 - correlation**2) ** 0.5
+    for at in range(1, count):
+        noise[at] = correlation * noise[at - 1] + generator.normal()
+    before = tokens * generator.normal(2.8, 0.4, count)
+    after = before + tokens * (np.log1p(change) + 0.03 * noise)
+    return tuple(Metric.of(nll, tokens, aggregate="perplexity") for nll in (before, after))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("count", [24, 64])
+@pytest.mark.parametrize("correlation", [0.0, 0.2, 0.4])
+def test_the_interval_of_perplexity_covers_where_neighbours_resemble_each_other(count: int, correlation: float) -> None:
+    generator, covered = np.random.default_rng(3), []
+    for _ in range(2_000):
+        change = comparison.compare(*windows(generator, count, correlation, 0.04), serial=True, seed=0)
+        assert change.relative_interval is not None
+        low, high = change.relative_interval
+        covered.append(low <= 0.04 <= high)
+    assert np.mean(covered) >= 0.93
+    assert np.mean(covered) <= 0.965
+
+
+def test_intervals_that_take_windows_as_independent_are_too_narrow() -> None:
+    """Why there is the serial way: the same windows, one correlation of 0.4."""
+    generator, covered = np.random.default_rng(3), []
+    for _ in range(300):
+        before, after = windows(generator, 24, 0.4, 0.04)
+        change = comparison.compare(before, after, seed=0, resamples=300)
+        assert change.relative_interval is not None
+        covered.append(change.relative_interval[0] <= 0.04 <= change.relative_interval[1])
+    assert np.mean(covered) < 0.86
+
+
+def test_serial_error_against_its_formula() -> None:
+    series = np.random.default_rng(0).normal(size=24)
+    weights = [
+        sum(
+            (2 / 24) ** 0.5 * np.cos(np.pi * wave * (place + 0.5) / 24) * float(value)
+            for place, value in enumerate(series)
+        )
+        for wave in range(1, 5)  # 0.5 x 24^(2/3) = 4.2
+    ]
+    expected = (sum(weight**2 for weight in weights) / 4 / 24) ** 0.5
+    assert serial_error(series) == (pytest.approx(expected, rel=1e-12), 4)
+    assert serial_error(series[:2])[1] == 1
+    assert serial_error(np.random.default_rng(0).normal(size=64))[1] == 8
+
+
+def test_the_serial_interval_is_the_linearised_log_ratio() -> None:
+    before, after = windows(np.random.default_rng(5), 24, 0.3, 0.04)
+    change = comparison.compare(before, after, serial=True, seed=0)
+    (n0, tokens), (n1, _) = before.sums(), after.sums()
+    ratio = (n1 - n0).sum() / tokens.sum()
+    error, freedom = serial_error(((n1 - n0) - ratio * tokens) / tokens.mean())
+    half = float(t.ppf(0.975, freedom)) * error
+    assert change.relative_interval == pytest.approx(np.expm1([ratio - half, ratio + half]), rel=1e-9)
+    assert change.p == pytest.approx(2 * t.sf(abs(ratio) / error, freedom), rel=1e-9)
+    back = comparison.compare(after, before, serial=True, seed=0).relative_interval
+    assert back == pytest.approx([1 / (1 + end) - 1 for end in reversed(change.relative_interval or ())])
+    same = comparison.compare(before, before, serial=True, seed=0)
+    assert (same.relative_interval, same.p) == ((0, 0), 1)
+    assert comparison.compare(before.take([0]), after.take([0]), serial=True, seed=0).relative_interval is None
 
 
 def test_holm_known_case() -> None:

@@ -4,11 +4,10 @@ from math import isclose
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-
 from excise.artefacts import Json
-from excise.comparison import paired_interval
+from excise.comparison import compare
 from excise.reporting.tables import MINUS, number
+from excise.tasks.measurement import Metric
 
 COLUMNS = ("stderr", "change", "change low", "change high")
 
@@ -39,7 +38,7 @@ def compared(evaluation: Json, baseline: Json | None) -> list[Json]:
         other = before.get((row["task"], row["metric"]))
         mine, theirs = row.pop("per_document"), other["per_document"] if other else None
         row["difference"] = row["value"] - other["value"] if other else None
-        row["interval"] = paired_interval(np.array(theirs), np.array(mine)) if mine and theirs else None
+        row["interval"] = compare(Metric.of(theirs), Metric.of(mine), seed=0).interval if mine and theirs else None
         rows.append(row)
     return rows
 
@@ -115,7 +114,7 @@ def note(summary: Json) -> str:
     limit = f" Only the first {settings['limit']:,} documents of each task were used." if settings["limit"] else ""
     return (
         f"By lm-evaluation-harness {versions['lm-eval']}, with its own prompts. Unpruned: ± standard error. "
-        "Else the figure, its change, and the change's 95 % interval from the standard error of the differences "
+        "Else the figure, its change, and the change's 95 % interval from the differences "
         f"document by document, each for its variant alone. {parts}.{limit}"
     )
 

@@ -16,6 +16,7 @@ from excise.reporting.summary import adjective, baseline_row, noun, per_prompt
 from excise.reporting.tables import percent
 from excise.reporting.trade_off import trade_off as draw_trade_off
 from excise.reporting.words import shown
+from excise.tasks.measurement import Metric
 
 MOST = 10
 """Most variants in a figure that has a panel or a row for each."""
@@ -161,7 +162,9 @@ def categories(summary: Json, baseline: Json, evaluation: Json, *, seed: int) ->
     rows: list[Json] = []
     for group, chosen in sorted(groups.items()):
         if len(chosen) >= FEWEST:
-            rows.append({"category": group, **asdict(compare(before[chosen], after[chosen], seed=seed))})
+            rows.append(
+                {"category": group, **asdict(compare(Metric.of(before[chosen]), Metric.of(after[chosen]), seed=seed))}
+            )
     if not rows:
         return []
     caption = (
@@ -172,7 +175,7 @@ def categories(summary: Json, baseline: Json, evaluation: Json, *, seed: int) ->
     )
     columns = ["category", "prompts", "before", "after", "change", "low", "high"]
     data = [
-        [row["category"], row["prompts"], row["before"], row["after"], row["difference"], *row["interval"]]
+        [row["category"], row["items"], row["before"], row["after"], row["difference"], *row["interval"]]
         for row in rows
     ]
     return [

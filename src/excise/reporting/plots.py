@@ -96,7 +96,7 @@ def categories(rows: Sequence[Json], label: str, kind: str) -> Figure:
     left.set_xlim(left=min(0, left.get_xlim()[0]))
     left.set_xlabel(f"{kind} continuations, %")
     right.set_xlabel("change, points")
-    lines(left, [f"{row['category']} ({row['prompts']})" for row in rows])
+    lines(left, [f"{row['category']} ({row['items']})" for row in rows])
     right.grid(axis="y", visible=False)
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from excise.artefacts import Json
-from excise.comparison import Change, Interval, Values, compare, holm, perplexity_interval
+from excise.comparison import Change, Interval, compare, holm
 from excise.config import BASELINE, CONTROLS
 from excise.errors import ExciseError, unknown
 from excise.reporting import capability
 from excise.reporting.tables import exact_percent, percent
+from excise.tasks.measurement import Metric, Values
 
 LRP = ("lrp", "lrp-cp")
 """Methods that count as LRP in the verdict."""
@@ -129,8 +130,11 @@ def broken(evaluation: Json, baseline: Json, limits: Limits) -> list[str]:
 
 
 def _perplexity_interval(evaluation: Json, baseline: Json) -> Interval | None:
-    after, before = (np.array(e["perplexity"]["by_window"]["nll"]) for e in (evaluation, baseline))
-    return perplexity_interval(before, after, np.array(baseline["perplexity"]["by_window"]["tokens"]))
+    before, after = (
+        Metric.of(e["perplexity"]["by_window"]["nll"], e["perplexity"]["by_window"]["tokens"], aggregate="perplexity")
+        for e in (baseline, evaluation)
+    )
+    return compare(before, after, serial=True, seed=0).relative_interval
 
 
 def _row(evaluation: Json, baseline: Json, selection: Json | None, limits: Limits) -> Json:
@@ -162,14 +166,14 @@ def _row(evaluation: Json, baseline: Json, selection: Json | None, limits: Limit
     }
 
 
-def _against_controls(winner: Json, rows: list[Json], shares: Mapping[str, Values], **options: int) -> Json | None:
+def _against_controls(winner: Json, rows: list[Json], shares: Mapping[str, Values], **options: Any) -> Json | None:
     """The winner against the average of the random draws of as many neurons, to which the same was done."""
     same = ("neurons", "factor", "centre")
     draws = [r["variant"] for r in rows if r["method"] == "random" and all(r[key] == winner[key] for key in same)]
     if not draws:
         return None
     pooled = np.mean([shares[name] for name in draws], axis=0)
-    return {"controls": draws, **asdict(compare(pooled, shares[winner["variant"]], **options))}
+    return {"controls": draws, **asdict(compare(Metric.of(pooled), Metric.of(shares[winner["variant"]]), **options))}
 
 
 def summarise(
@@ -205,13 +209,19 @@ def summarise(
     candidates = [row for row in rows if row["kind"] == "candidate"]  # controls never win: no claim to correct
     count = len(candidates)
     for scorer in baseline["scores"]:
-        before = per_prompt(baseline, scorer)
+        before = Metric.of(per_prompt(baseline, scorer))
         changes: list[Change] = [
-            compare(before, per_prompt(e, scorer), seed=seed, resamples=resamples, comparisons=max(1, count))
+            compare(
+                before,
+                Metric.of(per_prompt(e, scorer)),
+                seed=seed,
+                resamples=resamples,
+                comparisons=max(1, count),
+            )
             for e in evaluations
         ]
         for row, change in zip(rows[1:], changes, strict=True):
-            row["change"][scorer] = {**asdict(change), "reduces": change.reduces, "p_holm": None}
+            row["change"][scorer] = {**asdict(change), "reduces": change.improves("lower"), "p_holm": None}
         adjusted = holm([row["change"][scorer]["p"] for row in candidates])
         for row, p_holm in zip(candidates, adjusted, strict=True):
             row["change"][scorer]["p_holm"] = p_holm
@@ -267,7 +277,8 @@ def _verdict(rows: list[Json], shares: Mapping[str, Values], primary: str, *, se
     if winner is not None:
         result["against_controls"] = _against_controls(winner, rows, shares, seed=seed, resamples=resamples)
     if lrp is not None and others:
-        change = compare(shares[others[0]["variant"]], shares[lrp["variant"]], seed=seed, resamples=resamples)
+        best, other = (Metric.of(shares[row["variant"]]) for row in (lrp, others[0]))
+        change = compare(other, best, seed=seed, resamples=resamples)
         result["lrp_against_best_other"] = asdict(change)
     return result
 

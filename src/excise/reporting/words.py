@@ -154,7 +154,7 @@ def confidence(summary: Json, config: Json) -> list[str]:
     if name is not None:
         change = rows[name]["change"][scorer]
         said += [
-            f"Each of the {change['prompts']:,} evaluation prompts was answered by the unpruned and by the pruned "
+            f"Each of the {change['items']:,} evaluation prompts was answered by the unpruned and by the pruned "
             f"model and compared with itself. Paired permutation test: p {_equals(change['p'])}"
             f"{_of_many(name, change, summary['comparisons'])}",
         ]

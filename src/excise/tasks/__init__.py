@@ -1,0 +1,1 @@
+"""What can be measured of a variant; ``measurement`` is the one file shape."""

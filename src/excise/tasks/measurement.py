@@ -1,0 +1,352 @@
+"""What a task measured of a variant: one value per item, in one file shape for every task.
+
+A file holds one or more measurements of one variant::
+
+    {
+     "meta": {...},                            provenance (excise.provenance)
+     "variant": "lrp-300",                     its name in tables
+     "measurements": [
+      {
+       "task": "perplexity",                   which task measured it
+       "name": "wikipedia",                    of what; metrics are addressed as NAME.METRIC: wikipedia.perplexity
+       "label": "Wikipedia articles",          what people read
+       "items": ["0", "1", ...],               ids, the same in the same order for every variant
+       "serial": true,                         neighbours in this order resemble each other (windows of one text)
+       "metrics": {
+        "perplexity": {
+         "figure": 14.3,                       what the values aggregate to
+         "values": [1410.2, 1335.8, ...],      one per item; null where only the figure is known
+         "weights": [511, 511, ...],           one per item; null = all 1
+         "aggregate": "perplexity",            mean, ratio or perplexity
+         "direction": "lower",                 which way is better: lower, higher, or null
+         "unit": "number"                      share: shown in per cent and points; number: as it is
+        }
+       },
+       "groups": {"category": [...]},          what is known of each item; may be empty
+       "settings": {...},                      must be equal for two variants to be compared
+       "details": {...}                        anything else about this variant
+      }
+     ]
+    }
+
+An item is what may be resampled: the generations of one prompt are one item, the queries of one user too.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from excise.artefacts import Json, read_json, write_json
+from excise.errors import ExciseError, unknown
+
+Values = NDArray[np.float64]
+
+AGGREGATES = {
+    "mean": "sum of weights x values / sum of weights",
+    "ratio": "sum of values / sum of weights: weights are the denominators",
+    "perplexity": "exp(sum of values / sum of weights): values are summed nats, weights the tokens they are of",
+}
+"""How values of items become one figure; v and w are values and weights, w = 1 where there are none."""
+
+DIRECTIONS = ("lower", "higher")
+UNITS = ("number", "share")
+
+TOLERANCE = 1e-9
+"""A figure may differ from what its values aggregate to by this much, relative to its size or to 1."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Metric:
+    """One figure of a measurement and the values of the items behind it.
+
+    Attributes:
+        figure: what the values aggregate to; None where no item has any weight.
+        values: one per item, ``[items]``; None where only the figure is known.
+        weights: one per item, ``[items]``; None = all 1.
+        aggregate: one of ``AGGREGATES``.
+        direction: ``lower`` or ``higher`` is better; None: neither.
+        unit: one of ``UNITS``.
+    """
+
+    figure: float | None
+    values: Values | None
+    weights: Values | None = None
+    aggregate: str = "mean"
+    direction: str | None = None
+    unit: str = "number"
+
+    @classmethod
+    def of(
+        cls,
+        values: ArrayLike,
+        weights: ArrayLike | None = None,
+        *,
+        aggregate: str = "mean",
+        direction: str | None = None,
+        unit: str = "number",
+    ) -> "Metric":
+        """A metric from its values; the figure is computed."""
+        v = np.asarray(values, dtype=np.float64)
+        if v.ndim != 1:
+            raise ExciseError(f"a metric needs one value per item; these have shape {v.shape}")
+        w = None if weights is None else np.asarray(weights, dtype=np.float64)
+        return cls(
+            figure=aggregated(v, w, aggregate), values=v, weights=w, aggregate=aggregate, direction=direction, unit=unit
+        )
+
+    def sums(self) -> tuple[Values, Values]:
+        """Numerators and denominators, ``[items]`` each: the ratio of their sums is the mean, ratio or log perplexity.
+
+        Raises:
+            ExciseError: only the figure is known.
+        """
+        if self.values is None:
+            raise ExciseError("this metric has no values per item, only its figure")
+        weights = np.ones_like(self.values) if self.weights is None else self.weights
+        return (self.values * weights if self.aggregate == "mean" else self.values), weights
+
+    def take(self, items: Sequence[int]) -> "Metric":
+        """The metric of some of the items."""
+        if self.values is None:
+            raise ExciseError("this metric has no values per item, only its figure")
+        return Metric.of(
+            self.values[list(items)],
+            None if self.weights is None else self.weights[list(items)],
+            aggregate=self.aggregate,
+            direction=self.direction,
+            unit=self.unit,
+        )
+
+
+def aggregated(values: Values, weights: Values | None, aggregate: str) -> float | None:
+    """The figure of values, summed exactly (``math.fsum``); None where the weights sum to 0.
+
+    Args:
+        values: ``[items]``.
+        weights: ``[items]``; None = all 1.
+        aggregate: one of ``AGGREGATES``.
+    """
+    if aggregate not in AGGREGATES:
+        raise unknown("aggregate", aggregate, AGGREGATES)
+    total = float(values.size) if weights is None else math.fsum(weights)
+    if total == 0:
+        return None
+    products = values if weights is None or aggregate != "mean" else values * weights
+    mean = math.fsum(products) / total
+    return math.exp(mean) if aggregate == "perplexity" else mean
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measurement:
+    """What one task measured of one variant; the module's docstring explains the fields."""
+
+    task: str
+    name: str
+    items: Sequence[str]
+    metrics: Mapping[str, Metric]
+    label: str = ""
+    serial: bool = False
+    groups: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    settings: Json = field(default_factory=dict)
+    details: Json = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that everything is per item, finite, and agrees with its figure.
+
+        Raises:
+            ExciseError: it does not; names the measurement and the metric.
+        """
+        where = f"measurement {self.name!r} of task {self.task}"
+        if len(set(self.items)) < len(self.items):
+            twice = next(item for item in self.items if list(self.items).count(item) > 1)
+            raise ExciseError(f"{where}: item {twice!r} comes twice; ids must be different")
+        for name, known in self.groups.items():
+            if len(known) != len(self.items):
+                raise ExciseError(f"{where}: group {name!r} has {len(known)} values for {len(self.items)} items")
+        for name, metric in self.metrics.items():
+            _check_metric(metric, len(self.items), f"{where}: metric {name!r}")
+
+
+def _check_metric(metric: Metric, items: int, where: str) -> None:
+    if metric.aggregate not in AGGREGATES:
+        raise unknown("aggregate", metric.aggregate, AGGREGATES, where=where)
+    if metric.direction is not None and metric.direction not in DIRECTIONS:
+        raise unknown("direction", metric.direction, DIRECTIONS, where=where)
+    if metric.unit not in UNITS:
+        raise unknown("unit", metric.unit, UNITS, where=where)
+    if metric.figure is not None and not math.isfinite(metric.figure):
+        raise ExciseError(f"{where}: its figure is not a finite number")
+    if metric.values is None:
+        return
+    if metric.aggregate != "mean" and metric.weights is None:
+        raise ExciseError(f"{where}: aggregate {metric.aggregate} needs weights ({AGGREGATES[metric.aggregate]})")
+    for kind, array in (("values", metric.values), ("weights", metric.weights)):
+        if array is None:
+            continue
+        if array.shape != (items,):
+            raise ExciseError(f"{where}: {kind} of shape {array.shape} for {items} items; give one per item")
+        if not np.isfinite(array).all():
+            raise ExciseError(f"{where}: {kind}: item {int(np.argmin(np.isfinite(array)))} is not a finite number")
+    found = aggregated(metric.values, metric.weights, metric.aggregate)
+    if (found is None) != (metric.figure is None) or (
+        found is not None
+        and metric.figure is not None
+        and abs(found - metric.figure) > TOLERANCE * max(1.0, abs(found))
+    ):
+        raise ExciseError(
+            f"{where}: its figure is {metric.figure}, but its values give {found} ({metric.aggregate}); "
+            "the file is inconsistent: make it again"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """One file: everything measured of one variant.
+
+    Attributes:
+        variant: its name in tables.
+        measurements: in the order of the file.
+        meta: provenance; its ``model`` and what was done to it say what was measured.
+    """
+
+    variant: str
+    measurements: Sequence[Measurement]
+    meta: Json = field(default_factory=dict)
+
+
+def write_measurements(path: Path, measured: Measured) -> None:
+    """Write one file of measurements."""
+    body = {"variant": measured.variant, "measurements": [_as_json(one) for one in measured.measurements]}
+    write_json(path, measured.meta, body)
+
+
+def _as_json(one: Measurement) -> Json:
+    def column(values: Values | None) -> list[float] | None:
+        return None if values is None else values.tolist()
+
+    metrics = {
+        name: {
+            "figure": metric.figure,
+            "values": column(metric.values),
+            "weights": column(metric.weights),
+            **{key: getattr(metric, key) for key in ("aggregate", "direction", "unit")},
+        }
+        for name, metric in one.metrics.items()
+    }
+    groups = {name: list(known) for name, known in one.groups.items()}
+    return {
+        **{key: getattr(one, key) for key in ("task", "name", "label")},
+        "items": list(one.items),
+        "serial": one.serial,
+        "metrics": metrics,
+        "groups": groups,
+        "settings": one.settings,
+        "details": one.details,
+    }
+
+
+def read_measurements(path: Path) -> Measured:
+    """Read and check one file of measurements.
+
+    Raises:
+        ExciseError: it is not one, lacks something, or does not agree with itself; names the file and the metric.
+    """
+    body = read_json(path)
+    if missing := [key for key in ("meta", "variant", "measurements") if key not in body]:
+        raise ExciseError(f"{path}: not a file of measurements: it lacks {', '.join(missing)}; make it again")
+    try:
+        found = [_from_json(one) for one in body["measurements"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ExciseError(
+            f"{path}: not a file of measurements ({type(error).__name__}: {error}); make it again"
+        ) from error
+    except ExciseError as error:
+        raise ExciseError(f"{path}: {error}") from error
+    names = [one.name for one in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ExciseError(f"{path}: two measurements are called {min(twice)!r}")
+    return Measured(variant=body["variant"], measurements=found, meta=body["meta"])
+
+
+def _from_json(body: Json) -> Measurement:
+    def column(values: list[float] | None) -> Values | None:
+        return None if values is None else np.array(values, dtype=np.float64)
+
+    metrics = {
+        name: Metric(
+            figure=one["figure"],
+            values=column(one["values"]),
+            weights=column(one["weights"]),
+            **{key: one[key] for key in ("aggregate", "direction", "unit")},
+        )
+        for name, one in body["metrics"].items()
+    }
+    return Measurement(**{**body, "metrics": metrics})
+
+
+def merged(files: Iterable[Measured]) -> list[Measured]:
+    """Files of one variant put together, in the order in which variants first come.
+
+    Raises:
+        ExciseError: two files of a variant measure the same.
+    """
+    found: dict[str, Measured] = {}
+    for one in files:
+        earlier = found.get(one.variant)
+        if earlier is None:
+            found[one.variant] = one
+            continue
+        if both := {m.name for m in earlier.measurements} & {m.name for m in one.measurements}:
+            raise ExciseError(f"variant {one.variant!r}: {min(both)!r} is given more than once")
+        joined = [*earlier.measurements, *one.measurements]
+        found[one.variant] = Measured(variant=one.variant, measurements=joined, meta=earlier.meta)
+    return list(found.values())
+
+
+def check_comparable(first: Measured, other: Measured) -> None:
+    """Refuse two variants whose values cannot be compared item by item.
+
+    Raises:
+        ExciseError: other tasks, items, metrics or settings; names the variant and what differs.
+    """
+    before = {one.name: one for one in first.measurements}
+    after = {one.name: one for one in other.measurements}
+    where = f"variant {other.variant!r} against {first.variant!r}"
+    if before.keys() != after.keys():
+        raise ExciseError(
+            f"{where}: {', '.join(sorted(before.keys() ^ after.keys()))} was measured of one of them only"
+        )
+    for name, one in before.items():
+        two, what = after[name], f"{where}: {name}"
+        if list(one.items) != list(two.items):
+            raise ExciseError(
+                f"{what}: not the same items in the same order ({len(two.items)} against {len(one.items)}); a paired "
+                "comparison needs both measured on the same"
+            )
+        for key in sorted(one.settings.keys() | two.settings.keys()):
+            if one.settings.get(key) != two.settings.get(key):
+                raise ExciseError(
+                    f"{what}: setting {key} differs: {two.settings.get(key)} against {one.settings.get(key)}"
+                )
+        kinds = [{m: (metric.aggregate, metric.direction) for m, metric in each.metrics.items()} for each in (one, two)]
+        if kinds[0] != kinds[1] or one.task != two.task or one.serial != two.serial:
+            raise ExciseError(f"{what}: other metrics or another kind of task: {kinds[1]} against {kinds[0]}")
+
+
+def find(measured: Measured, address: str, *, where: str = "") -> tuple[Measurement, Metric]:
+    """The metric that an address NAME.METRIC names.
+
+    Raises:
+        ExciseError: there is none; lists those that there are.
+    """
+    known: dict[str, tuple[Measurement, Metric]] = {
+        f"{one.name}.{name}": (one, metric) for one in measured.measurements for name, metric in one.metrics.items()
+    }
+    if address not in known:
+        raise unknown("metric", address, known, where=where)
+    return known[address]
