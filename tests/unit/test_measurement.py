@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from excise.artefacts import Json
 from excise.errors import ExciseError
 from excise.tasks.measurement import (
+    About,
     Measured,
     Measurement,
     Metric,
@@ -23,8 +25,10 @@ from excise.tasks.measurement import (
 
 
 def example(variant: str = "lrp-3", *, name: str = "wikipedia", shift: float = 0.0) -> Measured:
-    losses = Metric.of([30.0 + shift, 20.0, 25.0], [10, 8, 9], aggregate="perplexity", direction="lower")
-    bare = Metric(figure=0.5, values=None)
+    losses = Metric.of(
+        [30.0 + shift, 20.0, 25.0], [10, 8, 9], aggregate="perplexity", direction="lower", title="perplexity (here)"
+    )
+    bare = Metric(figure=0.5, values=None, compared=False)
     windows = Measurement(
         task="perplexity",
         name=name,
@@ -35,8 +39,10 @@ def example(variant: str = "lrp-3", *, name: str = "wikipedia", shift: float = 0
         groups={"chapter": ["a", "a", None]},
         settings={"seqlen": 11},
         details={"tokens": 27},
+        provenance={"stage": "perplexity"},
     )
-    return Measured(variant=variant, measurements=[windows], meta={"stage": "evaluate"})
+    about = About(kind="control", method="random", unit="neuron", size=3, share=0.1, scale=0.0)
+    return Measured(variant=variant, measurements=[windows], about=about, meta={"stage": "evaluate"})
 
 
 def test_a_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -44,7 +50,7 @@ def test_a_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     write_measurements(path, example())
     first, found = path.read_bytes(), read_measurements(path)
     (one,) = found.measurements
-    assert (found.variant, found.meta) == ("lrp-3", {"stage": "evaluate"})
+    assert (found.variant, found.meta, found.about) == ("lrp-3", {"stage": "evaluate"}, example().about)
     assert (one.task, one.name, one.label, one.items, one.serial) == (
         *("perplexity", "wikipedia", "Wikipedia articles"),
         ["0", "1", "2"],
@@ -60,6 +66,8 @@ def test_a_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert metric.values.tolist() == [30, 20, 25]
     assert metric.figure == pytest.approx(math.exp(75 / 27), rel=1e-15)
     assert (metric.aggregate, metric.direction, metric.unit) == ("perplexity", "lower", "number")
+    assert (metric.title, metric.compared, one.metrics["bare"].compared) == ("perplexity (here)", True, False)
+    assert one.provenance == {"stage": "perplexity"}
     write_measurements(path, found)
     assert path.read_bytes() == first
 
@@ -118,9 +126,14 @@ def test_what_does_not_agree_with_itself_is_refused(changes: Json, message: str,
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     path.write_text('{"meta": {}, "variant": "x"}')
-    with pytest.raises(ExciseError, match="it lacks measurements"):
+    with pytest.raises(ExciseError, match="it lacks about, measurements"):
         read_measurements(path)
     twice = example()
+    write_measurements(path, twice)
+    body = json.loads(path.read_text())
+    path.write_text(json.dumps(body | {"about": {"kind": "winner"}}))
+    with pytest.raises(ExciseError, match="unknown kind of variant 'winner'"):
+        read_measurements(path)
     write_measurements(path, Measured(variant="x", measurements=[*twice.measurements] * 2))
     with pytest.raises(ExciseError, match="two measurements are called 'wikipedia'"):
         read_measurements(path)
@@ -133,6 +146,8 @@ def test_files_of_one_variant_are_put_together() -> None:
     assert [one.name for one in found[1].measurements] == ["wikipedia", "c4"]
     with pytest.raises(ExciseError, match="variant 'lrp-3': 'wikipedia' is given more than once"):
         merged([first, second, first])
+    with pytest.raises(ExciseError, match=r"variant 'lrp-3': About.* in another"):
+        merged([first, replace(second, about=About())])
 
 
 def test_only_the_same_is_compared() -> None:

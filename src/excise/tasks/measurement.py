@@ -5,26 +5,31 @@ A file holds one or more measurements of one variant::
     {
      "meta": {...},                            provenance (excise.provenance)
      "variant": "lrp-300",                     its name in tables
+     "about": {"kind": "candidate", ...},      what it is (class About)
      "measurements": [
       {
        "task": "perplexity",                   which task measured it
        "name": "wikipedia",                    of what; metrics are addressed as NAME.METRIC: wikipedia.perplexity
        "label": "Wikipedia articles",          what people read
+       "item": "window",                       what an item is called
        "items": ["0", "1", ...],               ids, the same in the same order for every variant
        "serial": true,                         neighbours in this order resemble each other (windows of one text)
        "metrics": {
         "perplexity": {
+         "title": "perplexity (...)",          head of its column in tables
          "figure": 14.3,                       what the values aggregate to
          "values": [1410.2, 1335.8, ...],      one per item; null where only the figure is known
          "weights": [511, 511, ...],           one per item; null = all 1
          "aggregate": "perplexity",            mean, ratio or perplexity
          "direction": "lower",                 which way is better: lower, higher, or null
-         "unit": "number"                      share: shown in per cent and points; number: as it is
+         "unit": "number",                     share: shown in per cent and points; number: as it is
+         "compared": true                      whether a summary compares it, or only shows its figure
         }
        },
        "groups": {"category": [...]},          what is known of each item; may be empty
        "settings": {...},                      must be equal for two variants to be compared
-       "details": {...}                        anything else about this variant
+       "details": {...},                       anything else about this variant
+       "provenance": {...}                     meta of the file that the values come from
       }
      ]
     }
@@ -34,7 +39,7 @@ An item is what may be resampled: the generations of one prompt are one item, th
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +76,8 @@ class Metric:
         aggregate: one of ``AGGREGATES``.
         direction: ``lower`` or ``higher`` is better; None: neither.
         unit: one of ``UNITS``.
+        compared: whether a summary compares it with the baseline, or only shows its figure.
+        title: head of its column in tables; empty: the measurement's label and the metric's name.
     """
 
     figure: float | None
@@ -79,6 +86,8 @@ class Metric:
     aggregate: str = "mean"
     direction: str | None = None
     unit: str = "number"
+    compared: bool = True
+    title: str = ""
 
     @classmethod
     def of(
@@ -87,17 +96,14 @@ class Metric:
         weights: ArrayLike | None = None,
         *,
         aggregate: str = "mean",
-        direction: str | None = None,
-        unit: str = "number",
+        **more: Any,
     ) -> "Metric":
-        """A metric from its values; the figure is computed."""
+        """A metric from its values; the figure is computed. ``more``: the other attributes."""
         v = np.asarray(values, dtype=np.float64)
         if v.ndim != 1:
             raise ExciseError(f"a metric needs one value per item; these have shape {v.shape}")
         w = None if weights is None else np.asarray(weights, dtype=np.float64)
-        return cls(
-            figure=aggregated(v, w, aggregate), values=v, weights=w, aggregate=aggregate, direction=direction, unit=unit
-        )
+        return cls(figure=aggregated(v, w, aggregate), values=v, weights=w, aggregate=aggregate, **more)
 
     def sums(self) -> tuple[Values, Values]:
         """Numerators and denominators, ``[items]`` each: the ratio of their sums is the mean, ratio or log perplexity.
@@ -118,9 +124,12 @@ class Metric:
             self.values[list(items)],
             None if self.weights is None else self.weights[list(items)],
             aggregate=self.aggregate,
-            direction=self.direction,
-            unit=self.unit,
+            **{key: getattr(self, key) for key in _KEPT},
         )
+
+
+_KEPT = ("direction", "unit", "compared", "title")
+"""Attributes of a metric that are written and read as they are, its aggregate besides."""
 
 
 def aggregated(values: Values, weights: Values | None, aggregate: str) -> float | None:
@@ -150,10 +159,12 @@ class Measurement:
     items: Sequence[str]
     metrics: Mapping[str, Metric]
     label: str = ""
+    item: str = "item"
     serial: bool = False
     groups: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     settings: Json = field(default_factory=dict)
     details: Json = field(default_factory=dict)
+    provenance: Json = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that everything is per item, finite, and agrees with its figure.
@@ -204,6 +215,39 @@ def _check_metric(metric: Metric, items: int, where: str) -> None:
         )
 
 
+KINDS = ("baseline", "candidate", "control")
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a variant is: what tables and plots say of it.
+
+    Attributes:
+        kind: ``baseline``: the model that all others are compared with; ``control``: it never wins.
+        method: how its units or weights were chosen.
+        series: the configured variant; the sizes of one series belong together.
+        unit: what was taken: ``neuron``, ``head``, ``weight``, ...
+        size: how many units, or which share of the weights.
+        share: share of all units or weights.
+        scale: what is left of a unit's output (``expertise``: each unit has its own).
+        ablation: what it is scaled about: ``zero`` or ``mean``.
+    """
+
+    kind: str = "candidate"
+    method: str | None = None
+    series: str | None = None
+    unit: str | None = None
+    size: float | None = None
+    share: float | None = None
+    scale: float | str | None = None
+    ablation: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the kind."""
+        if self.kind not in KINDS:
+            raise unknown("kind of variant", self.kind, KINDS)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measured:
     """One file: everything measured of one variant.
@@ -211,17 +255,23 @@ class Measured:
     Attributes:
         variant: its name in tables.
         measurements: in the order of the file.
-        meta: provenance; its ``model`` and what was done to it say what was measured.
+        about: what it is.
+        meta: provenance; its ``model`` says which model was measured.
     """
 
     variant: str
     measurements: Sequence[Measurement]
+    about: About = field(default_factory=About)
     meta: Json = field(default_factory=dict)
 
 
 def write_measurements(path: Path, measured: Measured) -> None:
     """Write one file of measurements."""
-    body = {"variant": measured.variant, "measurements": [_as_json(one) for one in measured.measurements]}
+    body = {
+        "variant": measured.variant,
+        "about": asdict(measured.about),
+        "measurements": [_as_json(one) for one in measured.measurements],
+    }
     write_json(path, measured.meta, body)
 
 
@@ -234,19 +284,18 @@ def _as_json(one: Measurement) -> Json:
             "figure": metric.figure,
             "values": column(metric.values),
             "weights": column(metric.weights),
-            **{key: getattr(metric, key) for key in ("aggregate", "direction", "unit")},
+            **{key: getattr(metric, key) for key in ("aggregate", *_KEPT)},
         }
         for name, metric in one.metrics.items()
     }
     groups = {name: list(known) for name, known in one.groups.items()}
     return {
-        **{key: getattr(one, key) for key in ("task", "name", "label")},
+        **{key: getattr(one, key) for key in ("task", "name", "label", "item")},
         "items": list(one.items),
         "serial": one.serial,
         "metrics": metrics,
         "groups": groups,
-        "settings": one.settings,
-        "details": one.details,
+        **{key: getattr(one, key) for key in ("settings", "details", "provenance")},
     }
 
 
@@ -257,9 +306,10 @@ def read_measurements(path: Path) -> Measured:
         ExciseError: it is not one, lacks something, or does not agree with itself; names the file and the metric.
     """
     body = read_json(path)
-    if missing := [key for key in ("meta", "variant", "measurements") if key not in body]:
+    if missing := [key for key in ("meta", "variant", "about", "measurements") if key not in body]:
         raise ExciseError(f"{path}: not a file of measurements: it lacks {', '.join(missing)}; make it again")
     try:
+        about = About(**body["about"])
         found = [_from_json(one) for one in body["measurements"]]
     except (KeyError, TypeError, ValueError) as error:
         raise ExciseError(
@@ -270,7 +320,7 @@ def read_measurements(path: Path) -> Measured:
     names = [one.name for one in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ExciseError(f"{path}: two measurements are called {min(twice)!r}")
-    return Measured(variant=body["variant"], measurements=found, meta=body["meta"])
+    return Measured(variant=body["variant"], measurements=found, about=about, meta=body["meta"])
 
 
 def _from_json(body: Json) -> Measurement:
@@ -282,7 +332,7 @@ def _from_json(body: Json) -> Measurement:
             figure=one["figure"],
             values=column(one["values"]),
             weights=column(one["weights"]),
-            **{key: one[key] for key in ("aggregate", "direction", "unit")},
+            **{key: one[key] for key in ("aggregate", *_KEPT)},
         )
         for name, one in body["metrics"].items()
     }
@@ -301,10 +351,12 @@ def merged(files: Iterable[Measured]) -> list[Measured]:
         if earlier is None:
             found[one.variant] = one
             continue
+        if one.about != earlier.about:
+            raise ExciseError(f"variant {one.variant!r}: {one.about} in one file, {earlier.about} in another")
         if both := {m.name for m in earlier.measurements} & {m.name for m in one.measurements}:
             raise ExciseError(f"variant {one.variant!r}: {min(both)!r} is given more than once")
         joined = [*earlier.measurements, *one.measurements]
-        found[one.variant] = Measured(variant=one.variant, measurements=joined, meta=earlier.meta)
+        found[one.variant] = replace(earlier, measurements=joined)
     return list(found.values())
 
 
