@@ -38,11 +38,10 @@ def prune(model: Any, neurons: str | Path, *, folder: str | Path | None = None) 
 
 def _snapshot(model: Any) -> Path:
     """The folder with the weights that a model was loaded from."""
-    from excise.data.hub import download_snapshot
-    from excise.models.folders import WEIGHT_PATTERNS
+    from excise.data.hub import download_model
 
     name: str = model.name_or_path
     if Path(name).is_dir():
         return Path(name)
     commit = getattr(model.config, "_commit_hash", None)
-    return download_snapshot(name, revision=commit, repo_type="model", patterns=WEIGHT_PATTERNS)[0]
+    return download_model(name, revision=commit, weights_only=True)[0]

@@ -15,6 +15,7 @@ import pytest
 from excise.artefacts import read_json, read_jsonl
 from excise.models.loading import fingerprint
 from tests.unit.test_evaluation_scorers import bert_folder, save_classifier, write_checkpoint
+from tests.unit.test_models_files import split
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_verysecrettoken"
@@ -134,8 +135,10 @@ def run(tmp_path):
 
 
 def test_a_model_from_the_hub_and_again_without_it(hub, run, tiny_model, tmp_path):
-    unwanted = dict.fromkeys(("pytorch_model.bin", "modeling_x.py", "onnx/model.safetensors"), b"never fetched")
-    Hub.files = {path.name: path.read_bytes() for path in tiny_model.iterdir()} | unwanted
+    names = ("pytorch_model.bin", "modeling_x.py", "onnx/model.safetensors", "consolidated.safetensors")
+    unwanted = dict.fromkeys(names, b"never fetched")
+    parts = split(tiny_model, tmp_path / "parts", "model.safetensors-0000{}-of-00002.safetensors")
+    Hub.files = {path.name: path.read_bytes() for path in parts.iterdir()} | unwanted
     run("fetch-model", "--source", "me/open", "--output", tmp_path / "one", HF_ENDPOINT=hub, HF_TOKEN=TOKEN)
     assert fingerprint(tmp_path / "one") == fingerprint(tiny_model)
     source = read_json(tmp_path / "one" / "excise.json")
@@ -169,10 +172,18 @@ def test_what_the_hub_refuses_is_explained(hub, run, tiny_model):
             assert "HF_TOKEN" in said or source.endswith("gguf")
 
 
-def test_an_unsupported_model_is_refused_before_its_weights_are_fetched(hub, run):
-    Hub.files = {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"gigabytes"}
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "mamba"}, "unknown model type 'mamba'"),
+        ({"model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 4}}, "weights are quantised"),
+        ({"model_type": "llama", "quantization_config": {"quant_method": "fp8"}}, "weights are quantised"),
+    ],
+)
+def test_an_unsupported_model_is_refused_before_its_weights_are_fetched(hub, run, config, message):
+    Hub.files = {"config.json": json.dumps(config).encode(), "model.safetensors": b"gigabytes"}
     said = run("fetch-model", "--source", "me/open", "--output", "out", fails=True, HF_ENDPOINT=hub)
-    assert "unknown model type 'bert'" in said
+    assert message in said
     assert not [path for path, _ in Hub.asked if "safetensors" in path]
 
 

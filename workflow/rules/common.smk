@@ -28,7 +28,7 @@ from excise.errors import ExciseError
 from excise.evaluation.capability import check_installed
 from excise.evaluation.scorers import check_own, over_network, own_source
 from excise.evaluation.scorers import module as scorer_module
-from excise.models.folders import PATTERNS
+from excise.models.files import model_files
 from excise.data.sources import local_files
 
 
@@ -193,7 +193,10 @@ def on_disk(source):
         return []
     found = local_files(Path(source).expanduser())
     folders = [path for path in found if path.is_dir()]
-    inside = [file for path in folders for kind in PATTERNS for file in path.glob(kind)]
+    try:
+        inside = [file for path in folders for file in model_files(path)]
+    except ExciseError as error:
+        raise WorkflowError(str(error)) from None
     return sorted(str(file) for file in [*found, *inside] if file.is_file())
 
 

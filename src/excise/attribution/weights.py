@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
 from excise.errors import ExciseError
 from excise.models.families import architecture, neuron_shape
+from excise.models.files import opened, stored
 from excise.models.loading import load_config
 
 
@@ -28,10 +28,7 @@ def neuron_weights(folder: Path) -> Iterator[tuple[list[torch.Tensor], torch.Ten
     config = load_config(folder)
     family = architecture(config)
     layers, neurons = neuron_shape(config)
-    files: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(str(path), framework="pt") as file:
-            files |= dict.fromkeys(file.keys(), path)
+    files = {name: tensor.file for name, tensor in stored(folder).items()}
     listname = family.layers.rpartition(".")[2]
 
     def weight(layer: int, projection: str) -> torch.Tensor:
@@ -40,7 +37,7 @@ def neuron_weights(folder: Path) -> Iterator[tuple[list[torch.Tensor], torch.Ten
         names = [name for name in files if pattern.search(name)]
         if len(names) != 1:
             raise ExciseError(f"{folder}: expected one weight of layer {layer}, {projection}, found {names or 'none'}")
-        with safe_open(str(files[names[0]]), framework="pt") as file:
+        with opened(files[names[0]]) as file:
             tensor: torch.Tensor = file.get_tensor(names[0])
         return tensor.T if family.transposed else tensor
 

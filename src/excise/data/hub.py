@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from excise.errors import ExciseError
+from excise.models.files import INDEX, SIDE_FILES, indexed
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +114,26 @@ def download_snapshot(
             ignore_patterns=["*/*"],
         )
     return Path(path), _commit(Path(path) / "x")
+
+
+def download_model(repository: str, *, revision: str | None, weights_only: bool = False) -> tuple[Path, str]:
+    """The files of a model: first what is small, then the weights that its index names, or the single file.
+
+    Args:
+        repository: ``OWNER/NAME``.
+        revision: commit, tag or branch.
+        weights_only: leave out what is beside the weights.
+
+    Returns:
+        The snapshot folder in the hub's cache, and its commit.
+
+    Raises:
+        ExciseError: it cannot be downloaded, or its index is no index.
+    """
+    small = [INDEX] if weights_only else [INDEX, *SIDE_FILES]
+    folder, commit = download_snapshot(repository, revision=revision, repo_type="model", patterns=small)
+    weights = indexed(folder, f"hub:{repository}")
+    return download_snapshot(repository, revision=commit, repo_type="model", patterns=weights)
 
 
 def _commit(path: Path) -> str:

@@ -2,34 +2,51 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError
 
 from excise.artefacts import Json, umask
 from excise.edits.ablation import prune
+from excise.edits.copying import copy_changed
 from excise.errors import ExciseError
 from excise.models.families import architecture, refuse_without_bias
+from excise.models.files import Stored, read_tensors
 from excise.models.folders import refuse_foreign, replacing_folder, write_source
-from excise.models.loading import SOURCE_FILE, STORED_DTYPES, fingerprint, load_model, load_tokenizer
+from excise.models.loading import (
+    SOURCE_FILE,
+    described,
+    fingerprint,
+    fingerprint_of,
+    load_model,
+    plain_name,
+    tensor_digest,
+)
 from excise.models.parts import input_projections, output_projections
+
+if TYPE_CHECKING:
+    import torch
 
 NEURONS_FILE = "neurons.json"
 """In an exported folder: the neuron list it was made with."""
 
 
 def export(folder: Path, selection: Json, output: Path, *, base: Json, evaluations: list[Json]) -> None:
-    """Write the pruned model: safetensors in the dtype on disk, tokenizer, model card, neuron list.
+    """Write the pruned model: a copy of the folder in which only what pruning changes is changed, and a model card.
 
-    The folder takes its name only when it is complete and its weights, read back, equal the pruned ones bit for bit.
+    Every tensor keeps the dtype that it is stored in, and all other files their bytes, so that what loads the original
+    loads the copy. The folder takes its name only when it is complete; when its tensors on disk are those of the
+    original, or the pruned ones, bit for bit; and when it is loaded as the model that was judged.
 
     Args:
         folder: the unpruned model.
         selection: a neuron list made for it.
         output: folder to make; one that excise made is replaced.
         base: identity of the unpruned model (``models.identity``).
-        evaluations: evaluations to show in the model card, the baseline first; may be empty.
+        evaluations: evaluations to show in the model card, the baseline first; may be empty. They say which dtype the
+            model was judged in (float32 where there are none).
 
     Raises:
         ExciseError: the folder cannot be written, holds something else or the unpruned model, or does not read back as
@@ -38,28 +55,74 @@ def export(folder: Path, selection: Json, output: Path, *, base: Json, evaluatio
     if output.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise ExciseError(f"{output}: the unpruned model is in there; name another folder for the pruned one")
     refuse_foreign(output)  # before the model is read
-    model = load_model(folder, dtype=_dtype_on_disk(folder), device="cpu", allowed=STORED_DTYPES)
-    if selection.get("centre") == "mean":
-        _give_biases(model)
-    prune(model, selection)
+    pruned = _pruned(folder, selection)
+    judged = evaluations[0]["meta"]["model"]["dtype"] if evaluations else "float32"
     try:
         with replacing_folder(output) as temporary:
-            model.save_pretrained(str(temporary))
-            load_tokenizer(folder).save_pretrained(str(temporary))
-            _check(temporary, model)
+            copy_changed(folder, temporary, pruned.stored, pruned.changed, entries=pruned.entries)
             weights = fingerprint(temporary)
+            if weights != pruned.fingerprint:
+                raise ExciseError(f"{output.name}: does not read back as it was written; is the disk sound?")
+            notes = _compare(folder, temporary, selection, pruned, judged)
             (temporary / NEURONS_FILE).write_text(json.dumps(selection, indent=1, ensure_ascii=False) + "\n", "utf-8")
             source = {"id": f"{base['id']} pruned", "source": "excise apply", "base": base, "fingerprint": weights}
             write_source(temporary / SOURCE_FILE, source)
-            (temporary / "README.md").write_text(model_card(selection, base, evaluations), "utf-8")
+            (temporary / "README.md").write_text(model_card(selection, base, evaluations, notes), "utf-8")
             for path in temporary.iterdir():  # safetensors makes its files readable by their owner alone
                 path.chmod(0o666 & ~umask())
     except SafetensorError as error:
         raise ExciseError(f"{output}: cannot be written ({error}); nothing is left behind") from error
 
 
-def _give_biases(model: Any) -> None:
+class Pruned(NamedTuple):
+    """What pruning changes of a model on disk.
+
+    Attributes:
+        stored: the tensors of the original.
+        changed: the tensors that differ, or are new, by their names on disk, in their stored dtype.
+        names: the model's names of these, by their names on disk.
+        entries: entries of config.json that they need.
+        fingerprint: of the pruned folder.
+    """
+
+    stored: dict[str, Stored]
+    changed: dict[str, "torch.Tensor"]
+    names: dict[str, str]
+    entries: Json
+    fingerprint: str
+
+
+def _pruned(folder: Path, selection: Json) -> Pruned:
+    """Prune the tensors as they are stored."""
+    model, found = described(folder)
+    on_disk = {plain_name(model, name): name for name in found}
+    names = {on_disk[plain_name(model, name)]: name for name, _ in model.named_parameters()}
+    tensors = dict(read_tensors(found))
+    model.load_state_dict({names[name]: tensors[name] for name in names}, strict=False, assign=True)
+    model.tie_weights()
+    entries = {}
+    if selection.get("centre") == "mean" and _give_biases(model):
+        entries[str(architecture(model.config).bias)] = True
+    prune(model, selection)
+    digests, changed = {name: tensor_digest(name, tensor) for name, tensor in read_tensors(found)}, {}
+    prefix = f"{model.base_model_prefix}."
+    stem = prefix if any(name.startswith(prefix) for name in found) else ""
+    for name, tensor in model.named_parameters():
+        disk = on_disk.get(plain_name(model, name)) or stem + plain_name(model, name)
+        digest = tensor_digest(disk, tensor.detach())
+        if digest != digests.get(disk):
+            digests[disk], changed[disk], names[disk] = digest, tensor.detach(), name
+            if not tensor.isfinite().all():
+                dtype = str(tensor.dtype).removeprefix("torch.")
+                raise ExciseError(f"{folder}: {name} is not finite in {dtype}: a factor or a mean is too large")
+    return Pruned(found, changed, names, entries, fingerprint_of(digests))
+
+
+def _give_biases(model: Any) -> bool:
     """Biases of zero in all MLPs, by the configuration's own switch, where there are none to keep a mean in.
+
+    Returns:
+        Whether there were none.
 
     Raises:
         ExciseError: the configuration has no switch.
@@ -68,31 +131,75 @@ def _give_biases(model: Any) -> None:
 
     outputs = output_projections(model)
     if all(projection.bias is not None for projection in outputs):
-        return
+        return False
     refuse_without_bias(model.config.model_type)
-    setattr(model.config, str(architecture(model.config).bias), True)
     for projection in itertools.chain(outputs, *input_projections(model)):
         weight = projection.get_parameter("weight")
-        projection.bias = nn.Parameter(weight.new_zeros(len(weight)))
+        projection.bias = nn.Parameter(weight.new_zeros(len(weight)), requires_grad=False)
+    return True
 
 
-def _dtype_on_disk(folder: Path) -> str:
-    from excise.models.loading import load_config
+def _compare(folder: Path, output: Path, selection: Json, pruned: Pruned, judged: str) -> list[str]:
+    """Compare the exported model with the one that was judged: the original, pruned in memory, in the judged dtype.
 
-    dtype = load_config(folder).dtype
-    return str(dtype).removeprefix("torch.") if dtype is not None else "float32"
+    Tensors that are not changed must be the same bits. So must changed ones that are stored in the judged dtype; the
+    others are rounded once more, and may differ by that.
 
+    Returns:
+        What the model card has to say of it.
 
-def _check(folder: Path, model: Any) -> None:
+    Raises:
+        ExciseError: the two differ.
+    """
     import torch
 
-    dtype = str(model.dtype).removeprefix("torch.")
-    again = load_model(folder, dtype=dtype, device="cpu", allowed=STORED_DTYPES).state_dict()
-    for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
-            raise ExciseError(f"{folder.name}: tensor {name} is not finite in {dtype}: a factor or a mean is too large")
-        if not torch.equal(tensor, again[name]):
-            raise ExciseError(f"{folder.name}: tensor {name} does not read back as it was written; is the disk sound?")
+    model = load_model(folder, dtype=judged, device="cpu")
+    prune(model, selection)
+    touched = {pruned.names[name]: tensor.dtype for name, tensor in pruned.changed.items()}
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name in touched}
+    digests = {name: tensor_digest("", tensor) for name, tensor in model.state_dict().items() if name not in touched}
+    del model
+    rounded = set()
+    again = load_model(output, dtype=judged, device="cpu").state_dict()
+    for name, tensor in again.items():
+        if name in digests:
+            same = tensor_digest("", tensor) == digests[name]
+        elif name in kept:
+            same = torch.equal(tensor, kept[name])
+            if not same and touched[name] != tensor.dtype and _close(tensor, kept[name], touched[name]):
+                rounded.add(touched[name])
+                same = True
+        else:
+            same = not tensor.any()  # a bias that the model in memory does without
+        if not same:
+            raise ExciseError(f"{output.name}: {name} is not that of the model that was judged")
+    notes = []
+    if rounded:
+        dtypes = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in rounded))
+        notes.append(
+            f"- The model was judged in {judged}. Its changed weights are stored in {dtypes}, as the originals are, so "
+            "they are rounded once more; the others are untouched."
+        )
+    if pruned.entries:
+        notes.append(
+            f"- Its MLPs have biases (`{', '.join(pruned.entries)}` in config.json), which hold the means of neurons. "
+            "A reader that does not know the switch drops them and gives other text: SGLang 0.5.23 does, without a "
+            "word; transformers, vLLM, llama.cpp, mlx-lm and TensorRT-LLM read them."
+        )
+    return notes
+
+
+def _close(found: "torch.Tensor", expected: "torch.Tensor", stored: "torch.dtype") -> bool:
+    """Whether two tensors differ by no more than rounding to the stored dtype and to their own."""
+    import torch
+
+    kinds = [torch.finfo(dtype) for dtype in (stored, found.dtype)]
+    eps = max(kind.eps for kind in kinds)
+    found, expected = found.double(), expected.double()
+    if found.ndim == 1:  # a bias is a sum, of which the parts may cancel
+        return bool((found - expected).norm() <= 8 * eps * expected.norm())
+    least = max(kind.tiny * kind.eps for kind in kinds)
+    return bool(((found - expected).abs() <= 2 * eps * expected.abs() + least).all())
 
 
 def _against(selection: Json) -> str:
@@ -103,8 +210,8 @@ def _against(selection: Json) -> str:
     return f", reference set `{references['behaviour']['id']}` against `{references['general']['id']}`"
 
 
-def model_card(selection: Json, base: Json, evaluations: list[Json]) -> str:
-    """README.md of an exported model: what was pruned, how, what it did, what it does not do."""
+def model_card(selection: Json, base: Json, evaluations: list[Json], notes: Sequence[str] = ()) -> str:
+    """README.md of an exported model: what was pruned, how, what it did, what it does not do, and further notes."""
     count, total = len(selection["neurons"]), selection["layers"] * selection["neurons_per_layer"]
     about = " about their mean activation" if selection.get("centre") == "mean" else ""
     match selection["factor"]:
@@ -149,6 +256,7 @@ def model_card(selection: Json, base: Json, evaluations: list[Json]) -> str:
         "## Limits",
         "",
         "- The model is not smaller or faster: its weights have the same shape.",
+        *notes,
         "- How far the behaviour is reduced is known only as far as scorers can see, on prompts like the ones they "
         "judged. That is no proof of safety.",
         "- Layer-wise relevance propagation is patented and free for personal and scientific use.",

@@ -10,7 +10,7 @@ heads, exactly as a neuron is one input channel of the MLP's.
 from dataclasses import dataclass, replace
 from typing import Any
 
-from excise.errors import ExciseError, unknown
+from excise.errors import ExciseError
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,16 @@ def architecture(config: Any) -> Architecture:
         ExciseError: the family is not in the table.
     """
     if config.model_type not in ARCHITECTURES:
-        raise unknown("model type", config.model_type, ARCHITECTURES, where="model")
+        inner = getattr(config, "text_config", None)
+        why = (
+            f" It is a model of text and other things; its text part ({inner.model_type}) would have to be saved as a "
+            "model of its own."
+            if inner is not None and hasattr(config, "vision_config")
+            else ""
+        )
+        raise ExciseError(  # no nearest spelling: another family is another model
+            f"model: unknown model type {config.model_type!r}.{why} Allowed: {', '.join(sorted(ARCHITECTURES))}."
+        )
     return ARCHITECTURES[config.model_type]
 
 

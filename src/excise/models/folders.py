@@ -9,51 +9,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from excise.artefacts import Json, read_json, sha256_file
+from excise.artefacts import Json, sha256_file
 from excise.errors import ExciseError
+from excise.models.files import model_files, side_files, weight_files
 from excise.models.loading import SOURCE_FILE
-
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-SIDE_FILES = (
-    *("config.json", "generation_config.json", "chat_template.json", "chat_template.jinja"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
-    *("merges.txt", "vocab.txt", "*.model", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
-    # of an encoder: how its states become one embedding, and which of its parts were cut
-    *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "[0-9]_*/config.json"),
-    "structure.json",
-)
-"""What a model needs beside its weights. Never Python files, never pickles."""
-
-WEIGHT_PATTERNS = (WEIGHTS, INDEX, "model-*-of-*.safetensors")
-
-PATTERNS = (*SIDE_FILES, *WEIGHT_PATTERNS)
-"""What is fetched from the hub."""
-
-
-def weight_files(folder: Path, name: str) -> list[Path]:
-    """The safetensors files that hold a model: the single one, or those that the index names.
-
-    Raises:
-        ExciseError: there are none, or one is missing.
-    """
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if not (folder / INDEX).is_file():
-        others = sorted(
-            path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".safetensors")
-        )
-        found = f"; it has {', '.join(others[:5])}" if others else ""
-        raise ExciseError(
-            f"{name}: neither {WEIGHTS} nor {INDEX} in it{found}. Pickled weights are not read: save the model again "
-            "with save_pretrained, or choose a revision that has safetensors."
-        )
-    index = read_json(folder / INDEX)
-    files = [folder / part for part in sorted(set(index.get("weight_map", {}).values()))]
-    missing = [path.name for path in files if not path.is_file()]
-    if missing or not files:
-        raise ExciseError(f"{name}: {INDEX} names {', '.join(missing) or 'no file'}, which is not there")
-    return [folder / INDEX, *files]
 
 
 def link(source: Path, target: Path, name: str, *, copy: bool = False) -> None:
@@ -70,18 +29,14 @@ def link(source: Path, target: Path, name: str, *, copy: bool = False) -> None:
     """
     if not (source / "config.json").is_file():
         raise ExciseError(f"{name}: no config.json in it; not a Hugging Face model folder")
-    for path in [*_side_paths(source), *weight_files(source, name)]:
+    weight_files(source, name)  # all of them are there
+    for path in model_files(source):
         place = target / path.relative_to(source)
         place.parent.mkdir(exist_ok=True)
         if copy:
             shutil.copyfile(path, place)
         else:
             place.symlink_to(os.path.abspath(path))  # noqa: PTH100 (keeps links of the hub's cache)
-
-
-def _side_paths(folder: Path) -> list[Path]:
-    """The files beside the weights, sorted by name."""
-    return sorted({path for pattern in SIDE_FILES for path in folder.glob(pattern) if path.is_file()})
 
 
 def refuse_foreign(output: Path) -> None:
@@ -140,9 +95,9 @@ def _alive(process: str) -> bool:
     return True
 
 
-def side_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files of a model folder that stand beside the weights (these have the fingerprint)."""
-    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in _side_paths(folder)}
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files of a model folder beside its weights (these have the fingerprint)."""
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in side_files(folder)}
 
 
 def write_source(path: Path, facts: Json) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from excise.artefacts import Json
 from excise.errors import ExciseError, unknown
 from excise.models.families import architecture
-from excise.models.loading import DTYPES
+from excise.models.loading import DTYPES, refuse_incomplete
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +41,25 @@ def convert(path: Path, folder: Path, *, dtype: str = "float32") -> Json:
     with open(path, "rb") as file:
         if file.read(4) != b"GGUF":
             raise ExciseError(f"{path.name}: not a GGUF file (it does not start with GGUF)")
+    held = _numbers(path)
     transformers_logging.disable_progress_bar()
     names = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be switched off
             tokenizer = AutoTokenizer.from_pretrained(**names)
-            loaded = AutoModelForCausalLM.from_pretrained(**names, dtype=getattr(torch, dtype))
-    except (ValueError, KeyError, NotImplementedError, OSError) as error:
+            loaded, loading = AutoModelForCausalLM.from_pretrained(
+                **names, dtype=getattr(torch, dtype), output_loading_info=True
+            )
+    except (ValueError, KeyError, TypeError, NotImplementedError, OSError) as error:
         raise ExciseError(f"{path.name}: cannot be converted: {' '.join(str(error).split())[:400]}") from error
     architecture(loaded.config)
+    refuse_incomplete(loading, path.name)
+    taken = sum(parameter.numel() for parameter in loaded.parameters())
+    if taken != held:
+        raise ExciseError(
+            f"{path.name}: its tensors hold {held} numbers, of which transformers takes {taken}: what it drops "
+            "(biases, factors of rotary embeddings) would change the model. Give it as a Hugging Face folder instead."
+        )
     # The loaded model counts as quantised and refuses to be saved; a fresh one that takes over its tensors does not.
     config = loaded.config
     if hasattr(config, "quantization_config"):
@@ -63,9 +73,32 @@ def convert(path: Path, folder: Path, *, dtype: str = "float32") -> Json:
         tokenizer.save_pretrained(str(folder))
     except SafetensorError as error:
         raise ExciseError(f"the converted weights cannot be written ({error}); is the disk full?") from error
-    for path in folder.glob("*.safetensors"):
-        path.chmod((folder / "config.json").stat().st_mode)  # safetensors creates them for the owner alone
+    for made in folder.glob("*.safetensors"):
+        made.chmod((folder / "config.json").stat().st_mode)  # safetensors creates them for the owner alone
     return _check_tokenizer(folder, tokenizer.encode(SENTENCE), path.name, config.vocab_size)
+
+
+def _numbers(path: Path) -> int:
+    """How many numbers the tensors of a GGUF file hold.
+
+    Raises:
+        ExciseError: the file cannot be read, or is one part of several, of which the others would be filled with
+            random numbers.
+    """
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(path)
+        parts = reader.get_field("split.count")
+        count = 1 if parts is None else int(parts.contents())
+    except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
+        raise ExciseError(f"{path.name}: not a readable GGUF file ({error}); fetch or copy it again") from error
+    if count > 1:
+        raise ExciseError(
+            f"{path.name}: one of {count} parts of a model. Make one file of them with llama.cpp: "
+            "llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf"
+        )
+    return sum(int(tensor.n_elements) for tensor in reader.tensors)
 
 
 def _check_tokenizer(folder: Path, expected: list[int], name: str, vocabulary: int) -> Json:

