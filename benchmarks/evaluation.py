@@ -17,7 +17,7 @@ import torch
 
 from excise.evaluation import perplexity
 from excise.evaluation.generation import Sampling, batches, generate
-from excise.evaluation.sampling import sample
+from excise.evaluation.sampling import sample, stream
 from excise.models.loading import load_model, load_tokenizer
 
 
@@ -71,13 +71,13 @@ def sampling_speedup(model: Any, tokenizer: Any, *, rows: int, repeats: int) -> 
     ids = torch.tensor(tokenizer(str(__doc__) * 2)["input_ids"][:rows], device=model.device)
     with torch.inference_mode():
         logits = model(input_ids=ids[None], use_cache=False).logits[0]
-    uniform = torch.rand(len(logits), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    words = stream(0, "prose", 0, len(logits))
 
     def whole() -> torch.Tensor:
-        return sample(logits, uniform, temperature=1.0, top_p=0.9, first_k=logits.shape[-1])
+        return sample(logits, words, temperature=1.0, top_p=0.9, first_k=logits.shape[-1])
 
     def grown() -> torch.Tensor:
-        return sample(logits, uniform, temperature=1.0, top_p=0.9)
+        return sample(logits, words, temperature=1.0, top_p=0.9)
 
     if not torch.equal(whole(), grown()):
         raise SystemExit("growing top-k gives other tokens than sorting")

@@ -11,7 +11,7 @@ from excise.errors import ExciseError
 from excise.evaluation.fluency import continuation_nll
 from excise.evaluation.generation import Sampling, batches, generate
 from excise.evaluation.likelihood import check_head, head, token_nll
-from excise.evaluation.sampling import sample, uniforms
+from excise.evaluation.sampling import sample, stream
 from excise.models.families import ARCHITECTURES
 
 VOCABULARY = 70
@@ -65,13 +65,14 @@ def last_logits(model: Any, ids: list[int]) -> Tensor:
 
 def naive_generate(model: Any, name: object, prompt: list[int], draw: int, sampling: Sampling) -> list[int]:
     ids = list(prompt)
-    for u in uniforms(sampling.seed, str(name), draw, sampling.max_new_tokens):
+    words = stream(sampling.seed, str(name), draw, sampling.max_new_tokens)
+    for step in range(sampling.max_new_tokens):
         logits = last_logits(model, ids)
         if sampling.greedy:
             token = int(logits.argmax())
         else:
-            uniform = torch.tensor([u], dtype=torch.float64)
-            token = int(sample(logits, uniform, temperature=sampling.temperature, top_p=sampling.top_p)[0])
+            word = words[step : step + 1]
+            token = int(sample(logits, word, temperature=sampling.temperature, top_p=sampling.top_p)[0])
         if token == model.generation_config.eos_token_id:
             break
         ids.append(token)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from excise.errors import ExciseError
 from excise.evaluation.likelihood import head, last_hidden
-from excise.evaluation.sampling import sample, uniforms
+from excise.evaluation.sampling import Words, sample, stream
 from excise.evaluation.variant import refuse_patched
 from excise.models.loading import input_device
 
@@ -149,9 +149,7 @@ def generate(
     """
     refuse_patched(model)
     ends = end_tokens(model)
-    table = torch.from_numpy(
-        np.stack([uniforms(sampling.seed, prompts[i][0], draw, sampling.max_new_tokens) for i, draw in batch])
-    )
+    words = np.stack([stream(sampling.seed, prompts[i][0], draw, sampling.max_new_tokens) for i, draw in batch])
     needed = list(dict.fromkeys(index for index, _ in batch))
     place = {index: row for row, index in enumerate(needed)}
     continuations: list[list[int]] = [[] for _ in batch]
@@ -161,7 +159,7 @@ def generate(
         rows = list(range(len(batch)))  # which continuation each row of the cache belongs to
         running = set(rows)
         for step in range(sampling.max_new_tokens):
-            tokens = _next(logits, table[rows, step], sampling)
+            tokens = _next(logits, words[rows, step], sampling)
             for row, token in zip(rows, tokens.tolist(), strict=True):
                 if token in ends:
                     running.discard(row)
@@ -188,7 +186,7 @@ def generate(
     return continuations
 
 
-def _next(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
+def _next(logits: Tensor, words: Words, sampling: Sampling) -> Tensor:
     if sampling.greedy:
         return logits.argmax(-1).cpu()
-    return sample(logits, uniform, temperature=sampling.temperature, top_p=sampling.top_p)
+    return sample(logits, words, temperature=sampling.temperature, top_p=sampling.top_p)
