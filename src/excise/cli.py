@@ -38,6 +38,7 @@ STAGES = (
     "capability",
     "evaluate",
     "apply",
+    "compress",
     "summary",
     "choose",
     "report",

@@ -1,0 +1,136 @@
+"""Masks and errors of every compression method on two layers of the demo's model, beside the peers' own code.
+
+    python -m benchmarks.compression --model resources/models/SmolLM2-135M-Instruct --calibration c4.txt
+
+Calibration: the first 4 windows of 512 tokens; held out: windows 100 to 103. A layer is pruned on its dense inputs, the
+second one after the first was pruned. One hash covers the masks (weight is not zero) of a layer's maps in the order q, k,
+v, o, gate, up, down. The peers' hashes were made on another processor: scores that differ in the last bit flip a few
+mask entries, so an unequal hash is no error by itself; where the peers prune one weight too many and all ties
+(unstructured magnitude, RIA, SparseGPT) it is certain.
+"""
+
+import argparse
+import hashlib
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from excise.compress import METHODS, calibration
+from excise.compress.edit import Recipe, edit
+from excise.compress.inputs import Inputs
+from excise.compress.measure import forward, measure
+from excise.compress.patterns import parse
+from excise.compress.streaming import Call, Checkpoint, embed, fill, skeleton
+from excise.data.texts import documents
+from excise.models.families import decoder_layers
+from excise.models.loading import load_tokenizer
+
+MAPS = (
+    *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+    *("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+)
+CPU = torch.device("cpu")
+
+PEERS = {
+    ("magnitude", "matrix", "0.5"): ("3660353e02d8e445", "8e932940a3bca64d", 0.04400, 0.04561),
+    ("wanda", "row", "0.5"): ("d4ee64529ff4b959", "f69430da8a503a2c", 0.02254, 0.02393),
+    ("ria", "matrix", "0.5"): ("c7588be9012cc7bd", "d85ce4da6491a072", 0.02284, 0.02395),
+    ("ria", "row", "0.5"): ("ffe5bb15e6fb0b3f", "1e5959dd86d53abf", 0.02374, 0.02488),
+    ("clearcut", "row", "0.5"): ("35ebe71dd9e9440d", "f9c0c89a29871e55", 0.02374, 0.02488),
+    ("sparsegpt", "matrix", "0.5"): ("17e1e4313b5db90c", "e1b5bb54b440de64", 0.01161, 0.01899),
+    ("alps", "matrix", "0.5"): ("18ac922d3206ebd6", "d06f043ea11b30c6", 0.00640, 0.01616),
+    ("magnitude", "row", "4:8"): ("00ff00301671cd01", "cfa2fc8720f3a689", 0.06285, 0.06509),
+    ("wanda", "row", "4:8"): ("4dae25a3b38945d2", "bc651fc923114f8a", 0.03387, 0.03561),
+    ("ria", "row", "4:8"): ("c49b4ada75d64643", "2fd4906460e02c2e", 0.03544, 0.03694),
+    ("clearcut", "row", "4:8"): ("66e04a18c6e1e12c", "99341428b8979e00", 0.03544, 0.03694),
+    ("sparsegpt", "row", "4:8"): ("e59fdc53eb0c6295", "590c9db9b49ac8dc", 0.01694, 0.02827),
+    ("alps", "row", "4:8"): ("c06ef6f2dbf503ad", "9ce551dec7e53b99", 0.01005, 0.02443),
+    ("magnitude", "row", "2:4"): ("b67ee0186fbeac98", "9d3551a5e3437388", 0.07668, 0.07966),
+    ("wanda", "row", "2:4"): ("474a0ee84fb18bbd", "b2560ddf7874ab16", 0.04433, 0.04646),
+    ("ria", "row", "2:4"): ("74a25dae22441c55", "43ab45919510bf5f", 0.04640, 0.04834),
+    ("clearcut", "row", "2:4"): ("44ace5b40ab75975", "04f4acdce72962fe", 0.04640, 0.04833),
+    ("sparsegpt", "row", "2:4"): ("864dc908d1fe2e08", "6124c0f406c166bb", 0.02227, 0.03637),
+    ("alps", "row", "2:4"): ("4d2148965cc8380d", "7140c7726e7a2820", 0.01324, 0.03149),
+}
+"""(method, group, pattern) -> hashes of layers 0 and 1, relative output errors on calibration and held-out windows: the
+peers' own code (Wanda 8e8fc87, RIA 7bc55b0, SparseGPT 147d215, ALPS 8af9e6b; ClearCut by its formula)."""
+
+
+def mask_hash(weights: dict[str, Tensor]) -> str:
+    """First 16 hexadecimal digits of the SHA-256 over the packed masks of a layer's maps."""
+    sha = hashlib.sha256()
+    for name in MAPS:
+        sha.update(np.packbits(weights[name].numpy() != 0).tobytes())
+    return sha.hexdigest()[:16]
+
+
+def error(before: Tensor, after: Tensor, inputs: Inputs) -> float:
+    """``|X (W - W')'|^2 / |X W'|^2``."""
+    assert inputs.gram is not None
+    change = (before - after).double()
+    whole = before.double()
+    return float(((change @ inputs.gram) * change).sum() / ((whole @ inputs.gram) * whole).sum())
+
+
+def two_layers(
+    model: torch.nn.Module, checkpoint: Checkpoint, states: tuple[Tensor, Tensor], calls: list[Call], recipe: Recipe
+) -> tuple[list[str], float, float]:
+    """Hashes of both layers; errors on calibration and held-out windows, means over the 14 maps."""
+    hashes, errors, held = [], [], []
+    hidden, other = states
+    for number in (0, 1):
+        layer = decoder_layers(model)[number]
+        tensors = checkpoint.read(checkpoint.of_layer(number))
+        fill(layer, tensors, torch.float32, CPU)
+        maps = {name: layer.get_submodule(name) for name in MAPS}
+        weights = {name: tensors[f"{name}.weight"] for name in MAPS}
+        inputs, _ = measure(layer, maps, hidden, calls[number], gram=True)
+        unseen, _ = measure(layer, maps, other, calls[number], gram=True)
+        edited, _ = edit(weights, inputs, recipe, layer=number)
+        hashes.append(mask_hash(edited))
+        errors += [error(weights[name], edited[name], inputs[name]) for name in MAPS]
+        held += [error(weights[name], edited[name], unseen[name]) for name in MAPS]
+        if number == 0:
+            fill(layer, tensors | {f"{name}.weight": edited[name] for name in MAPS}, torch.float32, CPU)
+            hidden, other = forward(layer, hidden, calls[0]), forward(layer, other, calls[0])
+    return hashes, float(np.mean(errors)), float(np.mean(held))
+
+
+def main() -> None:
+    """Print one row per method and pattern."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--calibration", type=Path, required=True)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--reconstruct", default="none")
+    parser.add_argument("--windows", type=int, default=4)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    ids = load_tokenizer(arguments.model)(" ".join(documents(arguments.calibration)), verbose=False)["input_ids"]
+    cut = calibration.windows(ids, seqlen=512, count=104)
+    model = skeleton(arguments.model, torch.float32)
+    checkpoint = Checkpoint(arguments.model, model)
+    entering, calls = embed(model, torch.cat([cut[: arguments.windows], cut[100:104]]), checkpoint)
+    states = entering[: arguments.windows], entering[arguments.windows :]
+    print("| method | group | pattern | masks equal | error | peer | held out | peer | CPU s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for (method, group, pattern), (*hashes, peer, peer_held) in PEERS.items():
+        if method not in arguments.methods:
+            continue
+        start = time.process_time()
+        recipe = Recipe(method, parse(pattern, group), arguments.reconstruct)
+        found, inside, outside = two_layers(model, checkpoint, states, calls, recipe)
+        equal = ", ".join("yes" if one == other else "no" for one, other in zip(found, hashes, strict=True))
+        seconds = time.process_time() - start
+        print(
+            f"| {method} | {group} | {pattern} | {equal} | {inside:.5f} | {peer:.5f} | {outside:.5f} | "
+            f"{peer_held:.5f} | {seconds:.1f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Compress a model layer by layer into an ordinary model folder, and go on after a kill.
+
+In memory at any time: what is outside the layers, one layer, its Gram matrices, the hidden states of the calibration
+windows. After each layer its shard is written, then the state (hidden states and what is known of the maps); both in a
+folder beside the output, ``.NAME.partial``, which takes the output's name when all is complete.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from excise.artefacts import Json, read_tensors, replacing, write_json, write_tensors
+from excise.compress.edit import Recipe, edit
+from excise.compress.inputs import Inputs
+from excise.compress.measure import forward, measure
+from excise.compress.patterns import check_divides
+from excise.compress.streaming import Call, Checkpoint, embed, fill, moved, skeleton
+from excise.errors import ExciseError, unknown
+from excise.models.families import architecture, decoder_layers
+from excise.models.folders import INDEX, refuse_foreign, side_files, write_source
+from excise.models.loading import SOURCE_FILE, STORED_DTYPES, fingerprint
+
+logger = logging.getLogger(__name__)
+
+SCOPES = ("all", "attention", "mlp")
+MANIFEST = "compression.json"
+STATE = "state.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a model is compressed.
+
+    Attributes:
+        recipe: how the maps of a layer are pruned.
+        windows: calibration token ids ``[windows, tokens]``; None where the recipe needs none.
+        scope: which maps, one of ``SCOPES``.
+        sequential: a layer is measured on what the compressed layers before it put out; otherwise on what the dense
+            ones do.
+        dtype: what layers run in.
+        device: what layers run and are solved on.
+    """
+
+    recipe: Recipe
+    windows: Tensor | None
+    scope: str = "all"
+    sequential: bool = True
+    dtype: torch.dtype = torch.float32
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether anything is run at all."""
+        return self.recipe.needs in ("norms", "gram")
+
+
+def maps_of(layer: nn.Module, config: Any, scope: str) -> dict[str, nn.Module]:
+    """The linear maps of a layer, by path: all, those of the attention, or the others (the MLP's).
+
+    Raises:
+        ExciseError: the scope is unknown.
+    """
+    if scope not in SCOPES:
+        raise unknown("scope", scope, SCOPES, where="--scope")
+    inside = f"{architecture(config).attention}."
+    return {
+        name: part
+        for name, part in layer.named_modules()
+        if isinstance(part, nn.Linear | Conv1D) and scope in ("all", "attention" if name.startswith(inside) else "mlp")
+    }
+
+
+def compress(
+    folder: Path, output: Path, run: Run, *, meta: Json, source: Json, done: Callable[[], None] = lambda: None
+) -> None:
+    """Write the compressed model: shards, index, config and tokenizer as they are, manifest.
+
+    Args:
+        folder: the model.
+        output: folder to make; one that excise made is replaced.
+        run: how.
+        meta: provenance; a partial folder with the same one is taken up where it stopped.
+        source: what the new folder's ``excise.json`` says of it, besides the fingerprint.
+        done: called after each layer.
+
+    Raises:
+        ExciseError: the input does not fit, a disk is full, or a method failed (names the map).
+    """
+    refuse_foreign(output)
+    model = skeleton(folder, run.dtype)
+    checkpoint = Checkpoint(folder, model)
+    layers = decoder_layers(model)
+    for name, part in maps_of(layers[0], model.config, run.scope).items():  # before anything is run
+        check_divides(run.recipe.pattern, _inputs_of(part), name)
+    partial = output.parent / f".{output.name}.partial"
+    first, rows, hidden = _resume(partial, meta)
+    hidden_states = hidden.get("hidden")
+    calls: list[Call] = [((), {})] * len(layers)
+    if run.calibrated and run.windows is not None:
+        entering = run.windows if first == 0 else run.windows[:1]  # the calls are the same for all windows
+        embedded, calls = embed(model, entering, checkpoint)
+        hidden_states = embedded if first == 0 else hidden_states
+    for number in range(first, len(layers)):
+        done()
+        tensors, found, hidden_states = _one_layer(model, checkpoint, number, hidden_states, calls[number], run)
+        _write_shard(partial / _shard(number, len(layers)), tensors)
+        rows += found
+        state = {} if hidden_states is None else {"hidden": hidden_states}
+        write_tensors(partial / STATE, {"run": meta, "next": number + 1, "maps": rows}, state)
+    _finish(folder, output, partial, checkpoint, len(layers), rows, meta, source)
+
+
+def _inputs_of(part: nn.Module) -> int:
+    """Width of a map's input."""
+    rows, columns = part.get_parameter("weight").shape
+    return rows if isinstance(part, Conv1D) else columns
+
+
+def _resume(partial: Path, meta: Json) -> tuple[int, list[Json], dict[str, Tensor]]:
+    """(the layer to go on with, what is known of the maps before it, hidden states)."""
+    if (partial / STATE).is_file():
+        state, tensors = read_tensors(partial / STATE)
+        if state["run"] == json.loads(json.dumps(meta)):
+            logger.info("going on at layer %d", state["next"])
+            return state["next"], state["maps"], tensors
+        logger.info("the unfinished folder was begun with other settings; beginning again")
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    return 0, [], {}
+
+
+def _one_layer(
+    model: Any, checkpoint: Checkpoint, number: int, hidden: Tensor | None, call: Call, run: Run
+) -> tuple[dict[str, Tensor], list[Json], Tensor | None]:
+    """Load, measure, prune and run one layer.
+
+    Returns:
+        Its tensors under their stored names; a row for each pruned map; the hidden states that enter the next layer.
+    """
+    layer = decoder_layers(model)[number]
+    stored = checkpoint.of_layer(number)
+    tensors = checkpoint.read(stored)
+    maps = maps_of(layer, model.config, run.scope)
+    for name in maps:
+        dtype = str(tensors[f"{name}.weight"].dtype).removeprefix("torch.")
+        if dtype not in STORED_DTYPES:
+            raise unknown("weight dtype", dtype, STORED_DTYPES, where=f"layer {number}, {name}")
+    inputs: dict[str, Inputs] = {}
+    outputs = hidden
+    call = moved(call, run.device)
+    if run.calibrated and hidden is not None:
+        fill(layer, tensors, run.dtype, run.device)
+        inputs, outputs = measure(layer, maps, hidden, call, gram=run.recipe.needs == "gram")
+    exact = torch.float64 if run.dtype == torch.float64 else torch.float32
+    turned = {name: isinstance(part, Conv1D) for name, part in maps.items()}  # Conv1D is stored inputs x outputs
+    weights = {}
+    for name in maps:
+        weight = tensors[f"{name}.weight"].to(run.device, exact)
+        weights[name] = weight.T.contiguous() if turned[name] else weight
+    edited, known = edit(weights, inputs, run.recipe, layer=number)
+    rows = []
+    for name, weight in edited.items():
+        before = tensors[f"{name}.weight"]
+        after = (weight.T if turned[name] else weight).to("cpu", before.dtype).contiguous()
+        tensors[f"{name}.weight"] = after
+        counts = {
+            "weights": before.numel(),
+            "zeros_before": int((before == 0).sum()),
+            "zeros_made": int(((after == 0) & (before != 0)).sum()),
+            "zeros": int((after == 0).sum()),
+        }
+        rows.append({"layer": number, "map": name, **counts, **known[name]})
+    if run.calibrated and run.sequential and hidden is not None:
+        fill(layer, tensors, run.dtype, run.device)
+        outputs = forward(layer, hidden, call)
+    layer.to("meta")
+    return {stored[name]: tensor for name, tensor in tensors.items()}, rows, outputs
+
+
+def _shard(number: int, layers: int) -> str:
+    """File of a layer; the last number is that of what is outside the layers."""
+    return f"model-{number + 1:05}-of-{layers + 1:05}.safetensors"
+
+
+def _write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
+    data = save({name: tensor.contiguous() for name, tensor in sorted(tensors.items())}, metadata={"format": "pt"})
+    with replacing(path) as file:
+        file.write(data)
+
+
+def _finish(
+    folder: Path,
+    output: Path,
+    partial: Path,
+    checkpoint: Checkpoint,
+    layers: int,
+    rows: list[Json],
+    meta: Json,
+    source: Json,
+) -> None:
+    """The rest of the folder; then it takes its name."""
+    rest = checkpoint.outside()
+    _write_shard(partial / _shard(layers, layers), checkpoint.read({name: name for name in rest.values()}))
+    places = dict.fromkeys(rest.values(), _shard(layers, layers))
+    for number in range(layers):
+        places |= dict.fromkeys(checkpoint.of_layer(number).values(), _shard(number, layers))
+    size = sum((partial / shard).stat().st_size for shard in set(places.values()))
+    index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}
+    with replacing(partial / INDEX) as file:
+        file.write(json.dumps(index, indent=1).encode() + b"\n")
+    for name in side_files(folder):
+        shutil.copyfile(folder / name, partial / name)
+    total = {key: sum(row[key] for row in rows) for key in ("weights", "zeros_before", "zeros_made", "zeros")}
+    write_json(partial / MANIFEST, meta, {"total": total, "maps": rows})
+    (partial / STATE).unlink()
+    write_source(partial / SOURCE_FILE, {**source, "fingerprint": fingerprint(partial)})
+    if output.is_symlink():
+        output.unlink()
+    elif output.exists():
+        shutil.rmtree(output)
+    partial.replace(output)
+    if total["zeros_made"] == 0:
+        raise ExciseError(f"{output}: no weight was pruned; the model was as sparse before")

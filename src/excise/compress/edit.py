@@ -1,0 +1,140 @@
+"""Prune the linear maps of one layer."""
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from excise.artefacts import Json
+from excise.compress import least_squares, method, obs, scorer, solver
+from excise.compress.inputs import Inputs
+from excise.compress.patterns import KeepNofM, Pattern, Share, check_divides, pruned_together
+from excise.errors import ExciseError, unknown
+
+RECONSTRUCTIONS = {"none": None, "obs": obs.repair, "least-squares": least_squares.fit}
+"""What is done to the weights that are kept, after any mask."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How weights are pruned.
+
+    Attributes:
+        method: name in the registry.
+        pattern: which share, or N:M.
+        reconstruct: one of ``RECONSTRUCTIONS``.
+        seed: of the random control.
+    """
+
+    method: str
+    pattern: Pattern
+    reconstruct: str = "none"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            ExciseError: an unknown name, or a solver with a pattern or reconstruction it does not have.
+        """
+        row = method(self.method)
+        if self.reconstruct not in RECONSTRUCTIONS:
+            raise unknown("reconstruction", self.reconstruct, RECONSTRUCTIONS, where="--reconstruct")
+        if row.solver and isinstance(self.pattern, Share) and self.pattern.group == "layer":
+            raise ExciseError(f"--group layer: {self.method} prunes each matrix by itself; choose row or matrix")
+
+    @property
+    def needs(self) -> str:
+        """What is to be measured of the inputs: ``weights`` and ``seed`` need no calibration."""
+        return "gram" if self.reconstruct != "none" else method(self.method).needs
+
+
+def edit(
+    weights: dict[str, Tensor], inputs: dict[str, Inputs], recipe: Recipe, *, layer: int
+) -> tuple[dict[str, Tensor], dict[str, Json]]:
+    """Prune maps of one layer.
+
+    Args:
+        weights: path -> ``[outputs, inputs]``, in the precision to compute in.
+        inputs: path -> what calibration measured; may be empty where the recipe needs none.
+        recipe: the method and its settings.
+        layer: number of the layer; the random control draws other numbers for each map.
+
+    Returns:
+        The new weights, and for each map what is known of the edit: ``error`` is the change of the map's outputs on the
+        calibration tokens relative to the outputs, ``|X (W - W')'|^2 / |X W'|^2``, where the Gram matrix is measured.
+
+    Raises:
+        ExciseError: the pattern does not fit a map, a number is not finite, a Gram matrix cannot be inverted, or a
+            method did not keep the pattern; names the map.
+    """
+    for name, weight in weights.items():
+        check_divides(recipe.pattern, weight.shape[1], f"layer {layer}, {name}")
+        if not weight.isfinite().all() or (name in inputs and not inputs[name].squares.isfinite().all()):
+            raise ExciseError(f"layer {layer}, {name}: a weight or a calibration input is not finite")
+    if method(recipe.method).solver:
+        module = solver(recipe.method)
+        edited = {name: module.solve(weight, _gram(inputs[name]), recipe.pattern) for name, weight in weights.items()}
+        masks = [weight == 0 for weight in edited.values()]
+    else:
+        scores = [_score(name, weight, inputs.get(name), recipe, layer) for name, weight in weights.items()]
+        masks = pruned_together(scores, recipe.pattern)
+        edited = {
+            name: weight.masked_fill(mask, 0) for (name, weight), mask in zip(weights.items(), masks, strict=True)
+        }
+    repair = RECONSTRUCTIONS[recipe.reconstruct]
+    if repair is not None:
+        for (name, weight), mask in zip(weights.items(), masks, strict=True):
+            edited[name] = repair(weight, mask, _gram(inputs[name]))
+    rows = {}
+    for name, weight in weights.items():
+        _check(edited[name], recipe.pattern, f"layer {layer}, {name}")
+        rows[name] = {"error": _error(weight, edited[name], inputs[name])} if recipe.needs == "gram" else {}
+    return edited, rows
+
+
+def _gram(inputs: Inputs) -> Tensor:
+    if inputs.gram is None:
+        raise ValueError("no Gram matrix was measured")
+    return inputs.gram
+
+
+def _score(name: str, weight: Tensor, inputs: Inputs | None, recipe: Recipe, layer: int) -> Tensor:
+    module = scorer(recipe.method)
+    match method(recipe.method).needs:
+        case "weights":
+            return module.score(weight)
+        case "seed":
+            drawn = hashlib.sha256(f"{recipe.seed} {layer} {name}".encode()).digest()
+            return module.score(weight, int.from_bytes(drawn[:6]))
+    if inputs is None:
+        raise ValueError(f"{name}: no inputs were measured")
+    return module.score(weight, inputs.norms.to(weight.dtype))
+
+
+def _error(before: Tensor, after: Tensor, inputs: Inputs) -> float:
+    gram = _gram(inputs).to(before.dtype)
+    change = before - after
+    total = ((before @ gram) * before).sum(dtype=torch.float64)
+    return float(((change @ gram) * change).sum(dtype=torch.float64) / total) if total > 0 else 0.0
+
+
+def _check(weight: Tensor, pattern: Pattern, where: str) -> None:
+    """Every comparison group has at least as many zeros as the pattern prunes.
+
+    Raises:
+        ExciseError: one has not: the method is wrong.
+    """
+    if not weight.isfinite().all():
+        raise ExciseError(f"{where}: an edited weight is not finite; calibrate with more tokens, or in float64")
+    if isinstance(pattern, KeepNofM):
+        groups, least = weight.reshape(-1, pattern.size), pattern.size - pattern.kept
+    elif pattern.group == "layer":
+        return  # counted over the layer, by construction
+    else:
+        groups = weight if pattern.group == "row" else weight.reshape(1, -1)
+        least = int(Fraction(pattern.share) * groups.shape[1])
+    if ((groups == 0).sum(1) < least).any():
+        raise ExciseError(f"{where}: the edited weights do not keep the pattern ({pattern}); please report this")
