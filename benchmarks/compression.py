@@ -2,16 +2,22 @@
 
     python -m benchmarks.compression --model resources/models/SmolLM2-135M-Instruct --calibration c4.txt
 
-Calibration: the first 4 windows of 512 tokens; held out: windows 100 to 103. A layer is pruned on its dense inputs, the
-second one after the first was pruned. One hash covers the masks (weight is not zero) of a layer's maps in the order q, k,
-v, o, gate, up, down. The peers' hashes were made on another processor: scores that differ in the last bit flip a few
-mask entries, so an unequal hash is no error by itself; where the peers prune one weight too many and all ties
-(unstructured magnitude, RIA, SparseGPT) it is certain.
+Calibration: the first 16 windows of 512 tokens; errors on windows 0 to 3, and on windows 100 to 103, held out.
+A layer is pruned on its dense inputs, the second one after the first was pruned. One hash covers the masks (weight is
+not zero) of a layer's maps in the order q, k, v, o, gate, up, down. Three answers per method:
+
+- *equal*: our masks have the peers' hashes, for layer 0 and layer 1;
+- *by their rule*: the selection of the peers (``topk``, or ``<=`` a threshold) on our scores has them: the scores
+  are equal, and masks differ at ties and in the surplus alone;
+- *differ*: mask entries of both layers that our selection and theirs on the same scores do not share.
+
+The peers' hashes were made on another processor, where a score may differ in the last bit.
 """
 
 import argparse
 import hashlib
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +25,14 @@ import torch
 from torch import Tensor
 
 from excise.compress import METHODS, calibration
-from excise.compress.edit import Recipe, edit
+from excise.compress.edit import Recipe, edit, gram_of, score_of
 from excise.compress.inputs import Inputs
 from excise.compress.measure import forward, measure
-from excise.compress.patterns import parse
+from excise.compress.patterns import KeepNofM, Pattern, parse, pruned
 from excise.compress.streaming import Call, Checkpoint, embed, fill, skeleton
 from excise.data.texts import documents
-from excise.models.families import decoder_layers
 from excise.models.loading import load_tokenizer
+from excise.models.parts import decoder_layers
 
 MAPS = (
     *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
@@ -69,34 +75,67 @@ def mask_hash(weights: dict[str, Tensor]) -> str:
 
 def error(before: Tensor, after: Tensor, inputs: Inputs) -> float:
     """``|X (W - W')'|^2 / |X W'|^2``."""
-    assert inputs.gram is not None
-    change = (before - after).double()
-    whole = before.double()
-    return float(((change @ inputs.gram) * change).sum() / ((whole @ inputs.gram) * whole).sum())
+    gram = gram_of(inputs).float()
+    change = before - after
+    return float(((change @ gram) * change).sum() / ((before @ gram) * before).sum())
+
+
+def peers_rule(method: str, score: Tensor, pattern: Pattern) -> Tensor:
+    """The mask that the peers' code makes of a score: True = pruned."""
+    rows, columns = score.shape
+    if isinstance(pattern, KeepNofM):
+        groups = score.reshape(-1, pattern.size)
+        lowest = groups.topk(pattern.size - pattern.kept, dim=1, largest=False).indices
+        return torch.zeros_like(groups, dtype=torch.bool).scatter(1, lowest, True).reshape(rows, columns)
+    if pattern.group == "row" or method == "wanda":
+        lowest = score.sort(dim=1, stable=True).indices[:, : int(columns * pattern.share)]
+        return torch.zeros_like(score, dtype=torch.bool).scatter(1, lowest, True)
+    return score <= score.flatten().sort().values[int(score.numel() * pattern.share)]
+
+
+@dataclass
+class Found:
+    """Of two layers."""
+
+    ours: list[str] = field(default_factory=list)
+    theirs: list[str] = field(default_factory=list)
+    differ: int = 0
+    inside: list[float] = field(default_factory=list)
+    outside: list[float] = field(default_factory=list)
+
+    def compare(self, recipe: Recipe, weights: dict[str, Tensor], inputs: dict[str, Inputs], number: int) -> None:
+        """Our masks of a layer and those by the peers' rule, from the same scores."""
+        masked = {}
+        for name, weight in weights.items():
+            score = score_of(name, weight, inputs[name], recipe, number)
+            ours, theirs = pruned(score, recipe.pattern), peers_rule(recipe.method, score, recipe.pattern)
+            masked[name] = weight.masked_fill(theirs, 0)
+            self.differ += int((ours ^ theirs).sum())
+        self.theirs.append(mask_hash(masked))
 
 
 def two_layers(
-    model: torch.nn.Module, checkpoint: Checkpoint, states: tuple[Tensor, Tensor], calls: list[Call], recipe: Recipe
-) -> tuple[list[str], float, float]:
-    """Hashes of both layers; errors on calibration and held-out windows, means over the 14 maps."""
-    hashes, errors, held = [], [], []
-    hidden, other = states
+    model: torch.nn.Module, checkpoint: Checkpoint, states: list[Tensor], calls: list[Call], recipe: Recipe
+) -> Found:
+    """Prune layers 0 and 1. ``states``: hidden states of calibration, of its first windows, and held out."""
+    found = Found()
     for number in (0, 1):
         layer = decoder_layers(model)[number]
         tensors = checkpoint.read(checkpoint.of_layer(number))
         fill(layer, tensors, torch.float32, CPU)
         maps = {name: layer.get_submodule(name) for name in MAPS}
         weights = {name: tensors[f"{name}.weight"] for name in MAPS}
-        inputs, _ = measure(layer, maps, hidden, calls[number], gram=True)
-        unseen, _ = measure(layer, maps, other, calls[number], gram=True)
+        inputs, few, unseen = (measure(layer, maps, state, calls[number], gram=True)[0] for state in states)
         edited, _ = edit(weights, inputs, recipe, layer=number)
-        hashes.append(mask_hash(edited))
-        errors += [error(weights[name], edited[name], inputs[name]) for name in MAPS]
-        held += [error(weights[name], edited[name], unseen[name]) for name in MAPS]
+        found.ours.append(mask_hash(edited))
+        if not METHODS[recipe.method].solver:
+            found.compare(recipe, weights, inputs, number)
+        found.inside += [error(weights[name], edited[name], few[name]) for name in MAPS]
+        found.outside += [error(weights[name], edited[name], unseen[name]) for name in MAPS]
         if number == 0:
             fill(layer, tensors | {f"{name}.weight": edited[name] for name in MAPS}, torch.float32, CPU)
-            hidden, other = forward(layer, hidden, calls[0]), forward(layer, other, calls[0])
-    return hashes, float(np.mean(errors)), float(np.mean(held))
+            states = [forward(layer, state, calls[0]) for state in states]
+    return found
 
 
 def main() -> None:
@@ -106,28 +145,29 @@ def main() -> None:
     parser.add_argument("--calibration", type=Path, required=True)
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--reconstruct", default="none")
-    parser.add_argument("--windows", type=int, default=4)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     ids = load_tokenizer(arguments.model)(" ".join(documents(arguments.calibration)), verbose=False)["input_ids"]
     cut = calibration.windows(ids, seqlen=512, count=104)
     model = skeleton(arguments.model, torch.float32)
     checkpoint = Checkpoint(arguments.model, model)
-    entering, calls = embed(model, torch.cat([cut[: arguments.windows], cut[100:104]]), checkpoint)
-    states = entering[: arguments.windows], entering[arguments.windows :]
-    print("| method | group | pattern | masks equal | error | peer | held out | peer | CPU s |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for (method, group, pattern), (*hashes, peer, peer_held) in PEERS.items():
+    entering, calls = embed(model, torch.cat([cut[:16], cut[100:104]]), checkpoint)
+    states = [entering[:16], entering[:4], entering[16:]]
+    print("| method | group | pattern | equal | by their rule | differ | error | peer | held out | peer | CPU s |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for (method, group, pattern), (first, second, inside, outside) in PEERS.items():
         if method not in arguments.methods:
             continue
         start = time.process_time()
         recipe = Recipe(method, parse(pattern, group), arguments.reconstruct)
-        found, inside, outside = two_layers(model, checkpoint, states, calls, recipe)
-        equal = ", ".join("yes" if one == other else "no" for one, other in zip(found, hashes, strict=True))
-        seconds = time.process_time() - start
+        found = two_layers(model, checkpoint, states, calls, recipe)
+        ours, theirs = (
+            ", ".join("yes" if one == other else "no" for one, other in zip(hashes, (first, second), strict=False))
+            for hashes in (found.ours, found.theirs)
+        )
         print(
-            f"| {method} | {group} | {pattern} | {equal} | {inside:.5f} | {peer:.5f} | {outside:.5f} | "
-            f"{peer_held:.5f} | {seconds:.1f} |",
+            f"| {method} | {group} | {pattern} | {ours} | {theirs} | {found.differ} | {np.mean(found.inside):.5f} | "
+            f"{inside:.5f} | {np.mean(found.outside):.5f} | {outside:.5f} | {time.process_time() - start:.1f} |",
             flush=True,
         )
 

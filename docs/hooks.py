@@ -13,7 +13,9 @@ from mkdocs.structure.files import File, Files
 from excise.cli import STAGES, parser
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("excise", "models", "data", "edits", "attribution", "evaluation", "evaluation.scorers", "reporting")
+PACKAGES = (
+    *("excise", "models", "data", "edits", "compress", "attribution", "evaluation", "evaluation.scorers", "reporting"),
+)
 Json = dict[str, Any]
 
 

@@ -25,9 +25,10 @@ from excise.compress.measure import forward, measure
 from excise.compress.patterns import check_divides
 from excise.compress.streaming import Call, Checkpoint, embed, fill, moved, skeleton
 from excise.errors import ExciseError, unknown
-from excise.models.families import architecture, decoder_layers
+from excise.models.families import architecture
 from excise.models.folders import INDEX, refuse_foreign, side_files, write_source
 from excise.models.loading import SOURCE_FILE, STORED_DTYPES, fingerprint
+from excise.models.parts import decoder_layers, linear_maps
 
 logger = logging.getLogger(__name__)
 
@@ -63,20 +64,18 @@ class Run:
         return self.recipe.needs in ("norms", "gram")
 
 
-def maps_of(layer: nn.Module, config: Any, scope: str) -> dict[str, nn.Module]:
-    """The linear maps of a layer, by path: all, those of the attention, or the others (the MLP's).
+def maps_of(model: Any, layer: int, scope: str) -> dict[str, nn.Module]:
+    """The linear maps of a layer, by path: all, those of the attention, or those of the MLP.
 
     Raises:
         ExciseError: the scope is unknown.
     """
     if scope not in SCOPES:
         raise unknown("scope", scope, SCOPES, where="--scope")
-    inside = f"{architecture(config).attention}."
-    return {
-        name: part
-        for name, part in layer.named_modules()
-        if isinstance(part, nn.Linear | Conv1D) and scope in ("all", "attention" if name.startswith(inside) else "mlp")
-    }
+    family = architecture(model.config)
+    mlp = {*family.inputs, family.output}
+    maps = linear_maps(model, layer)
+    return {path: part for path, part in maps.items() if scope in ("all", "mlp" if path in mlp else "attention")}
 
 
 def compress(
@@ -96,12 +95,24 @@ def compress(
         ExciseError: the input does not fit, a disk is full, or a method failed (names the map).
     """
     refuse_foreign(output)
+    partial = output.parent / f".{output.name}.partial"
+    try:
+        _compress(folder, output, partial, run, meta, source, done)
+    except OSError as error:
+        raise ExciseError(
+            f"{output}: cannot be written ({error.strerror or error}); make room or choose another folder, then run "
+            "the same command again: finished layers are kept"
+        ) from error
+
+
+def _compress(
+    folder: Path, output: Path, partial: Path, run: Run, meta: Json, source: Json, done: Callable[[], None]
+) -> None:
     model = skeleton(folder, run.dtype)
     checkpoint = Checkpoint(folder, model)
     layers = decoder_layers(model)
-    for name, part in maps_of(layers[0], model.config, run.scope).items():  # before anything is run
+    for name, part in maps_of(model, 0, run.scope).items():  # before anything is run
         check_divides(run.recipe.pattern, _inputs_of(part), name)
-    partial = output.parent / f".{output.name}.partial"
     first, rows, hidden = _resume(partial, meta)
     hidden_states = hidden.get("hidden")
     calls: list[Call] = [((), {})] * len(layers)
@@ -110,12 +121,12 @@ def compress(
         embedded, calls = embed(model, entering, checkpoint)
         hidden_states = embedded if first == 0 else hidden_states
     for number in range(first, len(layers)):
-        done()
         tensors, found, hidden_states = _one_layer(model, checkpoint, number, hidden_states, calls[number], run)
         _write_shard(partial / _shard(number, len(layers)), tensors)
         rows += found
         state = {} if hidden_states is None else {"hidden": hidden_states}
         write_tensors(partial / STATE, {"run": meta, "next": number + 1, "maps": rows}, state)
+        done()
     _finish(folder, output, partial, checkpoint, len(layers), rows, meta, source)
 
 
@@ -150,7 +161,8 @@ def _one_layer(
     layer = decoder_layers(model)[number]
     stored = checkpoint.of_layer(number)
     tensors = checkpoint.read(stored)
-    maps = maps_of(layer, model.config, run.scope)
+    fill(layer, tensors, run.dtype, run.device)
+    maps = maps_of(model, number, run.scope)
     for name in maps:
         dtype = str(tensors[f"{name}.weight"].dtype).removeprefix("torch.")
         if dtype not in STORED_DTYPES:
@@ -159,7 +171,6 @@ def _one_layer(
     outputs = hidden
     call = moved(call, run.device)
     if run.calibrated and hidden is not None:
-        fill(layer, tensors, run.dtype, run.device)
         inputs, outputs = measure(layer, maps, hidden, call, gram=run.recipe.needs == "gram")
     exact = torch.float64 if run.dtype == torch.float64 else torch.float32
     turned = {name: isinstance(part, Conv1D) for name, part in maps.items()}  # Conv1D is stored inputs x outputs
@@ -198,6 +209,12 @@ def _write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
         file.write(data)
 
 
+def _tensor_bytes(path: Path) -> int:
+    """Size of a safetensors file without its header."""
+    with open(path, "rb") as file:
+        return path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
+
+
 def _finish(
     folder: Path,
     output: Path,
@@ -214,13 +231,16 @@ def _finish(
     places = dict.fromkeys(rest.values(), _shard(layers, layers))
     for number in range(layers):
         places |= dict.fromkeys(checkpoint.of_layer(number).values(), _shard(number, layers))
-    size = sum((partial / shard).stat().st_size for shard in set(places.values()))
+    size = sum(_tensor_bytes(partial / shard) for shard in set(places.values()))
     index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}
     with replacing(partial / INDEX) as file:
         file.write(json.dumps(index, indent=1).encode() + b"\n")
     for name in side_files(folder):
+        (partial / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(folder / name, partial / name)
     total = {key: sum(row[key] for row in rows) for key in ("weights", "zeros_before", "zeros_made", "zeros")}
+    if total["zeros_made"] == 0:
+        raise ExciseError(f"{folder}: every weight that the pattern prunes is zero already")
     write_json(partial / MANIFEST, meta, {"total": total, "maps": rows})
     (partial / STATE).unlink()
     write_source(partial / SOURCE_FILE, {**source, "fingerprint": fingerprint(partial)})
@@ -229,5 +249,3 @@ def _finish(
     elif output.exists():
         shutil.rmtree(output)
     partial.replace(output)
-    if total["zeros_made"] == 0:
-        raise ExciseError(f"{output}: no weight was pruned; the model was as sparse before")

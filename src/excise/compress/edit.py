@@ -76,10 +76,10 @@ def edit(
             raise ExciseError(f"layer {layer}, {name}: a weight or a calibration input is not finite")
     if method(recipe.method).solver:
         module = solver(recipe.method)
-        edited = {name: module.solve(weight, _gram(inputs[name]), recipe.pattern) for name, weight in weights.items()}
+        edited = {name: module.solve(weight, gram_of(inputs[name]), recipe.pattern) for name, weight in weights.items()}
         masks = [weight == 0 for weight in edited.values()]
     else:
-        scores = [_score(name, weight, inputs.get(name), recipe, layer) for name, weight in weights.items()]
+        scores = [score_of(name, weight, inputs.get(name), recipe, layer) for name, weight in weights.items()]
         masks = pruned_together(scores, recipe.pattern)
         edited = {
             name: weight.masked_fill(mask, 0) for (name, weight), mask in zip(weights.items(), masks, strict=True)
@@ -87,7 +87,7 @@ def edit(
     repair = RECONSTRUCTIONS[recipe.reconstruct]
     if repair is not None:
         for (name, weight), mask in zip(weights.items(), masks, strict=True):
-            edited[name] = repair(weight, mask, _gram(inputs[name]))
+            edited[name] = repair(weight, mask, gram_of(inputs[name]))
     rows = {}
     for name, weight in weights.items():
         _check(edited[name], recipe.pattern, f"layer {layer}, {name}")
@@ -95,13 +95,15 @@ def edit(
     return edited, rows
 
 
-def _gram(inputs: Inputs) -> Tensor:
+def gram_of(inputs: Inputs) -> Tensor:
+    """The Gram matrix, where it was measured."""
     if inputs.gram is None:
         raise ValueError("no Gram matrix was measured")
     return inputs.gram
 
 
-def _score(name: str, weight: Tensor, inputs: Inputs | None, recipe: Recipe, layer: int) -> Tensor:
+def score_of(name: str, weight: Tensor, inputs: Inputs | None, recipe: Recipe, layer: int) -> Tensor:
+    """The scores of one map by a method that has scores; the lowest are pruned."""
     module = scorer(recipe.method)
     match method(recipe.method).needs:
         case "weights":
@@ -115,7 +117,7 @@ def _score(name: str, weight: Tensor, inputs: Inputs | None, recipe: Recipe, lay
 
 
 def _error(before: Tensor, after: Tensor, inputs: Inputs) -> float:
-    gram = _gram(inputs).to(before.dtype)
+    gram = gram_of(inputs).to(before.dtype)
     change = before - after
     total = ((before @ gram) * before).sum(dtype=torch.float64)
     return float(((change @ gram) * change).sum(dtype=torch.float64) / total) if total > 0 else 0.0

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from excise.errors import ExciseError
-from excise.models.families import architecture, decoder_layers
+from excise.models.families import architecture
 from excise.models.folders import weight_files
 from excise.models.loading import load_config
+from excise.models.parts import decoder_layers
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """What a layer is called with besides its hidden states."""
@@ -85,7 +86,8 @@ def skeleton(folder: Path, dtype: torch.dtype) -> Any:
     from accelerate import init_empty_weights
 
     config = load_config(folder)
-    architecture(config)
+    if not architecture(config).causal:
+        raise ExciseError(f"{folder}: {config.model_type} is an encoder; compression is for causal language models")
     if getattr(config, "quantization_config", None):
         raise ExciseError(f"{folder}: its weights are quantised; compression needs the unquantised model")
     with init_empty_weights(include_buffers=False):  # buffers such as rotary frequencies are computed, not stored
