@@ -29,7 +29,7 @@ from excise.compress.edit import Recipe, edit, gram_of, score_of
 from excise.compress.inputs import Inputs
 from excise.compress.measure import forward, measure
 from excise.compress.patterns import KeepNofM, Pattern, parse, pruned
-from excise.compress.streaming import Call, Checkpoint, embed, fill, skeleton
+from excise.compress.streaming import Call, Checkpoint, embed, fill, hollow
 from excise.data.texts import documents
 from excise.models.loading import load_tokenizer
 from excise.models.parts import decoder_layers
@@ -149,8 +149,8 @@ def main() -> None:
     torch.set_num_threads(1)
     ids = load_tokenizer(arguments.model)(" ".join(documents(arguments.calibration)), verbose=False)["input_ids"]
     cut = calibration.windows(ids, seqlen=512, count=104)
-    model = skeleton(arguments.model, torch.float32)
-    checkpoint = Checkpoint(arguments.model, model)
+    checkpoint = Checkpoint(arguments.model)
+    model = hollow(checkpoint, torch.float32)
     entering, calls = embed(model, torch.cat([cut[:16], cut[100:104]]), checkpoint)
     states = [entering[:16], entering[:4], entering[16:]]
     print("| method | group | pattern | equal | by their rule | differ | error | peer | held out | peer | CPU s |")

@@ -23,11 +23,12 @@ from excise.compress.edit import Recipe, edit
 from excise.compress.inputs import Inputs
 from excise.compress.measure import forward, measure
 from excise.compress.patterns import check_divides
-from excise.compress.streaming import Call, Checkpoint, embed, fill, moved, skeleton
+from excise.compress.streaming import Call, Checkpoint, embed, fill, hollow, moved
 from excise.errors import ExciseError, unknown
 from excise.models.families import architecture
-from excise.models.folders import INDEX, refuse_foreign, side_files, write_source
-from excise.models.loading import SOURCE_FILE, STORED_DTYPES, fingerprint
+from excise.models.files import INDEX, side_files
+from excise.models.folders import refuse_foreign, write_source
+from excise.models.loading import SOURCE_FILE, fingerprint
 from excise.models.parts import decoder_layers, linear_maps
 
 logger = logging.getLogger(__name__)
@@ -108,8 +109,8 @@ def compress(
 def _compress(
     folder: Path, output: Path, partial: Path, run: Run, meta: Json, source: Json, done: Callable[[], None]
 ) -> None:
-    model = skeleton(folder, run.dtype)
-    checkpoint = Checkpoint(folder, model)
+    checkpoint = Checkpoint(folder)
+    model = hollow(checkpoint, run.dtype)
     layers = decoder_layers(model)
     for name, part in maps_of(model, 0, run.scope).items():  # before anything is run
         check_divides(run.recipe.pattern, _inputs_of(part), name)
@@ -163,10 +164,6 @@ def _one_layer(
     tensors = checkpoint.read(stored)
     fill(layer, tensors, run.dtype, run.device)
     maps = maps_of(model, number, run.scope)
-    for name in maps:
-        dtype = str(tensors[f"{name}.weight"].dtype).removeprefix("torch.")
-        if dtype not in STORED_DTYPES:
-            raise unknown("weight dtype", dtype, STORED_DTYPES, where=f"layer {number}, {name}")
     inputs: dict[str, Inputs] = {}
     outputs = hidden
     call = moved(call, run.device)
@@ -235,9 +232,10 @@ def _finish(
     index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}
     with replacing(partial / INDEX) as file:
         file.write(json.dumps(index, indent=1).encode() + b"\n")
-    for name in side_files(folder):
-        (partial / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(folder / name, partial / name)
+    for path in side_files(folder):
+        place = partial / path.relative_to(folder)
+        place.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, place)
     total = {key: sum(row[key] for row in rows) for key in ("weights", "zeros_before", "zeros_made", "zeros")}
     if total["zeros_made"] == 0:
         raise ExciseError(f"{folder}: every weight that the pattern prunes is zero already")

@@ -1,20 +1,17 @@
 """A model of which one decoder layer is in memory at a time, however deep it is."""
 
-import contextlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from excise.errors import ExciseError
 from excise.models.families import architecture
-from excise.models.folders import weight_files
-from excise.models.loading import load_config
+from excise.models.files import read_tensors
+from excise.models.loading import described, plain_name
 from excise.models.parts import decoder_layers
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -22,38 +19,33 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Checkpoint:
-    """The tensors of a model folder under their stored names, read one by one.
+    """The tensors of a model folder under their stored names, read one layer at a time.
 
     Args:
         folder: a model folder.
-        model: the model, its weights may be on the meta device.
 
     Raises:
-        ExciseError: a file cannot be read.
+        ExciseError: the family is not supported or not causal, or the weights are quantised or do not fit config.json.
     """
 
-    def __init__(self, folder: Path, model: Any) -> None:
-        self._files: dict[str, Path] = {}
-        for path in weight_files(folder, str(folder)):
-            if path.suffix == ".safetensors":
-                with _opened(path) as file:
-                    self._files |= dict.fromkeys(file.keys(), path)
-        self._prefix = f"{model.base_model_prefix}."
-        stem = architecture(model.config).layers.removeprefix(self._prefix)
-        self._layer = re.compile(rf"{re.escape(stem)}\.(\d+)\.(.+)")
-
-    def bare(self, name: str) -> str:
-        """A name without the base model's prefix, which checkpoints have or lack."""
-        return name.removeprefix(self._prefix)
+    def __init__(self, folder: Path) -> None:
+        model, self._stored = described(folder)
+        family = architecture(model.config)
+        if not family.causal:
+            raise ExciseError(f"{folder}: {model.config.model_type} is an encoder; compression is for causal models")
+        self.folder, self.config = folder, model.config
+        stem = family.layers.removeprefix(f"{model.base_model_prefix}.")
+        layer = re.compile(rf"{re.escape(stem)}\.(\d+)\.(.+)")
+        self._plain = {name: plain_name(model, name) for name in self._stored}
+        self._place = {name: match for name, plain in self._plain.items() if (match := layer.fullmatch(plain))}
 
     def of_layer(self, layer: int) -> dict[str, str]:
         """Stored names of a layer's tensors, by their names inside the layer."""
-        found = {name: self._layer.fullmatch(self.bare(name)) for name in self._files}
-        return {match[2]: name for name, match in found.items() if match and int(match[1]) == layer}
+        return {match[2]: name for name, match in self._place.items() if int(match[1]) == layer}
 
     def outside(self) -> dict[str, str]:
-        """Stored names of all other tensors, by their bare names."""
-        return {bare: name for name in self._files if not self._layer.fullmatch(bare := self.bare(name))}
+        """Stored names of all other tensors, by their names without the base model's prefix."""
+        return {plain: name for name, plain in self._plain.items() if name not in self._place}
 
     def read(self, names: dict[str, str]) -> dict[str, Tensor]:
         """The tensors under these stored names, keyed as the names are.
@@ -61,67 +53,33 @@ class Checkpoint:
         Raises:
             ExciseError: a file cannot be read.
         """
-        tensors: dict[str, Tensor] = {}
-        for path in sorted({self._files[name] for name in names.values()}):
-            with _opened(path) as file:
-                tensors |= {key: file.get_tensor(name) for key, name in names.items() if self._files[name] == path}
-        return tensors
+        keys = {name: key for key, name in names.items()}
+        return {keys[name]: tensor for name, tensor in read_tensors({name: self._stored[name] for name in keys})}
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            yield file
-    except (OSError, SafetensorError) as error:
-        raise ExciseError(f"{path}: not a readable safetensors file ({error}); fetch or copy it again") from error
-
-
-def skeleton(folder: Path, dtype: torch.dtype) -> Any:
-    """The model of a folder in eval mode: all that is outside its layers is loaded, the layers are empty (meta).
-
-    Raises:
-        ExciseError: the family is not supported, the weights are quantised, or a tensor is missing.
-    """
+def hollow(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
+    """The model in eval mode: all that hidden states need outside its layers is loaded, the layers are empty (meta)."""
     from accelerate import init_empty_weights
 
-    config = load_config(folder)
-    if not architecture(config).causal:
-        raise ExciseError(f"{folder}: {config.model_type} is an encoder; compression is for causal language models")
-    if getattr(config, "quantization_config", None):
-        raise ExciseError(f"{folder}: its weights are quantised; compression needs the unquantised model")
     with init_empty_weights(include_buffers=False):  # buffers such as rotary frequencies are computed, not stored
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = AutoModelForCausalLM.from_config(checkpoint.config, dtype=dtype)
     model.eval().requires_grad_(False)
-    checkpoint = Checkpoint(folder, model)
     there = checkpoint.outside()
-    stem = f"{architecture(config).layers}."
-    prefix = f"{model.base_model_prefix}."  # the head is not needed: hidden states are what calibration wants
-    names = [name for name, _ in model.named_parameters() if name.startswith(prefix) and not name.startswith(stem)]
-    if missing := [name for name in names if checkpoint.bare(name) not in there]:
-        raise ExciseError(f"{folder}: the weights lack {', '.join(missing)}; they do not belong to this config.json")
-    tensors = checkpoint.read({name: there[checkpoint.bare(name)] for name in names})
+    layers, base = f"{architecture(model.config).layers}.", f"{model.base_model_prefix}."
+    names = [name for name, _ in model.named_parameters() if name.startswith(base) and not name.startswith(layers)]
+    tensors = checkpoint.read({name: there[plain_name(model, name)] for name in names})
     for name in names:
         _put(model, name, tensors[name], dtype, torch.device("cpu"))
     return model
 
 
 def fill(layer: nn.Module, tensors: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> None:
-    """Put tensors into a layer's parameters; those that the layer does not have (old buffers) are left out.
-
-    Raises:
-        ExciseError: a parameter is missing, or has another shape.
-    """
+    """Put tensors into a layer's parameters; those that the layer does not have (old buffers) are left out."""
     for name, _ in list(layer.named_parameters()):
-        if name not in tensors:
-            raise ExciseError(f"the weights lack {name} of a layer; they do not belong to this config.json")
         _put(layer, name, tensors[name], dtype, device)
 
 
 def _put(module: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype, device: torch.device) -> None:
-    shape = module.get_parameter(name).shape
-    if tensor.shape != shape:
-        raise ExciseError(f"the weights hold {tuple(tensor.shape)} for {name}, config.json promises {tuple(shape)}")
     path, _, own = name.rpartition(".")
     value = nn.Parameter(tensor.to(device=device, dtype=dtype), requires_grad=False)
     module.get_submodule(path).register_parameter(own, value)
@@ -135,7 +93,7 @@ def embed(model: Any, windows: Tensor, checkpoint: Checkpoint) -> tuple[Tensor, 
     so that one window's call serves all.
 
     Args:
-        model: from ``skeleton``.
+        model: from ``hollow``.
         windows: token ids ``[windows, tokens]``.
         checkpoint: layer 0 is run once, to see whether layers return a tensor or a tuple.
 
