@@ -17,7 +17,7 @@ if not workflow.overwrite_configfiles:
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/jobs.smk"
-include: "workflow/rules/resources.smk"
+include: "workflow/rules/inputs.smk"
 include: "workflow/rules/generation.smk"
 include: "workflow/rules/references.smk"
 include: "workflow/rules/attribution.smk"

@@ -77,7 +77,7 @@ def lxt_relevance(model: Any, sample: Sample) -> torch.Tensor:
 def compare(model: Any, samples: list[Sample], method: str, batch_size: int = 8) -> list[float]:
     """Largest difference of a neuron's relevance, relative to the largest relevance, of every sample."""
     ours: dict[str, torch.Tensor] = {}
-    with measured(method).measuring(model, Options(target="last-max")) as measure:
+    with measured(method).measuring(model, Options(objective="last-max")) as measure:
         for batch in make_batches(samples, batch_size):
             ours |= dict(zip(batch.ids, measure(batch)["relevance"], strict=True))
     lxt_patch(model, method)

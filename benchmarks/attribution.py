@@ -24,7 +24,7 @@ from excise.attribution import Options, measured
 from excise.attribution.backward import embed, last_hidden
 from excise.attribution.batches import Batch, Sample, make_batches
 from excise.attribution.lxt_patch import patched
-from excise.attribution.targets import objective, plain
+from excise.attribution.objectives import differentiated, plain
 from excise.models.parts import decoder_layers
 
 Route = Callable[[list[Batch]], None]
@@ -75,7 +75,7 @@ def routes(model: Any) -> dict[str, Route]:
         for batch in batches:
             embeddings = embed(model, batch).requires_grad_()
             hidden = last_hidden(model, batch, embeddings)
-            torch.autograd.grad(objective(model, hidden, batch, "continuation", plain), embeddings)
+            torch.autograd.grad(differentiated(model, hidden, batch, "continuation", plain), embeddings)
 
     def statistics(method: str, **options: Any) -> Route:
         def run(batches: list[Batch]) -> None:
@@ -96,7 +96,7 @@ def routes(model: Any) -> dict[str, Route]:
         with patched(model, "attnlrp") as patch:
             for batch in batches:
                 hidden = last_hidden(model, batch, embed(model, batch))
-                target = objective(model, hidden, batch, "continuation", patch.elementwise)
+                target = differentiated(model, hidden, batch, "continuation", patch.elementwise)
                 for total, weight, gradient in zip(totals, weights, torch.autograd.grad(target, weights), strict=True):
                     total.addcmul_(weight.detach(), gradient)
         model.requires_grad_(False)

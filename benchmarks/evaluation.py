@@ -55,7 +55,7 @@ def generation_speedup(model: Any, *, prompts: int, batch_size: int, tokens: int
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(8, 25, (prompts,), generator=generator).tolist()
     texts = [(n, torch.randint(10, 1000, (size,), generator=generator).tolist()) for n, size in enumerate(lengths)]
-    sampling = Sampling(draws=1, max_new_tokens=tokens)
+    sampling = Sampling(num_generations=1, max_new_tokens=tokens)
     model.generation_config.eos_token_id = None  # all continuations of equal length
 
     def run(size: int) -> None:

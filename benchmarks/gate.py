@@ -19,7 +19,7 @@ from excise.attribution import Options, measured
 from excise.attribution.backward import embed, last_hidden, relevance
 from excise.attribution.batches import pad
 from excise.attribution.lxt_patch import patched, survey
-from excise.attribution.targets import objective, plain
+from excise.attribution.objectives import differentiated, plain
 from excise.models.families import ARCHITECTURES, architecture
 from excise.models.parts import activations, output_projections
 
@@ -116,7 +116,7 @@ def check_padding(family: str) -> float:
     """A padded batch gives each sample what it gets alone."""
     model = tiny(family)
     with patched(model, "attnlrp") as patch:
-        options: dict[str, Any] = {"target": "continuation", "elementwise": patch.elementwise, "halve": patch.halve}
+        options: dict[str, Any] = {"objective": "continuation", "elementwise": patch.elementwise, "halve": patch.halve}
         together = relevance(model, pad(samples()), **options)
         alone = torch.cat([relevance(model, pad([sample]), **options) for sample in samples()])
     return error(together, alone)
@@ -181,7 +181,7 @@ def check_targets(family: str) -> float:
             "contrastive": contrast / length,
         }
         for target, value in expected.items():
-            worst = max(worst, error(float(objective(model, hidden, batch, target, plain)), value))
+            worst = max(worst, error(float(differentiated(model, hidden, batch, target, plain)), value))
     return worst
 
 

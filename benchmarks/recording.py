@@ -11,7 +11,7 @@ from transformers import AttentionInterface
 from excise.attribution.backward import embed, last_hidden
 from excise.attribution.batches import Batch
 from excise.attribution.lxt_patch import Patch
-from excise.attribution.targets import objective
+from excise.attribution.objectives import differentiated
 from excise.models.parts import output_projections
 
 
@@ -105,7 +105,7 @@ def record(model: Any, batch: Batch, patch: Patch, target: str = "continuation")
                 stack.callback(module.register_forward_pre_hook(before).remove)
                 stack.callback(module.register_forward_hook(call).remove)
         hidden = last_hidden(model, batch, found.embeddings)
-        found.objective = objective(model, hidden, batch, target, patch.elementwise)
+        found.objective = differentiated(model, hidden, batch, target, patch.elementwise)
         found.objective.backward()  # type: ignore[no-untyped-call]
     return found
 

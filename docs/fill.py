@@ -10,7 +10,7 @@ from typing import Any
 from excise.artefacts import read_json, read_tensors
 from excise.edits.ablation import read_selection
 from excise.reporting.words import about_lrp, answer, confidence
-from excise.selection import guarded
+from excise.selection import most_relevant
 from excise.stages.show import table
 
 DOCS = Path(__file__).parent
@@ -18,19 +18,19 @@ README = DOCS.parent / "README.md"
 BLOCK = re.compile(r"(?<=<!-- make docs-numbers -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
-def guard(run: Path, config: dict[str, Any]) -> str:
-    """How the plain list and the guard meet, in a sentence."""
-    chosen = config["selections"]["lrp"]
-    name = f"lrp/differential/{chosen['general']}/{chosen['behaviour']}.safetensors"
-    general = read_tensors(run / "scores" / name)[1]["general"]
-    protected = guarded(general, chosen["guard"])
-    (path,) = run.glob("selections/lrp-plain-*.json")
+def protect(run: Path, config: dict[str, Any]) -> str:
+    """How the plain list and the protection meet, in a sentence."""
+    chosen = config["variants"]["lrp"]
+    name = f"lrp/contrast/{chosen['general']}/{chosen['behaviour']}.safetensors"
+    general = read_tensors(run / "scores" / name)[1]["retain"]
+    protected = most_relevant(general, chosen["protect"])
+    (path,) = run.glob("units/lrp-plain-*.json")
     plain = read_selection(path)["neurons"]
     inside = sum(bool(protected[row["layer"], row["neuron"]]) for row in plain)
     ratio = float(general.abs().max() / general.abs().median())
     return (
         f"In the demo the largest absolute general relevance of a neuron is {ratio:,.0f} times the median. Of the "
-        f"{len(plain)} neurons of the plain list {inside} are among the {chosen['guard']:.0%} that the guard protects."
+        f"{len(plain)} neurons of the plain list {inside} are among the {chosen['protect']:.0%} that are protected."
     )
 
 
@@ -49,7 +49,7 @@ def main(run: Path) -> None:
         "table.txt": table(summary),
         "answer.txt": " ".join(filter(None, (answer(summary), about_lrp(summary)))),
         "confidence.txt": "\n".join(f"- {sentence}" for sentence in confidence(summary, config)),
-        "guard.txt": guard(run, config),
+        "protect.txt": protect(run, config),
         "neurons.json": json.dumps(selection, indent=1, ensure_ascii=False),
     }
     for name, text in files.items():

@@ -13,12 +13,12 @@ def prune(model: Any, neurons: str | Path, *, folder: str | Path | None = None) 
 
     The weights are recognised by the files that the model was loaded from, so the precision and the device that it was
     loaded to do not matter; what was done to it in memory since is not seen. To save the pruned model use
-    ``excise apply``: a list with ``centre: mean`` may add biases that the configuration does not know of, and that
+    ``excise apply``: a list with ``ablation: mean`` may add biases that the configuration does not know of, and that
     ``from_pretrained`` would drop.
 
     Args:
         model: a causal language model as ``AutoModelForCausalLM.from_pretrained`` gives it.
-        neurons: ``neurons.json`` of an exported model, or a list under ``selections/`` of a run.
+        neurons: ``neurons.json`` of an exported model, or a list under ``units/`` of a run.
         folder: where the model was loaded from (default: what the model says: a folder, or a snapshot in the hub's
             cache).
 

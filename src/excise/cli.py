@@ -28,7 +28,7 @@ STAGES = (
     "attribute",
     "merge",
     "average",
-    "differential",
+    "contrast",
     "control",
     "weight-relevance",
     "select",

@@ -49,18 +49,18 @@ class Variant:
     """One selection at one number of neurons.
 
     Attributes:
-        name: ``SELECTION-NEURONS``, with ``-drawK`` before the number when a control is drawn several times; without
+        name: ``SELECTION-NEURONS``, with ``-repeatK`` before the number when a control is drawn several times; without
             the number for controls that are like a choice.
-        selection: key in the configuration's ``selections``.
-        neurons: how many neurons are selected; ``all``: every one with a negative differential; None where a choice
+        selection: key in the configuration's ``variants``.
+        neurons: how many neurons are selected; ``all``: every one with a negative contrast; None where a choice
             decides it.
-        draw: number of the random draw.
+        repeat: number of the random draw.
     """
 
     name: str
     selection: str
     neurons: int | str | None
-    draw: int = 0
+    repeat: int = 0
 
 
 def validated(config: Mapping[str, Any], schema: Json) -> Json:
@@ -74,18 +74,19 @@ def validated(config: Mapping[str, Any], schema: Json) -> Json:
     if errors:
         raise ExciseError("\n".join(f"config: {message}" for error in errors for message in _worded(error)))
     _check_names(filled)
-    for section in ("responses", "evaluation"):
+    for section in ("generations", "evaluation"):
         if filled[section]["greedy"]:
-            if (draws := config[section].get("draws", 1)) != 1:
+            if (number := config[section].get("num_generations", 1)) != 1:
                 raise ExciseError(
-                    f"config: {section}: greedy gives the same text in every draw; draws {draws} must be 1, or left out"
+                    f"config: {section}: greedy gives the same text in every draw; "
+                    f"num_generations {number} must be 1, or left out"
                 )
-            filled[section]["draws"] = 1
-    for selection in filled["selections"].values():
-        for key, default in (("factor", 0), ("centre", "zero")):
-            if selection[key] is None and selection["like"] is None:
+            filled[section]["num_generations"] = 1
+    for selection in filled["variants"].values():
+        for key, default in (("scale", 0), ("ablation", "zero")):
+            if selection[key] is None and selection["matched_to"] is None:
                 selection[key] = default
-    for key in ("draws", "max_perplexity_increase"):
+    for key in ("num_generations", "max_perplexity_increase"):
         if filled["tuning"][key] is None:
             filled["tuning"][key] = filled["evaluation"][key]
     return filled
@@ -98,13 +99,13 @@ def neuron_lists(config: Json) -> dict[str, Variant]:
         ExciseError: two of them would have the same name.
     """
     found: dict[str, Variant] = {}
-    for selection, settings in config["selections"].items():
-        for draw in range(settings["draws"]):
-            label = f"{selection}-draw{draw}" if settings["draws"] > 1 else selection
+    for selection, settings in config["variants"].items():
+        for repeat in range(settings["repeats"]):
+            label = f"{selection}-repeat{repeat}" if settings["repeats"] > 1 else selection
             for neurons in settings["neurons"] or [None]:
-                variant = Variant(label if neurons is None else f"{label}-{neurons}", selection, neurons, draw)
+                variant = Variant(label if neurons is None else f"{label}-{neurons}", selection, neurons, repeat)
                 if variant.name in found:
-                    raise ExciseError(f"config: selections: two variants are called {variant.name!r}; rename one")
+                    raise ExciseError(f"config: variants: two variants are called {variant.name!r}; rename one")
                 found[variant.name] = variant
     return found
 
@@ -113,7 +114,7 @@ def choices(config: Json) -> dict[str, list[str]]:
     """Which neuron lists compete on the tuning prompts, by the name that the best of them gets."""
     found: dict[str, list[str]] = {}
     for name, variant in neuron_lists(config).items():
-        choice = config["selections"][variant.selection]["choose"]
+        choice = config["variants"][variant.selection]["choose"]
         if choice is not None:
             found.setdefault(choice, []).append(name)
     return found
@@ -127,12 +128,15 @@ def variants(config: Json) -> list[str]:
 
 def about_mean(config: Json, selection: str) -> bool:
     """Whether the neurons of a selection may be scaled about their mean: it says so, or what it is like may do so."""
-    settings = config["selections"][selection]
-    if settings["centre"] is not None or settings["like"] is None:
-        return bool(settings["centre"] == "mean")
+    settings = config["variants"][selection]
+    if settings["ablation"] is not None or settings["matched_to"] is None:
+        return bool(settings["ablation"] == "mean")
     lists = neuron_lists(config)
-    sources = {settings["like"], *(lists[name].selection for name in choices(config).get(settings["like"], ()))}
-    return any(config["selections"].get(source, {}).get("centre") == "mean" for source in sources)
+    sources = {
+        settings["matched_to"],
+        *(lists[name].selection for name in choices(config).get(settings["matched_to"], ())),
+    }
+    return any(config["variants"].get(source, {}).get("ablation") == "mean" for source in sources)
 
 
 def _resolve(node: Json, schema: Json) -> Json:
@@ -208,7 +212,7 @@ def _check_names(config: Json) -> None:
         where = f"config: references.{name}"
         if reference["kind"] == "windows" and reference["text"] not in texts:
             raise unknown("text", reference["text"], texts, where=f"{where}.text")
-        if reference["kind"] == "responses" and (reference["at_least"] is None) == (reference["below"] is None):
+        if reference["kind"] == "generations" and (reference["at_least"] is None) == (reference["below"] is None):
             raise ExciseError(f"{where}: give at_least or below (one of them)")
         if (reference.get("minimum") or 0) > reference.get("count", float("inf")):
             raise ExciseError(f"{where}: minimum {reference['minimum']} is above count {reference['count']}")
@@ -218,38 +222,36 @@ def _check_names(config: Json) -> None:
                 f"{where}: span onset needs at_least of evaluation.threshold ({threshold}) or more: an answer that "
                 "does not show the behaviour has no onset of it"
             )
-    for name, selection in config["selections"].items():
-        where = f"config: selections.{name}"
+    for name, selection in config["variants"].items():
+        where = f"config: variants.{name}"
         control = selection["method"] in CONTROLS
-        used = {"behaviour": not control, "general": not control or about_mean(config, name)}
+        used = {"target": not control, "retain": not control or about_mean(config, name)}
         for key in (key for key, needed in used.items() if needed):
             if selection[key] not in references:
                 raise unknown("reference set", selection[key], references, where=f"{where}.{key}")
-        if not control and selection["behaviour"] == selection["general"]:
+        if not control and selection["target"] == selection["retain"]:
+            raise ExciseError(f"{where}: target and retain are both {selection['retain']!r}; their difference is 0")
+        if control and not selection["matched_to"] and "all" in (selection["neurons"] or ()):
             raise ExciseError(
-                f"{where}: behaviour and general are both {selection['general']!r}; their difference is 0"
+                f"{where}: neurons all takes every neuron whose contrast is negative, and a control has no "
+                "contrast; give numbers, or the selection that it is matched to"
             )
-        if control and not selection["like"] and "all" in (selection["neurons"] or ()):
+        if selection["scale"] == "expertise" and selection["method"] != "aura":
             raise ExciseError(
-                f"{where}: neurons all takes every neuron whose differential is negative, and a control has no "
-                "differential; give numbers, or the selection that it is like"
-            )
-        if selection["factor"] == "expertise" and selection["method"] != "aura":
-            raise ExciseError(
-                f"{where}: factor expertise belongs to method aura; {selection['method']} does not measure how well a "
+                f"{where}: scale expertise belongs to method aura; {selection['method']} does not measure how well a "
                 "neuron tells the behaviour from other text. Give a number"
             )
-        if control and (selection["guard"] or selection["differential"] != "plain"):
-            raise ExciseError(f"{where}: guard and differential do not apply to a control ({selection['method']})")
-        if selection["guard"] and selection["method"] == "aura":
-            raise ExciseError(f"{where}: no guard with aura, which gives all neurons one general score")
-        if selection["differential"] == "standardised" and selection["method"] not in WITH_ERROR:
+        if control and (selection["protect"] or selection["contrast"] != "plain"):
+            raise ExciseError(f"{where}: protect and contrast do not apply to a control ({selection['method']})")
+        if selection["protect"] and selection["method"] == "aura":
+            raise ExciseError(f"{where}: no protection with aura, which gives all neurons one general score")
+        if selection["contrast"] == "standardised" and selection["method"] not in WITH_ERROR:
             raise ExciseError(
-                f"{where}: differential standardised needs a standard error; {selection['method']} has none, "
+                f"{where}: contrast standardised needs a standard error; {selection['method']} has none, "
                 f"{', '.join(WITH_ERROR)} have one"
             )
-        if selection["method"] != "random" and (selection["draws"] > 1 or selection["like"]):
-            raise ExciseError(f"{where}: draws and like belong to method random, not to {selection['method']}")
+        if selection["method"] != "random" and (selection["repeats"] > 1 or selection["matched_to"]):
+            raise ExciseError(f"{where}: repeats and matched_to belong to method random, not to {selection['method']}")
         if selection["method"] in CONTROLS and selection["choose"]:
             raise ExciseError(f"{where}: choose does not belong to a control ({selection['method']}), which never wins")
     text = config["evaluation"]["perplexity"]["text"]
@@ -268,12 +270,14 @@ def _check_names(config: Json) -> None:
                 raise ExciseError(f"config: scorers.{scorer}.{option}: it belongs to {family}... scorers")
     _check_tuning(config)
     planned, chosen = neuron_lists(config), choices(config)
-    for name, selection in config["selections"].items():
-        where, like = f"config: selections.{name}", selection["like"]
-        if like is not None and config["selections"].get(like, {}).get("like"):
-            raise ExciseError(f"{where}: like {like}: that is like another itself; name the one that was selected")
-        if like is not None and like not in {**config["selections"], **chosen}:
-            raise unknown("selection", like, [*config["selections"], *chosen], where=f"{where}.like")
+    for name, selection in config["variants"].items():
+        where, like = f"config: variants.{name}", selection["matched_to"]
+        if like is not None and config["variants"].get(like, {}).get("matched_to"):
+            raise ExciseError(
+                f"{where}: matched_to: {like!r} is itself a matched control; name the selection that it was matched to"
+            )
+        if like is not None and like not in {**config["variants"], **chosen}:
+            raise unknown("selection", like, [*config["variants"], *chosen], where=f"{where}.like")
         if selection["neurons"] is None and like not in chosen:
             raise ExciseError(f"{where}: neurons is missing; only a control that is like a choice takes its number")
         if like in chosen and selection["neurons"] is not None:
@@ -289,7 +293,7 @@ def _check_names(config: Json) -> None:
 
 def _check_thresholds(config: Json) -> None:
     """Scores are shares and probabilities, which some thresholds never part; a function of one's own has any scale."""
-    evaluation, scorer = config["evaluation"], config["responses"]["scorer"]
+    evaluation, scorer = config["evaluation"], config["generations"]["scorer"]
     found = [("evaluation.threshold", evaluation["threshold"], scorer) for scorer in evaluation["scorers"]]
     found += [
         (f"references.{name}.{key}", reference[key], scorer)
@@ -306,7 +310,7 @@ def _check_thresholds(config: Json) -> None:
 def _check_resamples(config: Json, judged: list[str]) -> None:
     """The smallest p value is 2 / (resamples + 1), times the number of candidates: it must be able to convince."""
     lists = neuron_lists(config)
-    methods = [config["selections"][lists[name].selection]["method"] if name in lists else "" for name in judged]
+    methods = [config["variants"][lists[name].selection]["method"] if name in lists else "" for name in judged]
     candidates, resamples = sum(method not in CONTROLS for method in methods), config["evaluation"]["resamples"]
     if resamples < 40 * candidates:
         raise ExciseError(
@@ -324,7 +328,7 @@ def _check_tuning(config: Json) -> None:
                 "config: prompts.tuning_fraction: no selection has choose; these prompts would serve nothing"
             )
         return
-    where = f"config: selections with choose: {next(iter(chosen))}"
+    where = f"config: variants with choose: {next(iter(chosen))}"
     for choice in chosen:
         if choice in lists:
             raise ExciseError(f"config: choose: {choice!r} is already the name of a variant; take another")

@@ -18,7 +18,7 @@ def unknown(what: str, value: object, allowed: Iterable[str], *, where: str = ""
         what: the kind of thing, for example ``"method"``.
         value: what was given.
         allowed: every accepted name.
-        where: the place it was given in, for example ``"config: selections.lrp.method"``.
+        where: the place it was given in, for example ``"config: variants.lrp.method"``.
     """
     names = sorted(allowed)
     near = get_close_matches(str(value), names, n=1)

@@ -1,6 +1,6 @@
-"""Choose neurons: the differential, the guard, the global top-N, and how stable the choice is.
+"""Choose neurons: the contrast, the protection, the global top-N, and how stable the choice is.
 
-All scores are signed neuron scores ``[layers, neurons]`` in float64. The differential is general minus behaviour
+All scores are signed neuron scores ``[layers, neurons]`` in float64. The contrast is general minus behaviour
 (SparC3, eq. 7); the most negative neurons serve the behaviour more than everything else and are selected first.
 Ties are broken by (layer, neuron), so that equal scores give equal selections.
 """
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from excise.errors import ExciseError, unknown
 
-DIFFERENTIALS = ("plain", "scaled", "standardised", "set")
+CONTRASTS = ("plain", "scaled", "standardised", "set")
 
 
-def differential(
+def contrast(
     general: Tensor, behaviour: Tensor, *, kind: str = "plain", standard_error: Tensor | None = None
 ) -> Tensor:
     """General minus behaviour, ascending order = order of removal.
@@ -25,7 +25,7 @@ def differential(
         behaviour: mean score over the reference that shows the behaviour, same shape.
         kind: ``plain`` (SparC3, eq. 7); ``scaled``: both divided by their sum of absolute values first, since that sum
             differs between corpora of different form; ``standardised``: plain over its standard error; ``set``: the
-            behaviour's score alone. With a guard of share p and the N first neurons, ``set`` is the set difference of
+            behaviour's score alone. With a protected share p and the N first neurons, ``set`` is the set difference of
             Wei et al. 2024 (arXiv 2402.05162): the top q of the behaviour minus the top p of the general score, with q
             such that N remain.
         standard_error: standard error of the plain difference, for ``standardised``.
@@ -33,8 +33,8 @@ def differential(
     Raises:
         ExciseError: unknown kind, no standard error, or nothing but zeros.
     """
-    if kind not in DIFFERENTIALS:
-        raise unknown("differential", kind, DIFFERENTIALS)
+    if kind not in CONTRASTS:
+        raise unknown("contrast", kind, CONTRASTS)
     if kind == "plain":
         return general - behaviour
     if kind == "set":
@@ -42,18 +42,18 @@ def differential(
     if kind == "scaled":
         totals = general.abs().sum(), behaviour.abs().sum()
         if not all(totals):
-            raise ExciseError("scaled differential: one of the two references has no relevance at all")
+            raise ExciseError("scaled contrast: one of the two references has no relevance at all")
         return general / totals[0] - behaviour / totals[1]
     if standard_error is None:
         raise ExciseError(
-            "standardised differential: these scores carry no standard error (the method keeps no sums of squares); "
+            "standardised contrast: these scores carry no standard error (the method keeps no sums of squares); "
             "choose plain or scaled"
         )
     # A neuron that never fired has difference 0 and standard error 0: its standardised difference is 0.
     return torch.where(standard_error > 0, (general - behaviour) / standard_error, torch.zeros_like(general))
 
 
-def guarded(general: Tensor, share: float) -> Tensor:
+def most_relevant(general: Tensor, share: float) -> Tensor:
     """Which neurons may never be selected: the top ``share`` of absolute general score, over all layers.
 
     Args:
@@ -94,10 +94,10 @@ def lowest(score: Tensor, count: int | None, *, protected: Tensor | None = None,
         allowed = allowed & (score < 0)
     available = int(allowed.sum())
     if not available or (count or 0) > available:
-        condition = " with a negative differential" if negative_only else ""
+        condition = " with a negative contrast" if negative_only else ""
         raise ExciseError(
             f"{count or 'all'} neurons were asked for, but only {available} of {score.numel()} may be selected"
-            f"{condition} (after the guard). Ask for fewer, or lower the guard."
+            f"{condition} (after the protection). Ask for fewer, or lower the protection."
         )
     order = score.masked_fill(~allowed, torch.inf).flatten().sort(stable=True).indices
     return order[: available if count is None else count]

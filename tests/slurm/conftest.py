@@ -137,11 +137,11 @@ class Run:
 def prepared(make_experiment: Callable[[], Experiment]) -> Experiment:
     """An experiment whose responses exist; two jobs, one a seed, score them with ``faulty_scorer``. Do not change it."""
     experiment = make_experiment()
-    experiment.config["responses"]["scorer"] = "python:faulty_scorer:scores"
+    experiment.config["generations"]["scorer"] = "python:faulty_scorer:scores"
     del experiment.config["references"]["toxic"][
         "span"
     ]  # where each job calls the scorer once, the ledger has one line
-    run_locally(experiment, "--until", "respond")
+    run_locally(experiment, "--until", "generate_references")
     return experiment
 
 
@@ -149,7 +149,7 @@ def prepared(make_experiment: Callable[[], Experiment]) -> Experiment:
 def undisturbed(prepared: Experiment) -> dict[str, bytes]:
     """What scoring writes when nothing goes wrong and nothing is submitted."""
     experiment = Experiment(copy(prepared), prepared.config)
-    run_locally(experiment, "--until", "score_responses")
+    run_locally(experiment, "--until", "score_references")
     return experiment.artefacts()
 
 

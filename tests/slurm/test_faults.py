@@ -13,7 +13,7 @@ from tests.workflow.conftest import Experiment
 
 pytestmark = pytest.mark.slow
 
-SCORE = ("--until", "score_responses")
+SCORE = ("--until", "score_references")
 
 
 def check(run, undisturbed, started):
@@ -64,10 +64,10 @@ def test_killed_and_started_again_waits_for_the_running_jobs(scoring, undisturbe
     messages = scoring.finish(again)
     check(scoring, undisturbed, started=2)
     assert {job["id"] for job in scoring.cluster.jobs("all")} >= jobs
-    assert "rule_score_responses_wildcards_tiny_0" in messages
-    scoring.experiment.config["responses"]["scorer"] = "python:tiny_scorer:scores"
+    assert "rule_score_references_wildcards_tiny_0" in messages
+    scoring.experiment.config["generations"]["scorer"] = "python:tiny_scorer:scores"
     plan = scoring.run(*SCORE, "--dry-run")
-    assert "score_responses        2" in plan.replace("\t", " ") or "Params have changed" in plan
+    assert "score_references        2" in plan.replace("\t", " ") or "Params have changed" in plan
 
 
 def test_ctrl_c_cancels_all_jobs_and_a_second_start_is_refused(scoring):
@@ -186,8 +186,8 @@ def test_files_that_appear_late_are_waited_for_and_nothing_runs_twice(cluster, p
     assert sorted(job["comment"] for job in ours) == [
         "rule_attribute_wildcards_tiny_lrp_toxic_0_0",
         "rule_attribute_wildcards_tiny_lrp_toxic_0_1",
-        "rule_score_responses_wildcards_tiny_0",
-        "rule_score_responses_wildcards_tiny_1",  # the other seed's answers: enough of them, before any attribution
+        "rule_score_references_wildcards_tiny_0",
+        "rule_score_references_wildcards_tiny_1",  # the other seed's answers: enough of them, before any attribution
     ]
     assert {job["state"] for job in ours} == {"COMPLETED"}
     job_logs = "".join(path.read_text() for path in run.folder.glob("logs/slurm/rule_attribute/*/*.log"))

@@ -19,8 +19,8 @@ from tests.workflow.conftest import Experiment
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 JOBS = {
-    "respond": 2, "score_responses": 2, "attribute": 2, "average": 2, "generate": 4, "score": 4,
-    "merge_responses": 1, "merge_response_scores": 1, "merge_generations": 2, "merge_scores": 2,
+    "generate_references": 2, "score_references": 2, "attribute": 2, "average": 2, "generate": 4, "score": 4,
+    "merge_reference_generations": 1, "merge_reference_scores": 1, "merge_generations": 2, "merge_scores": 2,
     "perplexity": 2, "fluency": 2, "logit_lens": 1, "export": 1,
 }  # fmt: skip
 """Jobs by rule that go through Slurm."""
@@ -43,10 +43,10 @@ def small(make_experiment):
     experiment = make_experiment()
     experiment.config |= {"seeds": [0], "device": "auto"}
     experiment.config["attribution"]["shards"] = 1
-    for section in ("responses", "evaluation"):
-        experiment.config[section] |= {"draws": 6, "batch_size": 12}  # of 12 prompts: two batches to score
-    del experiment.config["selections"]["random"]
-    experiment.config["selections"]["lrp"]["neurons"] = [2]
+    for section in ("generations", "evaluation"):
+        experiment.config[section] |= {"num_generations": 6, "batch_size": 12}  # of 12 prompts: two batches to score
+    del experiment.config["variants"]["random"]
+    experiment.config["variants"]["lrp"]["neurons"] = [2]
     experiment.config["evaluation"]["scorers"] = ["python:faulty_scorer:scores"]
     return experiment
 
@@ -73,7 +73,7 @@ def finished(limited, small, clone, cluster):
         shutil.copy2(path, folder)
     run = Run(Experiment(folder, deepcopy(small.config)), cluster)
     environment = {name: value for name, value in run.environment().items() if name != "EXCISE_SLURM_SITE"}
-    for section in ("responses", "evaluation"):
+    for section in ("generations", "evaluation"):
         run.experiment.config[section]["shards"] = 2
     run.faults.mkdir()
     run_locally(small)
@@ -106,7 +106,7 @@ def test_each_rule_is_a_job_with_its_own_resources(finished):
     assert counts == JOBS
     details = run.cluster.ask("scontrol", "show", "job", by_rule["attribute"][0]["id"]).stdout
     assert re.search(r"TresPerJob=gres[:/]gpu:a100:1\n", details)  # "gres:gpu" in Slurm 22.05
-    on_gpu = {"respond", "attribute", "generate", "perplexity", "fluency"}
+    on_gpu = {"generate_references", "attribute", "generate", "perplexity", "fluency"}
     for rule, found in by_rule.items():
         for job in found:
             assert job["partition"] == ("gpu" if rule in on_gpu else "cpu"), job
@@ -168,7 +168,7 @@ def test_a_job_asks_for_the_gpus_that_its_model_needs(cluster, prepared, device,
     """None on CPUs; several only where the model is to be spread over them."""
     run = Run(Experiment(copy(prepared), prepared.config | {"device": device}), cluster)
     run.site = {"gpu_memory_mb": memory}
-    plan = run.run("--dry-run", "--forcerun", "respond", "--until", "respond")
+    plan = run.run("--dry-run", "--forcerun", "generate_references", "--until", "generate_references")
     asked = re.findall(r"resources: (.*mem_mb=.*)", plan)
     assert len(asked) == 2
     assert {int((re.search(r"gpu=(\d+)", line) or [0, 0])[1]) for line in asked} == {gpus}
@@ -194,7 +194,7 @@ def test_a_job_waits_for_gpus_of_one_node(cluster, prepared, busy, site):
     until(
         lambda: any(job["id"] == other and job["state"] == "RUNNING" for job in cluster.jobs()), "the GPUs to be busy"
     )
-    process = run.start("--until", "respond")
+    process = run.start("--until", "generate_references")
 
     def ours():
         return next((job for job in cluster.jobs("all") if str(run.folder) in job["folder"]), {"reason": "none"})
@@ -204,4 +204,4 @@ def test_a_job_waits_for_gpus_of_one_node(cluster, prepared, busy, site):
     run.finish(process)
     assert re.search(r"TresPerJob=gres[:/]gpu:2\n", cluster.ask("scontrol", "show", "job", ours()["id"]).stdout)
     assert ours()["node"] in ("g1", "g2")
-    assert (run.experiment.run_folder / "responses/seed-0/generations.jsonl").is_file()
+    assert (run.experiment.run_folder / "generations/seed-0/generations.jsonl").is_file()

@@ -19,8 +19,8 @@ SETTINGS = {
     "experiment": "made up",
     "seeds": [0, 1, 2],
     "prompts": {"label": "RealToxicityPrompts", "attribution_fraction": 0.5},
-    "responses": {"draws": 2, "scorer": BASE},
-    "evaluation": {"draws": DRAWS, "scorers": [BASE, SECOND]},
+    "generations": {"num_generations": 2, "scorer": BASE},
+    "evaluation": {"num_generations": DRAWS, "scorers": [BASE, SECOND]},
 }
 
 
@@ -48,8 +48,8 @@ WORLD = [
     Made("wanda-100", "wanda", "wanda", 100, -0.25, 17.0, layer=2),
     Made("loop-100", "gradient", "loop", 100, -1.0, 17.1, 2.0, repeat=True, layer=9),
     Made("magnitude-100", "magnitude", "magnitude", 100, 0.0, 17.3, layer=7),
-    Made("random-draw0-100", "random", "random", 100, 0.0, 16.8),
-    Made("random-draw1-100", "random", "random", 100, 0.02, 17.5),
+    Made("random-repeat0-100", "random", "random", 100, 0.0, 16.8),
+    Made("random-repeat1-100", "random", "random", 100, 0.02, 17.5),
 ]
 
 
@@ -62,7 +62,7 @@ def selection(made: Made, path: Path) -> None:
         "name": made.selection,
         "method": made.method,
         "control": control,
-        "factor": 0.0,
+        "scale": 0.0,
         "layers": LAYERS,
         "neurons_per_layer": WIDTH,
         "stability": {}
@@ -74,8 +74,8 @@ def selection(made: Made, path: Path) -> None:
                 "neuron": int(i) % WIDTH,
                 "rank": rank,
                 "score": None if control else -1.0 / rank,
-                "general": None,
-                "toxic": None,
+                "retain": None,
+                "target": None,
             }
             for rank, i in enumerate(near, 1)
         ],
@@ -98,9 +98,9 @@ def make_variant(
     here = folder / "variants" / made.name
     chosen: Json | None = None
     if made.method:
-        path = folder / "selections" / f"{made.name}.json"
+        path = folder / "units" / f"{made.name}.json"
         selection(made, path)
-        chosen = {"name": made.selection, "neurons": made.neurons, "factor": 0.0, "sha256": sha256_file(path)}
+        chosen = {"name": made.selection, "neurons": made.neurons, "scale": 0.0, "sha256": sha256_file(path)}
     facts = {"model": MODEL, "selection": chosen, "versions": {"torch": "2.13.0"}}
     rows, scores, likelihoods = [], {scorer: [] for scorer in scorers}, []
     for index in range(prompts):
@@ -124,7 +124,7 @@ def make_variant(
                 noise = generator.beta(2, 6) / 2
                 flipped = toxic if generator.random() > 0.1 * number else not toxic
                 scores[scorer].append({**key, "score": 1 - noise if flipped else noise})
-    write_jsonl(here / "generations.jsonl", {**facts, "settings": {"seed": 0, "draws": DRAWS}}, rows)
+    write_jsonl(here / "generations.jsonl", {**facts, "settings": {"seed": 0, "num_generations": DRAWS}}, rows)
     source = {"settings": {"generations": sha256_file(here / "generations.jsonl")}}
     for number, scorer in enumerate(scorers):
         meta = {**facts, **source, "scorer": {"name": scorer}}
@@ -163,7 +163,7 @@ def summary_command(folder: Path, world: list[Made] = WORLD, *more: str) -> list
         *("summary", "--baseline", str(folder / "variants/baseline/evaluation.json"), "--evaluations"),
         *(str(folder / "variants" / name / "evaluation.json") for name in names),
         "--selections",
-        *(str(folder / "selections" / f"{name}.json") for name in names),
+        *(str(folder / "units" / f"{name}.json") for name in names),
         *("--resamples", "1000", "--csv", str(folder / "summary.csv"), "--json", str(folder / "summary.json")),
         *more,
     ]
@@ -176,7 +176,7 @@ def report_command(folder: Path, world: list[Made] = WORLD, *more: str) -> list[
         "--evaluations",
         *(str(folder / "variants" / name / "evaluation.json") for name in names),
         "--selections",
-        *(str(folder / "selections" / f"{name}.json") for name in names[1:]),
+        *(str(folder / "units" / f"{name}.json") for name in names[1:]),
         "--generations",
         *(str(folder / "variants" / name / "generations.jsonl") for name in names),
         "--scores",

@@ -21,7 +21,7 @@ from tests.unit.test_data_hub import hub_folder
 
 @pytest.fixture
 def neurons(tiny_model, tmp_path):
-    body = {"name": "lrp", "method": "lrp", "factor": 0.0, "layers": 2, "neurons_per_layer": 24}
+    body = {"name": "lrp", "method": "lrp", "scale": 0.0, "layers": 2, "neurons_per_layer": 24}
     body["neurons"] = [{"layer": 0, "neuron": 3}, {"layer": 1, "neuron": 20}]
     path = tmp_path / "neurons.json"
     write_json(path, {"model": identity(tiny_model, "float32")}, body)
@@ -75,8 +75,8 @@ def test_the_notebook_runs(tiny_model, neurons, tmp_path, monkeypatch, capsys):
     notebook = nbformat.read(source, as_version=4)
     nbformat.validate(notebook)
     for made, name in (
-        (tiny_model, "resources/models/SmolLM2-135M-Instruct"),
-        (neurons, "results/demo/SmolLM2-135M-Instruct/selections/lrp-300.json"),
+        (tiny_model, "inputs/models/SmolLM2-135M-Instruct"),
+        (neurons, "results/demo/SmolLM2-135M-Instruct/units/lrp-300.json"),
     ):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).symlink_to(made)

@@ -73,7 +73,7 @@ def test_weight_sum_of_up_is_half_of_the_neuron_relevance() -> None:
         gate.record(model, batch, patch)
         model.requires_grad_(False)
         neurons = gate.relevance(
-            model, batch, target="continuation", elementwise=patch.elementwise, halve=patch.halve
+            model, batch, objective="continuation", elementwise=patch.elementwise, halve=patch.halve
         ).sum(0)
     for pair, expected in zip(weights, neurons, strict=True):
         for weight in pair:

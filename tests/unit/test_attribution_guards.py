@@ -53,7 +53,7 @@ def test_float16_does_overflow() -> None:
     model = tiny("llama")
     model.lm_head.weight.mul_(2e5).clamp_(-6e4, 6e4)  # representable in float16 themselves
     assert torch.isfinite(run(model)).all()
-    values = relevance(model.to(torch.float16), pad(samples()), target="continuation-sum")
+    values = relevance(model.to(torch.float16), pad(samples()), objective="continuation-sum")
     assert not torch.isfinite(values).all()
 
 
@@ -125,11 +125,11 @@ def test_positions_of_padded_samples_are_their_own(family: str) -> None:
     model, sample, batch = tiny(family), samples()[0], pad(samples())
     assert batch.mask[0].tolist() == [True] * 7 + [False] * 4
     assert batch.position_ids[0, :7].tolist() == list(range(7))
-    alone = relevance(model, pad([sample]), target="last-max")
-    assert error(relevance(model, batch, target="last-max")[:1], alone) < 1e-9
+    alone = relevance(model, pad([sample]), objective="last-max")
+    assert error(relevance(model, batch, objective="last-max")[:1], alone) < 1e-9
     if family in ("opt", "gpt2"):  # learned positions: what left padding without position ids would do
         shifted = dataclasses.replace(pad([sample]), position_ids=pad([sample]).position_ids + 4)
-        assert error(relevance(model, shifted, target="last-max"), alone) > 1e-3
+        assert error(relevance(model, shifted, objective="last-max"), alone) > 1e-3
 
 
 @pytest.mark.parametrize("method", MEASURED)
@@ -153,7 +153,7 @@ def test_training_mode_is_caught_by_the_patch_too() -> None:
 def test_the_patch_is_undone(family: str, rule: str) -> None:
     model = tiny(family)
     batch = pad(samples())
-    before = relevance(model, batch, target="continuation")
+    before = relevance(model, batch, objective="continuation")
     implementation = model.config._attn_implementation
     names = set(AttentionInterface._global_mapping) | set(AttentionMaskInterface._global_mapping)
     with patched(model, rule), pytest.raises(ExciseError, match="is patched for LRP"):
@@ -162,7 +162,7 @@ def test_the_patch_is_undone(family: str, rule: str) -> None:
     assert_unpatched()
     assert model.config._attn_implementation == implementation
     assert set(AttentionInterface._global_mapping) | set(AttentionMaskInterface._global_mapping) == names
-    assert torch.equal(relevance(model, batch, target="continuation"), before)
+    assert torch.equal(relevance(model, batch, objective="continuation"), before)
 
 
 def test_the_patch_is_undone_after_an_error() -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.families import samples, tiny
 from benchmarks.gate import error
 from benchmarks.recording import record
-from excise.attribution import DRAWN, MEASURED, TARGETS, Options, drawn, measured
+from excise.attribution import DRAWN, MEASURED, OBJECTIVES, Options, drawn, measured
 from excise.attribution.aura import auroc
 from excise.attribution.batches import Sample, make_batches, pad, read_reference, shard
 from excise.attribution.lxt_patch import patched
@@ -75,16 +75,16 @@ def test_forward_methods_against_loops_over_single_samples(family: str) -> None:
             torch.testing.assert_close(aura["maximum"][row, layer], largest)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("target", OBJECTIVES))
 @pytest.mark.parametrize("family", ["llama", "gemma2", "opt"])
 def test_gradient_against_finite_differences(family: str, target: str) -> None:
     """Scaling one neuron's activations by 1 + e moves the target by e x (gradient x activation)."""
     from excise.attribution.backward import embed, last_hidden
-    from excise.attribution.targets import objective, plain
+    from excise.attribution.objectives import differentiated, plain
 
     model, sample = tiny(family), samples()[0]
     batch = pad([sample])
-    with measured("gradient").measuring(model, Options(target=target)) as measure:
+    with measured("gradient").measuring(model, Options(objective=target)) as measure:
         analytic = measure(batch)["relevance"][0]
     step = 1e-3  # transformers' norms are float32 inside: a smaller one would measure their rounding
     for layer, neuron in ((0, 3), (1, 0), (2, 23)):
@@ -97,7 +97,7 @@ def test_gradient_against_finite_differences(family: str, target: str) -> None:
 
             handle = output_projections(model)[layer].register_forward_pre_hook(hook)
             with torch.no_grad():
-                found = objective(model, last_hidden(model, batch, embed(model, batch)), batch, target, plain)
+                found = differentiated(model, last_hidden(model, batch, embed(model, batch)), batch, target, plain)
             handle.remove()
             return float(found)
 
@@ -106,11 +106,11 @@ def test_gradient_against_finite_differences(family: str, target: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["lrp", "lrp-cp"])
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("target", OBJECTIVES))
 def test_lrp_is_activation_times_modified_gradient(method: str, target: str) -> None:
     """Against the recorder of the gate: every token's share at the output projection, summed over tokens."""
     model = tiny("llama")
-    ours = values(model, method, target=target)["relevance"]
+    ours = values(model, method, objective=target)["relevance"]
     names = {id(module): name for name, module in model.named_modules()}
     for row, sample in enumerate(samples()):
         with patched(model, {"lrp": "attnlrp", "lrp-cp": "cp"}[method]) as patch:

@@ -1,4 +1,4 @@
-"""attribute, merge, average, differential, control: through the command line's own arguments, on a real tiny model."""
+"""attribute, merge, average, contrast, control: through the command line's own arguments, on a real tiny model."""
 
 import argparse
 import importlib
@@ -71,29 +71,27 @@ def test_shards_merge_to_the_bytes_of_the_whole(method: str, tiny_model: Path, r
 
 
 @pytest.mark.parametrize("method", MEASURED)
-def test_the_chain_from_statistics_to_differential(
-    method: str, tiny_model: Path, references: Any, tmp_path: Path
-) -> None:
+def test_the_chain_from_statistics_to_contrast(method: str, tiny_model: Path, references: Any, tmp_path: Path) -> None:
     paths = {corpus: scores(tiny_model, references, corpus, tmp_path, method) for corpus in ("general", "toxic")}
-    stage("differential", "--general", paths["general"], "--toxic", paths["toxic"], "--output", tmp_path / "d")
+    stage("contrast", "--retain", paths["general"], "--target", paths["toxic"], "--output", tmp_path / "d")
     meta, tensors = read_tensors(tmp_path / "d")
     general_meta, general = read_tensors(paths["general"])
     _, toxic = read_tensors(paths["toxic"])
     assert meta["method"] == method
-    assert meta["general"]["samples"] == 14
-    assert meta["toxic"]["seeds"] == [0, 1]
+    assert meta["retain"]["samples"] == 14
+    assert meta["target"]["seeds"] == [0, 1]
     assert general_meta["corpus"] == {"id": "general", "seeds": [0, 1]}
     assert tensors["difference"].shape == (2, 24)
     assert tensors["difference"].dtype == torch.float64
-    assert torch.equal(tensors["difference"], tensors["general"] - tensors["toxic"])
+    assert torch.equal(tensors["difference"], tensors["retain"] - tensors["target"])
     if method == "aura":
-        assert torch.equal(tensors["general"], torch.full((2, 24), 0.5, dtype=torch.float64))
-        assert tensors["toxic"].min() >= 0
-        assert tensors["toxic"].max() <= 1
-        assert "general_by_seed" not in tensors
+        assert torch.equal(tensors["retain"], torch.full((2, 24), 0.5, dtype=torch.float64))
+        assert tensors["target"].min() >= 0
+        assert tensors["target"].max() <= 1
+        assert "retain_by_seed" not in tensors
         return
-    assert torch.equal(tensors["general"], general["score"])
-    assert torch.equal(tensors["toxic_by_seed"], toxic["by_seed"])
+    assert torch.equal(tensors["retain"], general["score"])
+    assert torch.equal(tensors["target_by_seed"], toxic["by_seed"])
     if method == "wanda":
         assert "standard_error" not in tensors
     else:
@@ -141,7 +139,7 @@ def test_corpora_pool_under_a_name(tiny_model: Path, references: Any, tmp_path: 
 
 
 @pytest.mark.parametrize("method", DRAWN)
-def test_controls_have_the_form_of_a_differential(method: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_controls_have_the_form_of_a_contrast(method: str, tiny_model: Path, tmp_path: Path) -> None:
     for seed in (0, 0, 1):
         output = tmp_path / f"{seed}"
         before = output.read_bytes() if output.exists() else None
@@ -169,7 +167,7 @@ def test_a_missing_shard_is_named(tiny_model: Path, references: Any, tmp_path: P
 @pytest.mark.parametrize(
     ("more", "name"),
     [
-        ({"--target": "last-max"}, r"settings\.target"),
+        ({"--objective": "last-max"}, r"settings\.objective"),
         ({"--batch-size": "4"}, "batches in all|batch_size"),
         ({"--tokens": "not-special"}, r"settings\.excluded_token_ids|settings\.tokens"),
         ({"--dtype": "bfloat16"}, r"model\.dtype"),
@@ -205,7 +203,7 @@ def test_statistics_of_another_model_method_or_reference_are_refused(
         stage("merge", first, elsewhere, "--output", tmp_path / "merged")
 
 
-def test_averages_and_differentials_of_misfits_are_refused(
+def test_averages_and_contrasts_of_misfits_are_refused(
     tiny_model: Path, other_model: Path, references: Any, tmp_path: Path
 ) -> None:
     ours = attribute(tiny_model, references["general", 0], tmp_path / "ours")
@@ -217,15 +215,15 @@ def test_averages_and_differentials_of_misfits_are_refused(
     with pytest.raises(ExciseError, match=r"corpus\.id is 'general' in one, 'toxic' in the other"):
         stage("average", "--statistics", ours, toxic, "--model", tiny_model, "--output", tmp_path / "scores")
     stage("average", "--statistics", ours, "--model", tiny_model, "--output", tmp_path / "general-scores")
-    last = attribute(tiny_model, references["toxic", 0], tmp_path / "last", "--target", "last-max")
+    last = attribute(tiny_model, references["toxic", 0], tmp_path / "last", "--objective", "last-max")
     stage("average", "--statistics", last, "--model", tiny_model, "--output", tmp_path / "last-scores")
-    with pytest.raises(ExciseError, match=r"settings\.target is 'continuation' in one, 'last-max'"):
+    with pytest.raises(ExciseError, match=r"settings\.objective is 'continuation' in one, 'last-max'"):
         stage(
-            *("differential", "--general", tmp_path / "general-scores", "--toxic", tmp_path / "last-scores"),
+            *("contrast", "--retain", tmp_path / "general-scores", "--target", tmp_path / "last-scores"),
             *("--output", tmp_path / "d"),
         )
     with pytest.raises(ExciseError, match=r"written by excise attribute; give neuron scores"):
-        stage("differential", "--general", ours, "--toxic", ours, "--output", tmp_path / "d")
+        stage("contrast", "--retain", ours, "--target", ours, "--output", tmp_path / "d")
 
 
 @pytest.mark.parametrize(
@@ -233,7 +231,7 @@ def test_averages_and_differentials_of_misfits_are_refused(
     [
         (["--shard", "2/2"], "--shard 2/2"),
         (["--shard", "half"], "--shard half: expected I/N"),
-        (["--target", "last"], "--target: unknown target 'last'"),
+        (["--objective", "last"], "--objective: unknown objective 'last'"),
         (["--tokens", "some"], "--tokens: unknown tokens"),
         (["--aggregate", "mean"], "--aggregate: unknown aggregate"),
         (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
@@ -275,7 +273,7 @@ def test_importing_the_stages_loads_nothing_heavy() -> None:
 
     code = (
         "import sys\n"
-        "from excise.stages import attribute, merge, average, differential, control\n"
+        "from excise.stages import attribute, merge, average, contrast, control\n"
         "print(sorted({'torch', 'transformers', 'numpy', 'safetensors'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -98,7 +98,7 @@ def neurons(tmp_path: Path, tiny_model: Path) -> Path:
     path = tmp_path / "neurons.json"
     body = {
         "meta": {"model": identity(tiny_model, "float32"), "excise": "0", "settings": {}},
-        **{"name": "some", "method": "random", "factor": 0.0, "layers": 2, "neurons_per_layer": 24, "stability": None},
+        **{"name": "some", "method": "random", "scale": 0.0, "layers": 2, "neurons_per_layer": 24, "stability": None},
         "neurons": [{"layer": n % 2, "neuron": n} for n in range(16)],
     }
     path.write_text(json.dumps(body))

@@ -28,18 +28,18 @@ def changed(*path, value=None, drop=False):
 
 def test_defaults_are_filled_in_at_every_depth():
     config = validated({**DEMO, "evaluation": {"perplexity": {"text": "wikipedia"}}}, SCHEMA)
-    assert config["evaluation"]["draws"] == 25
+    assert config["evaluation"]["num_generations"] == 25
     assert config["evaluation"]["perplexity"]["seqlen"] == 2048
     assert config["references"]["c4"]["windows"] == 32
-    assert config["selections"]["random"]["guard"] == 0
+    assert config["variants"]["random"]["protect"] == 0
     assert config["models"]["SmolLM2-135M-Instruct"]["dtype"] == "float32"
-    assert list(config["selections"]) == list(DEMO["selections"])
+    assert list(config["variants"]) == list(DEMO["variants"])
 
 
 def test_greedy_means_one_draw():
     config = validated(changed("evaluation", value={"greedy": True, "perplexity": {"text": "wikipedia"}}), SCHEMA)
-    assert config["evaluation"]["draws"] == 1
-    assert config["responses"]["draws"] == 2
+    assert config["evaluation"]["num_generations"] == 1
+    assert config["generations"]["num_generations"] == 2
     assert validated(config, SCHEMA) == config
 
 
@@ -70,28 +70,28 @@ def test_every_schema_property_is_described():
 def test_variants_are_named_after_selection_draw_and_number():
     config = validated(
         changed(
-            "selections",
+            "variants",
             value={
                 "a": {"method": "lrp", "neurons": [3, 5]},
-                "r": {"method": "random", "neurons": [5], "draws": 2},
-                "experts": {"method": "aura", "factor": "expertise", "neurons": ["all"]},
-                "alike": {"method": "random", "like": "experts", "neurons": ["all"]},
+                "r": {"method": "random", "neurons": [5], "repeats": 2},
+                "experts": {"method": "aura", "scale": "expertise", "neurons": ["all"]},
+                "alike": {"method": "random", "matched_to": "experts", "neurons": ["all"]},
             },
         )
         | {"export": "a-5"},
         SCHEMA,
     )
-    names = ["a-3", "a-5", "r-draw0-5", "r-draw1-5", "experts-all", "alike-all"]
+    names = ["a-3", "a-5", "r-repeat0-5", "r-repeat1-5", "experts-all", "alike-all"]
     assert variants(config) == list(neuron_lists(config)) == names
-    assert neuron_lists(config)["r-draw1-5"].draw == 1
+    assert neuron_lists(config)["r-repeat1-5"].repeat == 1
 
 
 CHOICE = copy.deepcopy(DEMO) | {
-    "selections": {
+    "variants": {
         "a": {"method": "lrp", "neurons": [3, 5], "choose": "best"},
         "w": {"method": "wanda", "neurons": [3]},
-        "b": {"method": "lrp", "neurons": [2], "factor": -1, "choose": "best"},
-        "r": {"method": "random", "like": "best", "draws": 2},
+        "b": {"method": "lrp", "neurons": [2], "scale": -1, "choose": "best"},
+        "r": {"method": "random", "matched_to": "best", "repeats": 2},
     },
     "tuning": {"perplexity": {"text": "wikipedia", "seqlen": 512, "windows": 24, "skip": 24}},
     "export": "best",
@@ -102,13 +102,13 @@ CHOICE["prompts"]["tuning_fraction"] = 0.2
 def test_what_competes_is_not_judged_but_the_choice_is():
     config = validated(CHOICE, SCHEMA)
     assert choices(config) == {"best": ["a-3", "a-5", "b-2"]}
-    assert variants(config) == ["best", "w-3", "r-draw0", "r-draw1"]
-    assert neuron_lists(config)["r-draw1"].neurons is None
-    assert config["tuning"]["draws"] == config["evaluation"]["draws"]
+    assert variants(config) == ["best", "w-3", "r-repeat0", "r-repeat1"]
+    assert neuron_lists(config)["r-repeat1"].neurons is None
+    assert config["tuning"]["num_generations"] == config["evaluation"]["num_generations"]
     assert config["tuning"]["max_perplexity_increase"] == 0.05
     assert config["tuning"]["perplexity"]["protocol"] == "windows"
-    assert config["selections"]["r"]["factor"] is None
-    assert config["selections"]["w"]["factor"] == 0
+    assert config["variants"]["r"]["scale"] is None
+    assert config["variants"]["w"]["scale"] == 0
     assert validated(config, SCHEMA) == config
 
 
@@ -127,11 +127,11 @@ def test_what_competes_is_not_judged_but_the_choice_is():
         (("tuning", "perplexity", "windows"), None, None),
         (("tuning", "perplexity"), {"text": "wikipedia", "protocol": "sliding", "stride": 8}, "tokens 0 to inf"),
         (("tuning", "perplexity"), {"text": "c4"}, None),
-        (("selections", "r", "neurons"), [3], "takes as many as best will have"),
-        (("selections", "w", "neurons"), None, "selections.w: neurons is missing"),
-        (("selections", "w", "choose"), "a-3", "choose: 'a-3' is already the name of a variant"),
-        (("selections", "r", "choose"), "best", "choose does not belong to a control (random)"),
-        (("selections", "r", "like"), "bset", "Did you mean 'best'"),
+        (("variants", "r", "neurons"), [3], "takes as many as best will have"),
+        (("variants", "w", "neurons"), None, "variants.w: neurons is missing"),
+        (("variants", "w", "choose"), "a-3", "choose: 'a-3' is already the name of a variant"),
+        (("variants", "r", "choose"), "best", "choose does not belong to a control (random)"),
+        (("variants", "r", "matched_to"), "bset", "Did you mean 'best'"),
         (("export",), "a-3", "unknown variant 'a-3'"),
     ],
 )
@@ -157,31 +157,31 @@ def test_tuning_prompts_need_a_choice():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (changed("selectoins", value={}), "unknown key 'selectoins'. Did you mean 'selections'"),
+        (changed("varaints", value={}), "unknown key 'varaints'. Did you mean 'variants'"),
         (changed("references", "toxic", "cuont", value=3), "references.toxic: unknown key 'cuont'. Did you mean 'count'"),
         (changed("references", "c4", "kind", value="window"), "references.c4.kind: 'window' is not one of"),
         (changed("references", "c4", "text", value="c5"), "references.c4.text: unknown text 'c5'"),
         (changed("references", "toxic", "below", value=0.1), "give at_least or below"),
         (
-            changed("references", "toxic", value={"kind": "responses", "at_least": 0.4, "span": "onset"}),
+            changed("references", "toxic", value={"kind": "generations", "at_least": 0.4, "span": "onset"}),
             "references.toxic: span onset needs at_least of evaluation.threshold (0.5) or more",
         ),
         (
-            changed("references", "toxic", value={"kind": "responses", "below": 0.4, "span": "onset"}),
+            changed("references", "toxic", value={"kind": "generations", "below": 0.4, "span": "onset"}),
             "references.toxic: span onset needs at_least",
         ),
-        (changed("selections", "lrp", "neurons", value=["x"]), "selections.lrp.neurons.0: 'x' does not match '^all$'. (A number"),
-        (changed("selections", "lrp", "neurons", value=[0.5]), "selections.lrp.neurons.0: 0.5 is not a whole number or text."),
-        (changed("selections", "lrp", "neurons", value=20), "selections.lrp.neurons: 20 is not a list or null."),
+        (changed("variants", "lrp", "neurons", value=["x"]), "variants.lrp.neurons.0: 'x' does not match '^all$'. (A number"),
+        (changed("variants", "lrp", "neurons", value=[0.5]), "variants.lrp.neurons.0: 0.5 is not a whole number or text."),
+        (changed("variants", "lrp", "neurons", value=20), "variants.lrp.neurons: 20 is not a list or null."),
         (changed("evaluation", "max_perplexity_increase", value=5), "increase: 5 is greater than the maximum of 1. (A v"),
-        (changed("selections", "aura", "guard", value=0.1), "selections.aura: no guard with aura"),
-        (changed("selections", "wanda", "differential", value="standardised"), "wanda has none, activation, gradient, lrp"),
-        (changed("selections", "random", "guard", value=0.1), "guard and differential do not apply to a control (random)"),
+        (changed("variants", "aura", "protect", value=0.1), "variants.aura: no protection with aura"),
+        (changed("variants", "wanda", "contrast", value="standardised"), "wanda has none, activation, gradient, lrp"),
+        (changed("variants", "random", "protect", value=0.1), "protect and contrast do not apply to a control (random)"),
         (changed("evaluation", "resamples", value=200), "evaluation.resamples: 200 are too few for 6 candidates"),
-        (changed("evaluation", "draws", value=2.0), "evaluation.draws: 2.0 is not a whole number"),
-        (changed("responses", "temperature", value=float("nan")), "responses.temperature: nan is not a number"),
-        (changed("selections", "random", "like", value="random"), "selections.random: like random: that is like another"),
-        (changed("selections", "aura", "general", value="toxic"), "aura: behaviour and general are both 'toxic'"),
+        (changed("evaluation", "num_generations", value=2.0), "evaluation.num_generations: 2.0 is not a whole number"),
+        (changed("generations", "temperature", value=float("nan")), "generations.temperature: nan is not a number"),
+        (changed("variants", "random", "matched_to", value="random"), "variants.random: matched_to: 'random' is itself a matched control"),
+        (changed("variants", "aura", "retain", value="toxic"), "aura: target and retain are both 'toxic'"),
         (changed("references", "toxic", "minimum", value=94), "references.toxic: minimum 94 is above count 93"),
         (changed("results", value=""), "results: '' does not match"),
         (changed("scorers", value={"better-profanity": {"label": "x"}}), "better-profanity.label: it belongs to hf:... scorers"),
@@ -191,19 +191,19 @@ def test_tuning_prompts_need_a_choice():
         ),
         (changed("evaluation", "threshold", value=5), "evaluation.threshold: 5 parts nothing: scores of alt-profanity-check"),
         (changed("references", "toxic", "at_least", value=90), "references.toxic.at_least: 90 parts nothing"),
-        (changed("selections", "random", value={"method": "random", "neurons": ["all"]}), "random: neurons all takes"),
-        (changed("selections", "lrp", "factor", value="expert"), "lrp.factor: 'expert' does not match '^expertise$'"),
-        (changed("selections", "lrp", "factor", value="expertise"), "selections.lrp: factor expertise belongs to method"),
-        (changed("selections", "lrp", "centre", value="median"), "selections.lrp.centre: 'median' is not one of"),
+        (changed("variants", "random", value={"method": "random", "neurons": ["all"]}), "random: neurons all takes"),
+        (changed("variants", "lrp", "scale", value="expert"), "lrp.scale: 'expert' does not match '^expertise$'"),
+        (changed("variants", "lrp", "scale", value="expertise"), "variants.lrp: scale expertise belongs to method"),
+        (changed("variants", "lrp", "ablation", value="median"), "variants.lrp.ablation: 'median' is not one of"),
         (
-            changed("selections", "random", value={"method": "random", "neurons": [3], "centre": "mean", "general": "c"}),
-            "selections.random.general: unknown reference set 'c'",
+            changed("variants", "random", value={"method": "random", "neurons": [3], "ablation": "mean", "retain": "c"}),
+            "variants.random.retain: unknown reference set 'c'",
         ),
-        (changed("selections", "lrp", "neurons", value=[0]), "0 is less than the minimum of 1"),
-        (changed("selections", "lrp", "general", value="txoic"), "Did you mean 'toxic'"),
-        (changed("selections", "lrp", "draws", value=2), "draws and like belong to method random"),
-        (changed("selections", "random", "like", value="lrp-plain2"), "unknown selection 'lrp-plain2'"),
-        (changed("selections", "lrp", "factor", value=1), "greater than or equal to the maximum of 1"),
+        (changed("variants", "lrp", "neurons", value=[0]), "0 is less than the minimum of 1"),
+        (changed("variants", "lrp", "retain", value="txoic"), "Did you mean 'toxic'"),
+        (changed("variants", "lrp", "repeats", value=2), "repeats and matched_to belong to method random"),
+        (changed("variants", "random", "matched_to", value="lrp-plain2"), "unknown selection 'lrp-plain2'"),
+        (changed("variants", "lrp", "scale", value=1), "greater than or equal to the maximum of 1"),
         (changed("export", value="lrp-99"), "unknown variant 'lrp-99'"),
         (changed("evaluation", "perplexity", "text", value="wikitext2"), "unknown text 'wikitext2'"),
         (changed("models", "a/b", value={"source": "x"}), "models: 'a/b' does not match"),
@@ -211,8 +211,8 @@ def test_tuning_prompts_need_a_choice():
         (changed("models", value={}), "models: "),
         (changed("texts", "c4", "sha256", value="12"), "texts.c4.sha256"),
         (changed("seeds", value=[1, 1]), "seeds: "),
-        (changed("responses", "scorer", value="detoxify"), "responses.scorer"),
-        (changed("responses", "greedy", value=True), "responses: greedy gives the same text in every draw; draws 2"),
+        (changed("generations", "scorer", value="detoxify"), "generations.scorer"),
+        (changed("generations", "greedy", value=True), "generations: greedy gives the same text in every draw; num_generations 2"),
         (changed("behaviour", value={"adjective": "very bad"}), "behaviour.adjective"),
     ],
 )  # fmt: skip
@@ -223,7 +223,7 @@ def test_mistakes_are_named_with_their_place(config, message):
 
 
 def test_a_scorer_of_ones_own_has_any_scale():
-    config = changed("responses", "scorer", value="python:length:words")
+    config = changed("generations", "scorer", value="python:length:words")
     for name in ("toxic", "onset"):
         config["references"][name]["at_least"] = 90
     config["evaluation"] |= {"scorers": ["python:length:words"], "threshold": 80}
@@ -231,7 +231,7 @@ def test_a_scorer_of_ones_own_has_any_scale():
 
 
 def test_all_mistakes_are_told_at_once():
-    config = changed("selectoins", value={}) | {"seed": "one"}
+    config = changed("varaints", value={}) | {"seed": "one"}
     with pytest.raises(ExciseError) as error:
         validated(config, SCHEMA)
     assert len(str(error.value).splitlines()) == 2

@@ -43,15 +43,15 @@ class Hub(http.server.BaseHTTPRequestHandler):
     asked: list[tuple[str, str | None]] = []  # noqa: RUF012
 
     def do_HEAD(self):
-        self.respond()
+        self.generate_references()
 
     def do_GET(self):
-        self.respond()
+        self.generate_references()
 
     def log_message(self, *_):
         pass
 
-    def respond(self):
+    def generate_references(self):
         self.asked.append((self.path, self.headers.get("Authorization")))
         path = (
             urllib.parse.unquote(self.path)

@@ -28,7 +28,7 @@ def make_generations(count=40, draws=2):
 
 def choose(generations, scores, **options):
     settings = {"at_least": None, "below": None, "count": 10, "minimum": None, "seed": 0}
-    return references.response_rows(generations, scores, **(settings | options))
+    return references.generation_rows(generations, scores, **(settings | options))
 
 
 def test_responses_are_those_beyond_the_threshold():
@@ -50,7 +50,7 @@ def test_a_score_at_the_threshold_is_at_least_and_not_below():
     generations, scores = make_generations(1, 1)
     scores[0]["score"] = 0.9
     assert len(choose(generations, scores, at_least=0.9, count=1)[0]) == 1
-    with pytest.raises(ExciseError, match=r"0 of 1 responses score below 0\.9"):
+    with pytest.raises(ExciseError, match=r"0 of 1 generations score below 0\.9"):
         choose(generations, scores, below=0.9, count=1)
 
 
@@ -85,7 +85,7 @@ def test_too_few_responses_name_number_threshold_and_cure():
     high = max(row["score"] for row in scores)
     with pytest.raises(
         ExciseError,
-        match=rf"0 of 80 responses score at or above 0.9.* at least 10 .* highest score is {high:.4g}.*lower --at-least",
+        match=rf"0 of 80 generations score at or above 0.9.* at least 10 .* highest score is {high:.4g}.*lower --at-least",
     ):
         choose(generations, scores, at_least=0.9)
     with pytest.raises(ExciseError, match="at least 7 are needed"):
@@ -211,7 +211,7 @@ def test_stage_responses(tmp_path, excise):
     command = [
         "reference",
         "--kind",
-        "responses",
+        "generations",
         "--generations",
         tmp_path / "g.jsonl",
         "--scores",

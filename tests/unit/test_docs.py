@@ -138,7 +138,7 @@ def plan(folder, *words):
 @pytest.mark.parametrize(
     ("page", "planned"),
     [
-        ("docs/tutorial.md", "results/more-neurons/SmolLM2-135M-Instruct/selections/random-draw1-3000.json"),
+        ("docs/tutorial.md", "results/more-neurons/SmolLM2-135M-Instruct/units/random-repeat1-3000.json"),
         ("docs/how-to/behaviour.md", "--source experiments/questions.csv --split train --field question"),
     ],
 )
@@ -202,7 +202,7 @@ def test_quoted_messages_are_in_the_code(quote):
 
 def neuron_list(model):
     sizes = {"layers": 2, "neurons_per_layer": 24}
-    facts = {"meta": {"model": model}, "name": "mine", "method": "random", "factor": 0, **sizes}
+    facts = {"meta": {"model": model}, "name": "mine", "method": "random", "scale": 0, **sizes}
     return facts | {"neurons": [{"layer": 1, "neuron": 3}]}
 
 
@@ -266,8 +266,8 @@ def test_the_task_is_asked(excise, tiny_model, tmp_path, monkeypatch):
     Path("experiments/tasks").mkdir(parents=True)
     for name in ("experiments/tasks/capitals.jsonl", "experiments/tasks/capitals.yaml"):
         Path(name).write_text(example("docs/how-to/capability.md", name))
-    Path("resources/models").mkdir(parents=True)
-    Path("resources/models/SmolLM2-135M-Instruct").symlink_to(tiny_model)
+    Path("inputs/models").mkdir(parents=True)
+    Path("inputs/models/SmolLM2-135M-Instruct").symlink_to(tiny_model)
     fetch, measure, *_ = [given.values[0] for given in commands() if given.id.startswith("docs/how-to/capability.md")]
     excise(*fetch)
     excise(*measure)

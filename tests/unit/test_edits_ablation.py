@@ -28,13 +28,13 @@ from tests.conftest import make_model, make_tokenizer
 IDS = torch.arange(2, 40).view(2, 19)
 
 
-def selection(*neurons, factor=0.0, model=None):
+def selection(*neurons, scale=0.0, model=None):
     meta = {"model": identity(model, "float32")} if model else {}
     return {
         "meta": meta,
         "name": "test",
         "method": "test",
-        "factor": factor,
+        "scale": scale,
         "layers": 2,
         "neurons_per_layer": 24,
         "neurons": [{"layer": layer, "neuron": neuron} for layer, neuron in neurons],
@@ -65,15 +65,15 @@ def state(model):
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("factor", [0.0, 0.5, -1.0])
-def test_pruning_scales_what_the_neuron_writes_and_restoring_is_the_identity(tiny_model, factor):
+@pytest.mark.parametrize("scale", [0.0, 0.5, -1.0])
+def test_pruning_scales_what_the_neuron_writes_and_restoring_is_the_identity(tiny_model, scale):
     model = load_model(tiny_model, device="cpu")
     before, logits = state(model), model(IDS).logits
     captured = {}
 
     def scale_neuron(_module, inputs):
         hidden = inputs[0].clone()
-        hidden[..., 5] *= factor
+        hidden[..., 5] *= scale
         captured["ran"] = True
         return (hidden,)
 
@@ -81,7 +81,7 @@ def test_pruning_scales_what_the_neuron_writes_and_restoring_is_the_identity(tin
     expected = model(IDS).logits
     handle.remove()
     assert captured
-    with pruned(model, selection((1, 5), factor=factor)):
+    with pruned(model, selection((1, 5), scale=scale)):
         torch.testing.assert_close(model(IDS).logits, expected)
         assert not torch.equal(model(IDS).logits, logits)
     after = state(model)
@@ -120,28 +120,28 @@ CASES = [
 WIDE = torch.arange(3, 41).view(2, 19)
 
 
-def treated(factors, means):
-    """Four neurons of layer 0 and one of layer 2, each with a factor and a mean of its own."""
+def treated(scales, means):
+    """Four neurons of layer 0 and one of layer 2, each with a scale and a mean of its own."""
     where = [(0, 23), (0, 0), (2, 7), (0, 3), (0, 11)]
     rows = [
-        {"layer": layer, "neuron": neuron, "factor": factor, "mean": mean}
-        for (layer, neuron), factor, mean in zip(where, factors, means, strict=True)
+        {"layer": layer, "neuron": neuron, "scale": scale, "mean": mean}
+        for (layer, neuron), scale, mean in zip(where, scales, means, strict=True)
     ]
-    return {"factor": "expertise", "centre": "mean", "neurons": rows}
+    return {"scale": "expertise", "ablation": "mean", "neurons": rows}
 
 
 @pytest.mark.parametrize(("family", "changes"), CASES)
 @pytest.mark.parametrize(
-    ("factors", "means"),
+    ("scales", "means"),
     [
         pytest.param([0.0] * 5, [0.7, -1.5, 2.0, 0.0, 0.3], id="held-at-their-mean"),
         pytest.param([0.3, 0.0, 0.9, 0.5, 0.0], [0.0] * 5, id="dampened"),
         pytest.param([-1.0, 0.0, 0.9, 0.5, 1.0], [0.7, -1.5, 2.0, 0.1, 0.3], id="both"),
     ],
 )
-def test_an_intervention_replaces_the_activation_and_nothing_else(family, changes, factors, means):
+def test_an_intervention_replaces_the_activation_and_nothing_else(family, changes, scales, means):
     """Against a hook that writes c + f (a - c) over single activations, to float64 precision."""
-    model, chosen = families.tiny(family, **changes), treated(factors, means)
+    model, chosen = families.tiny(family, **changes), treated(scales, means)
     before, logits = state(model), model(WIDE).logits
 
     def replace(layer):
@@ -150,7 +150,7 @@ def test_an_intervention_replaces_the_activation_and_nothing_else(family, change
             for row in chosen["neurons"]:
                 if row["layer"] == layer:
                     value = hidden[..., row["neuron"]]
-                    hidden[..., row["neuron"]] = row["mean"] + row["factor"] * (value - row["mean"])
+                    hidden[..., row["neuron"]] = row["mean"] + row["scale"] * (value - row["mean"])
             return (hidden,)
 
         return hook
@@ -222,15 +222,15 @@ def test_broken_neuron_lists_are_refused(tmp_path):
     assert read_selection(path) == good
     assert refusal(meta=None) == "meta is null; must be an object"
     assert refusal(meta={"model": None}) == "meta: model is null; must be an object"
-    said = refusal(meta={"model": {}, "references": {"behaviour": {"id": "a"}, "general": 5}})
-    assert said == "meta.references: general is 5; must be an object"
+    said = refusal(meta={"model": {}, "references": {"target": {"id": "a"}, "retain": 5}})
+    assert said == "meta.references: retain is 5; must be an object"
     assert refusal(name="GONE") == "name is missing; must be text"
     assert refusal(layers="GONE") == "layers is missing; must be a whole number from 1 to 1000000000"
     assert refusal(layers=0).startswith("layers is 0; must be")
-    for factor in ("0.5", None, True, 1e40, float("nan"), float("inf"), 10**400):
-        assert "; must be 'expertise' or a number from -1000000000 to 1000000000" in refusal(factor=factor)
-    assert "unknown centre 'median'" in refusal(centre="median")
-    assert "unknown centre ['mean']" in refusal(centre=["mean"])
+    for scale in ("0.5", None, True, 1e40, float("nan"), float("inf"), 10**400):
+        assert "; must be 'expertise' or a number from -1000000000 to 1000000000" in refusal(scale=scale)
+    assert "unknown ablation 'median'" in refusal(ablation="median")
+    assert "unknown ablation ['mean']" in refusal(ablation=["mean"])
     for neurons in ({}, "1", 3):
         assert "must be a list" in refusal(neurons=neurons)
     assert refusal(neurons=[]) == "neurons is empty; must have a row or more"
@@ -241,11 +241,11 @@ def test_broken_neuron_lists_are_refused(tmp_path):
     assert refusal(neurons=[{"layer": "0", "neuron": 1}]) == 'row 1: layer is "0"; must be a whole number from 0 to 1'
     assert refusal(neurons=[{"layer": 0}]) == "row 1: neuron is missing; must be a whole number from 0 to 23"
     assert refusal(neurons=[row, row]) == "row 2: layer 0, neuron 1 is listed twice, first in row 1"
-    assert refusal(factor="expertise").startswith("row 1: factor is missing; must be a number")
-    assert refusal(factor="expertise", neurons=[row | {"factor": float("nan")}]).startswith("row 1: factor is NaN;")
-    assert "only a list with factor 'expertise' may have" in refusal(neurons=[row | {"factor": 0.5}])
-    assert refusal(centre="mean").startswith("row 1: mean is missing; must be a number")
-    assert refusal(centre="mean", neurons=[row | {"mean": "1"}]).startswith('row 1: mean is "1"; must be a number')
+    assert refusal(scale="expertise").startswith("row 1: scale is missing; must be a number")
+    assert refusal(scale="expertise", neurons=[row | {"scale": float("nan")}]).startswith("row 1: scale is NaN;")
+    assert "only a list with scale 'expertise' may have" in refusal(neurons=[row | {"scale": 0.5}])
+    assert refusal(ablation="mean").startswith("row 1: mean is missing; must be a number")
+    assert refusal(ablation="mean", neurons=[row | {"mean": "1"}]).startswith('row 1: mean is "1"; must be a number')
     path.write_text("{}")
     with pytest.raises(ExciseError, match="meta is missing"):
         read_selection(path)
@@ -271,7 +271,7 @@ def test_a_float16_model_is_exported_in_float16(excise, tmp_path):
     """It is not run for that; what runs a model goes on refusing float16."""
     folder, path = make_model(tmp_path / "half", dtype="float16"), tmp_path / "neurons.json"
     AutoModelForCausalLM.from_pretrained(folder).half().save_pretrained(folder)
-    chosen = selection((0, 1), (1, 7), factor=-0.3, model=folder)
+    chosen = selection((0, 1), (1, 7), scale=-0.3, model=folder)
     path.write_text(json.dumps(chosen))
     excise("apply", path, folder, "--output", tmp_path / "out")
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
@@ -282,16 +282,16 @@ def test_a_float16_model_is_exported_in_float16(excise, tmp_path):
     assert json.loads((tmp_path / "out" / "excise.json").read_text())["fingerprint"] == fingerprint(tmp_path / "out")
     with pytest.raises(ExciseError, match="unknown dtype 'float16'"):
         load_model(folder, dtype="float16")
-    path.write_text(json.dumps(chosen | {"factor": 1e8}))
+    path.write_text(json.dumps(chosen | {"scale": 1e8}))
     said = excise("apply", path, folder, "--output", tmp_path / "out", fails=True)
-    assert "is not finite in float16: a factor or a mean is too large" in said
+    assert "is not finite in float16: a scale or a mean is too large" in said
 
 
 def about_mean(folder):
     """A neuron list for a model of 3 x 24 neurons: five of them reversed about their mean."""
     rows = treated([-1.0] * 5, [0.7, -1.5, 2.0, 0.1, 0.3])["neurons"]
-    neurons = [{key: value for key, value in row.items() if key != "factor"} for row in rows]
-    return selection(model=folder) | {"layers": 3, "centre": "mean", "factor": -1.0, "neurons": neurons}
+    neurons = [{key: value for key, value in row.items() if key != "scale"} for row in rows]
+    return selection(model=folder) | {"layers": 3, "ablation": "mean", "scale": -1.0, "neurons": neurons}
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
@@ -330,7 +330,7 @@ def test_a_family_that_cannot_have_biases_is_not_exported_but_pruned_in_memory(e
     chosen = about_mean(tmp_path / "mistral")
     (tmp_path / "neurons.json").write_text(json.dumps(chosen))
     said = excise("apply", tmp_path / "neurons.json", tmp_path / "mistral", "--output", tmp_path / "out", fails=True)
-    assert "mistral: a neuron that is scaled about its mean (centre: mean) needs a bias" in said
+    assert "mistral: a neuron that is scaled about its mean (ablation: mean) needs a bias" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mistral", "neurons.json"]
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "mistral").eval()
     logits = model(WIDE).logits
@@ -341,7 +341,7 @@ def test_a_family_that_cannot_have_biases_is_not_exported_but_pruned_in_memory(e
 
 
 @pytest.mark.parametrize(
-    ("factor", "centre", "words"),
+    ("scale", "ablation", "words"),
     [
         (0.0, "zero", "were set to zero, chosen"),
         (0.0, "mean", "were held at their mean activation, chosen"),
@@ -349,8 +349,8 @@ def test_a_family_that_cannot_have_biases_is_not_exported_but_pruned_in_memory(e
         ("expertise", "zero", "were dampened by expertise (each scaled by 1 - 2 (AUROC - 0.5)), chosen"),
     ],
 )
-def test_the_model_card_says_what_was_done(factor, centre, words):
-    chosen = selection((0, 1), factor=factor) | {"centre": centre}
+def test_the_model_card_says_what_was_done(scale, ablation, words):
+    chosen = selection((0, 1), scale=scale) | {"ablation": ablation}
     card = model_card(chosen, {"id": "m", "fingerprint": "f", "revision": None}, [])
     assert words in card
     assert "Base weights: `f`.\n" in card

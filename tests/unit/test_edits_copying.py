@@ -50,8 +50,8 @@ def neurons(folder: Path, path: Path, *, factor: float = 0.0, mean: bool = False
     """A neuron list of two neurons of layer 1, and one of layer 0 where the factor is 0."""
     rows = [{"layer": 1, "neuron": 7}, {"layer": 1, "neuron": 20}] + ([{"layer": 0, "neuron": 3}] if not factor else [])
     chosen = {
-        "meta": {"model": identity(folder, "float32")}, "name": "test", "method": "test", "factor": factor,
-        "centre": "mean" if mean else "zero", "layers": 2, "neurons_per_layer": 24,
+        "meta": {"model": identity(folder, "float32")}, "name": "test", "method": "test", "scale": factor,
+        "ablation": "mean" if mean else "zero", "layers": 2, "neurons_per_layer": 24,
         "neurons": [row | ({"mean": 0.7} if mean else {}) for row in rows],
     }  # fmt: skip
     path.write_text(json.dumps(chosen))

@@ -47,7 +47,7 @@ def generations(excise, tiny_model, tmp_path):
     texts = ["the cat sat on", "rain", "people walked home", "letters books", "grey skies", "dinner friends"]
     prompts.write_text("".join(json.dumps({"id": f"p{n}", "text": text}) + "\n" for n, text in enumerate(texts)))
     path = tmp_path / "generations.jsonl"
-    options = ("--draws", 3, "--max-new-tokens", 6, "--device", "cpu", "--output", path)
+    options = ("--num-generations", 3, "--max-new-tokens", 6, "--device", "cpu", "--output", path)
     excise("generate", "--model", tiny_model, "--prompts", prompts, *options)
     return path
 
@@ -69,7 +69,7 @@ def test_a_reference_set_of_onsets_ends_where_the_behaviour_begins(
     excise("score", "--merge", *shards, "--output", tmp_path / "merged.jsonl")
     excise(*score, *onset_at, "--batch-size", 4)
     assert (tmp_path / "merged.jsonl").read_bytes() == scores.read_bytes()
-    reference_of = ("reference", "--kind", "responses", "--generations", generations, "--scores", scores)
+    reference_of = ("reference", "--kind", "generations", "--generations", generations, "--scores", scores)
     choice = ("--at-least", 0.6, "--minimum", 1, "--span", "onset", "--output", reference)
     excise(*reference_of, *choice)
 

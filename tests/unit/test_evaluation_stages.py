@@ -40,14 +40,14 @@ def prompts(tmp_path: Path, prompt_rows: list[dict[str, Any]]) -> Path:
 
 @pytest.fixture
 def options(tiny_model: Path, prompts: Path) -> tuple[object, ...]:
-    settings = ("--draws", 3, "--max-new-tokens", 7, "--dtype", "float64", "--device", "cpu", "--seed", 4)
+    settings = ("--num-generations", 3, "--max-new-tokens", 7, "--dtype", "float64", "--device", "cpu", "--seed", 4)
     return ("--model", tiny_model, "--prompts", prompts, *settings)
 
 
 def selection_file(path: Path, model: Path, neurons: int) -> Path:
     body = {
         "meta": {"model": identity(model, "float32")},
-        **{"name": "some", "method": "random", "factor": 0.0, "layers": 2, "neurons_per_layer": 24},
+        **{"name": "some", "method": "random", "scale": 0.0, "layers": 2, "neurons_per_layer": 24},
         "neurons": [{"layer": n % 2, "neuron": n // 2} for n in range(neurons)],
     }
     path.write_text(json.dumps(body))
@@ -72,7 +72,12 @@ def test_generations_in_canonical_order_with_all_that_is_known(
             key: prompt[key] for key in prompt.keys() & {"category", "toxicity"}
         }
     settings = meta["settings"]
-    assert (settings["draws"], settings["seed"], settings["temperature"], settings["top_p"]) == (3, 4, 1.0, 0.9)
+    assert (settings["num_generations"], settings["seed"], settings["temperature"], settings["top_p"]) == (
+        3,
+        4,
+        1.0,
+        0.9,
+    )
     assert settings["threads"] == torch.get_num_threads()
     assert meta["selection"] is None
     first = output.read_bytes()
@@ -121,13 +126,13 @@ def test_presets_and_options_beside_them(excise: Run, tiny_model: Path, prompts:
 
     def settings(*more: object) -> tuple[Any, ...]:
         excise(*base, *more)
-        keys = ("draws", "max_new_tokens", "temperature", "top_p", "greedy")
+        keys = ("num_generations", "max_new_tokens", "temperature", "top_p", "greedy")
         return tuple(read(output)[0]["settings"][key] for key in keys)
 
     assert settings() == (25, 20, 1.0, 0.9, False)
     assert settings("--preset", "sparc3-reproduction") == (1, 50, 0.7, 0.9, False)
     assert settings("--preset", "sparc3-repetition", "--max-new-tokens", 5) == (1, 5, 1.0, 0.9, True)
-    assert settings("--preset", "sparc3-reproduction", "--draws", 2, "--top-p", 1) == (2, 50, 0.7, 1.0, False)
+    assert settings("--preset", "sparc3-reproduction", "--num-generations", 2, "--top-p", 1) == (2, 50, 0.7, 1.0, False)
     assert settings("--greedy", "--max-new-tokens", 5) == (1, 5, 1.0, 0.9, True)
 
 
@@ -273,7 +278,7 @@ def test_evaluate_refuses_prompts_with_different_numbers_of_draws(
 def test_fluency_of_the_first_draws_only(excise: Run, chain: Callable[..., Path], tiny_model: Path) -> None:
     folder = chain("one")
     everything = read(folder / "fluency.jsonl")[1]
-    command = ("fluency", "--model", tiny_model, "--dtype", "float64", "--device", "cpu", "--draws")
+    command = ("fluency", "--model", tiny_model, "--dtype", "float64", "--device", "cpu", "--num-generations")
     files = ("--generations", folder / "generations.jsonl", "--output", folder / "fluency.jsonl")
     excise(*command, 2, *files)
     found = read(folder / "fluency.jsonl")[1]
@@ -284,10 +289,10 @@ def test_fluency_of_the_first_draws_only(excise: Run, chain: Callable[..., Path]
     assert [row["nll"] for row in found] == pytest.approx([row["nll"] for row in expected], rel=1e-10)
     excise(*evaluate(folder, "one"))
     degeneration = json.loads((folder / "evaluation.json").read_text())["degeneration"]
-    assert degeneration["fluency_draws"] == 2
+    assert degeneration["fluency_generations"] == 2
     nll = sum(row["nll"] for row in expected) / sum(row["tokens"] for row in expected)
     assert degeneration["fluency_nll"] == pytest.approx(nll)
-    assert "no generations in it" in excise(*command, 0, *files, fails=True)
+    assert "no generations (--num-generations 0)" in excise(*command, 0, *files, fails=True)
 
 
 def test_fluency_refuses_another_model(excise: Run, chain: Callable[..., Path], other_model: Path) -> None:
@@ -342,7 +347,7 @@ def test_a_model_patched_for_lrp_is_not_judged(tiny_model: Path) -> None:
     from excise.evaluation.likelihood import check_head
 
     model = load_model(tiny_model, device="cpu")
-    judge = (model, [("a", [5, 6, 7])], [(0, 0)], Sampling(draws=1, max_new_tokens=2))
+    judge = (model, [("a", [5, 6, 7])], [(0, 0)], Sampling(num_generations=1, max_new_tokens=2))
     before = generate(*judge)
     with patched(model, "attnlrp"):
         with pytest.raises(ExciseError, match="patched for LRP"):

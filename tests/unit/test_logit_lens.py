@@ -60,7 +60,7 @@ def test_a_model_without_a_final_norm_is_refused():
 
 def test_the_stage_writes_words(excise, tiny_model, tmp_path):
     neurons = [{"layer": 1, "neuron": 5, "rank": 1}, {"layer": 0, "neuron": 7, "rank": 2}]
-    body = {"meta": {"model": identity(tiny_model, "float32")}, "name": "some", "method": "random", "factor": 0.0}
+    body = {"meta": {"model": identity(tiny_model, "float32")}, "name": "some", "method": "random", "scale": 0.0}
     body |= {"layers": 2, "neurons_per_layer": 24, "neurons": neurons}
     selection, output = tmp_path / "s.json", tmp_path / "lens.json"
     selection.write_text(json.dumps(body))

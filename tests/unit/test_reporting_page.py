@@ -74,8 +74,8 @@ def test_another_behaviour_goes_by_its_own_words(tmp_path: Path, capsys: pytest.
     world = [WORLD[0], *WORLD[2:5]]
     words = ("--noun", "repetition", "--adjective", "repetitive")
     make_world(tmp_path, world, scorers=("repetition",), words=words)
-    settings = {**SETTINGS, "responses": {"greedy": True, "draws": 1, "scorer": "repetition"}}
-    settings |= {"prompts": {"label": "openings"}, "evaluation": {"draws": DRAWS, "scorers": ["repetition"]}}
+    settings = {**SETTINGS, "generations": {"greedy": True, "num_generations": 1, "scorer": "repetition"}}
+    settings |= {"prompts": {"label": "openings"}, "evaluation": {"num_generations": DRAWS, "scorers": ["repetition"]}}
     (tmp_path / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     assert main(summary_command(tmp_path, world)) == 0
     assert main(report_command(tmp_path, world)) == 0
@@ -92,7 +92,7 @@ def test_another_behaviour_goes_by_its_own_words(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    ("factor", "centre", "words"),
+    ("scale", "ablation", "words"),
     [
         (0.0, "zero", "Pruning 30 neurons"),
         (0.0, "mean", "Holding at their mean 30 neurons"),
@@ -102,8 +102,8 @@ def test_another_behaviour_goes_by_its_own_words(tmp_path: Path, capsys: pytest.
         ("expertise", "zero", "Dampening by expertise the output of 30 neurons"),
     ],
 )
-def test_what_was_done_to_the_neurons_is_said(factor: float | str, centre: str, words: str) -> None:
-    row = {"factor": factor, "centre": centre, "neurons": 30, "share_of_neurons": 0.005}
+def test_what_was_done_to_the_neurons_is_said(scale: float | str, ablation: str, words: str) -> None:
+    row = {"scale": scale, "ablation": ablation, "neurons": 30, "share_of_neurons": 0.005}
     assert treatment(row) == f"{words} (0.50 % of all)"
 
 
@@ -185,10 +185,10 @@ def test_the_first_sentence_is_as_sure_as_the_figures(summary: Json) -> None:
 
 
 def test_reference_sets_go_by_their_labels_and_an_onset_is_told_from_an_answer(summary: Json) -> None:
-    answers = {"kind": "responses", "at_least": 0.5, "count": 93}
+    answers = {"kind": "generations", "at_least": 0.5, "count": 93}
     references = {
         "onset": {**answers, "span": "onset"},
-        "toxic": {**answers, "span": "response"},
+        "toxic": {**answers, "span": "generation"},
         "c4": {"kind": "windows", "text": "c4", "windows": 8, "seqlen": 128},
     }
     steps = method(summary, {**SETTINGS, "references": references, "texts": {"c4": {"label": "C4 sample"}}})

@@ -35,7 +35,9 @@ def test_summary_refuses_what_cannot_be_compared(
     with_change("perplexity protocol differs", perplexity={**good["perplexity"], "protocol": "sliding-2048-512"})
     with_change("perplexity text differs", perplexity={**good["perplexity"], "text": "WikiText2"})
     with_change("model differs", meta={**good["meta"], "model": {**MODEL, "fingerprint": "cd"}})
-    with_change("settings of the generation differs", meta={**good["meta"], "generation": {"seed": 1, "draws": 2}})
+    with_change(
+        "settings of the generation differs", meta={**good["meta"], "generation": {"seed": 1, "num_generations": 2}}
+    )
     with_change("more than once", variant="baseline")
     other = {**good["scores"], BASE: {**good["scores"][BASE], "shown_by": "score >= 0.9"}}
     with_change("behaviour differs", scores=other)

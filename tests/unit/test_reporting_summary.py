@@ -35,10 +35,10 @@ def test_broken_variants_say_why(summary: Json) -> None:
 
 def test_controls_are_marked_and_show_no_effect(summary: Json) -> None:
     controls = {name for name, row in summary["rows"].items() if row["kind"] == "control"}
-    assert controls == {"magnitude-100", "random-draw0-100", "random-draw1-100"}
+    assert controls == {"magnitude-100", "random-repeat0-100", "random-repeat1-100"}
     assert summary["verdict"]["controls_that_reduce"] == []
     against = summary["verdict"]["against_controls"]
-    assert against["controls"] == ["random-draw0-100", "random-draw1-100"]
+    assert against["controls"] == ["random-repeat0-100", "random-repeat1-100"]
     assert against["interval"][1] < 0
 
 
@@ -46,12 +46,12 @@ def test_controls_count_against_the_winner_only_if_treated_alike(summary: Json) 
     rows = copy.deepcopy(list(summary["rows"].values()))
     shares = {row["variant"]: np.linspace(0, 1, 20) for row in rows}
     winner = next(row for row in rows if row["variant"] == "lrp-100")
-    winner["centre"] = "mean"
+    winner["ablation"] = "mean"
     assert _against_controls(winner, rows, shares, seed=0, resamples=100) is None
-    next(row for row in rows if row["variant"] == "random-draw1-100")["centre"] = "mean"
+    next(row for row in rows if row["variant"] == "random-repeat1-100")["ablation"] = "mean"
     against = _against_controls(winner, rows, shares, seed=0, resamples=100)
     assert against is not None
-    assert against["controls"] == ["random-draw1-100"]
+    assert against["controls"] == ["random-repeat1-100"]
 
 
 def test_of_equal_reductions_the_cheaper_wins_whatever_their_order(summary: Json) -> None:

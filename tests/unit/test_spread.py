@@ -38,7 +38,7 @@ def test_evaluation_gives_the_same(tiny_model: Path, spread: Callable[[Any], Any
         model = place(load_model(tiny_model, device="cpu"))
         model.generation_config.eos_token_id = list(range(80))  # of 320: answers end early and leave the batch
         check_head(model)
-        answers = generate(model, prompts, batch, Sampling(draws=3, max_new_tokens=9, seed=1))
+        answers = generate(model, prompts, batch, Sampling(num_generations=3, max_new_tokens=9, seed=1))
         nll = continuation_nll(
             model, [p for _, p in prompts], [(i, a) for (i, _), a in zip(batch, answers, strict=True)]
         )
@@ -59,7 +59,7 @@ def test_a_cuda_build_of_torch_without_a_driver_takes_the_cpu(device: str, monke
 
 def test_pruning_an_offloaded_layer_is_refused(tiny_model: Path) -> None:
     with pytest.raises(ExciseError, match="layer 1 does not fit on the accelerators"):
-        prune(offloaded(load_model(tiny_model, device="cpu")), {"factor": 0, "neurons": [{"layer": 1, "neuron": 0}]})
+        prune(offloaded(load_model(tiny_model, device="cpu")), {"scale": 0, "neurons": [{"layer": 1, "neuron": 0}]})
 
 
 def test_every_stage_takes_device_spread(excise: Callable[..., str], tiny_model: Path, tmp_path: Path) -> None:

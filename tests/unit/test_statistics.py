@@ -107,7 +107,7 @@ def test_another_corpus_size_is_refused() -> None:
         ({"model": {"id": "other"}}, r"model\.id"),
         ({"corpus": {"id": "d", "seed": 0}}, r"corpus\.id"),
         ({"corpus": {"id": "c", "seed": 1}}, r"corpus\.seed"),
-        ({"settings": {"target": "last-max"}}, r"settings\.target"),
+        ({"settings": {"objective": "last-max"}}, r"settings\.objective"),
     ],
 )
 def test_a_misfit_is_refused_by_name(change: dict[str, object], name: str) -> None:

@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(folder: Path, output: Path, candidates: list = CANDIDATES) -> list[object]:
-    lists = [folder / "selections" / f"{made.name}.json" for made in candidates]
+    lists = [folder / "units" / f"{made.name}.json" for made in candidates]
     return [
         "choose",
         "--summary",
@@ -42,7 +42,7 @@ def test_the_choice_is_the_best_list_within_the_budget_under_another_name(
 ) -> None:
     said = excise(*command(folder, tmp_path / "best.json"))
     assert "best: lrp-100" in said
-    best, origin = read_json(tmp_path / "best.json"), read_json(folder / "selections/lrp-100.json")
+    best, origin = read_json(tmp_path / "best.json"), read_json(folder / "units/lrp-100.json")
     names = [made.name for made in CANDIDATES]
     assert best["chosen"] == {"variant": "lrp-100", "selection": "lrp", "candidates": names}
     assert best["name"] == "best"

@@ -67,11 +67,11 @@ def test_the_demo_and_every_experiment_can_be_planned(tmp_path):
             drawn = re.findall(r">(\w+)</text>", (REPOSITORY / "docs/rules.svg").read_text())
             assert sorted(drawn) == sorted(jobs), "draw docs/rules.svg again: docs/architecture.md says how"
         config = yaml.safe_load(path.read_text())
-        used = {config.get("responses", {}).get("scorer", "detoxify-original"), *config["evaluation"]["scorers"]}
+        used = {config.get("generations", {}).get("scorer", "detoxify-original"), *config["evaluation"]["scorers"]}
         assert jobs.get("fetch_scorer", 0) == sum(name.startswith(("detoxify", "hf:")) for name in used), path
-        sizes = {n: len(s.get("neurons", "?")) * s.get("draws", 1) for n, s in config["selections"].items()}
-        chosen = {s["choose"] for s in config["selections"].values() if "choose" in s}
-        competing = sum(sizes[name] for name, s in config["selections"].items() if "choose" in s)
+        sizes = {n: len(s.get("neurons", "?")) * s.get("repeats", 1) for n, s in config["variants"].items()}
+        chosen = {s["choose"] for s in config["variants"].values() if "choose" in s}
+        competing = sum(sizes[name] for name, s in config["variants"].items() if "choose" in s)
         judged = 1 + sum(sizes.values()) - competing + len(chosen)
         assert jobs["evaluate"] == (judged + competing + bool(chosen)) * len(config["models"]), path
 
@@ -88,7 +88,7 @@ def test_the_chain_ends_with_a_summary_a_report_and_an_exported_model(finished):
     assert "lrp-4" in page
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page), "the page must not fetch anything"
     model = AutoModelForCausalLM.from_pretrained(finished.run_folder / "export/lrp-2").eval()
-    neurons = json.loads((finished.run_folder / "selections/lrp-2.json").read_text())["neurons"]
+    neurons = json.loads((finished.run_folder / "units/lrp-2.json").read_text())["neurons"]
     for row in neurons:
         assert not model.model.layers[row["layer"]].mlp.down_proj.weight[:, row["neuron"]].any()
 
@@ -115,7 +115,7 @@ def test_a_rule_is_a_command_that_can_be_typed(finished, tmp_path):
     result = finished.snakemake("--dry-run", "--forceall", "--printshellcmds")
     commands = re.findall(r"^Shell command: (excise .+)$", result.stdout, re.MULTILINE)
     assert len(commands) == sum(PLANNED.values()) - 2  # all and settings run no command
-    typed = [c for c in commands if c.split()[1] in {"select", "merge", "differential", "reference", "attribute"}]
+    typed = [c for c in commands if c.split()[1] in {"select", "merge", "contrast", "reference", "attribute"}]
     by_stage = {command.split()[1]: command for command in typed}
     assert len(by_stage) == 5
     for stage, command in by_stage.items():
@@ -173,18 +173,22 @@ def test_too_few_answers_stop_before_any_attribution_and_a_lower_bar_reruns_what
     assert not (experiment.run_folder / "statistics").exists()
     experiment.config["references"]["toxic"] |= {"at_least": 0.6, "minimum": 2}
     jobs = planned(experiment.snakemake("--dry-run").stdout)
-    assert jobs["reference_responses"] == PLANNED["reference_responses"]
-    assert not jobs.keys() & {"respond", "score_responses", "reference_windows", "fetch_model"}
+    assert jobs["reference_generations"] == PLANNED["reference_generations"]
+    assert not jobs.keys() & {"generate_references", "score_references", "reference_windows", "fetch_model"}
 
 
 @pytest.mark.parametrize(
     ("file", "reruns", "stays"),
     [
-        ("src/excise/attribution/lrp.py", "attribute", {"respond", "reference_responses", "control", "fetch_model"}),
+        (
+            "src/excise/attribution/lrp.py",
+            "attribute",
+            {"generate_references", "reference_generations", "control", "fetch_model"},
+        ),
         (
             "tests/workflow/tiny_scorer.py",
-            "score_responses",
-            {"respond", "reference_windows", "control", "fetch_model"},
+            "score_references",
+            {"generate_references", "reference_windows", "control", "fetch_model"},
         ),
     ],
 )
@@ -218,7 +222,7 @@ def test_editing_a_local_input_reruns_what_reads_it(finished, tiny_model, file, 
 
 def test_a_further_number_of_neurons_costs_its_evaluation_and_nothing_else(finished):
     config = copy.deepcopy(finished.config)
-    config["selections"]["lrp"]["neurons"].append(6)  # more than any before
+    config["variants"]["lrp"]["neurons"].append(6)  # more than any before
     jobs = planned(dataclasses.replace(finished, config=config).snakemake("--dry-run").stdout)
     once = {"select", "logit_lens", "generate", "score", "perplexity", "fluency", "evaluate"}
     assert {rule: count for rule, count in jobs.items() if rule in PLANNED.keys() - {"all", "settings"}} == {
@@ -230,10 +234,10 @@ def test_a_further_number_of_neurons_costs_its_evaluation_and_nothing_else(finis
     ("changes", "rules"),
     [
         ({"neurons": [2, 4, 6], "target": "last-max"}, {"attribute": 8}),
-        ({"neurons": [2, 4, 6], "temperature": 0.7}, {"respond": 2, "attribute": 8, "generate": 3}),
+        ({"neurons": [2, 4, 6], "temperature": 0.7}, {"generate_references": 2, "attribute": 8, "generate": 3}),
         ({"neurons": [2, 4, 6], "seqlen": 32}, {"perplexity": 5}),
         ({"at_least": 0.55, "target": "last-max"}, {"attribute": 8}),
-        ({"dtype": "bfloat16"}, {"respond": 2, "attribute": 8, "perplexity": 4}),
+        ({"dtype": "bfloat16"}, {"generate_references": 2, "attribute": 8, "perplexity": 4}),
         ({"neurons": [2]}, {"summary": 1, "report": 1}),
     ],
 )
@@ -241,9 +245,9 @@ def test_no_change_hides_behind_another(finished, changes, rules):
     """Snakemake asks no job below one that runs whether its own settings changed."""
     config = copy.deepcopy(finished.config)
     places = {
-        "neurons": config["selections"]["lrp"],
+        "neurons": config["variants"]["lrp"],
         "target": config.setdefault("attribution", {}),
-        "temperature": config["responses"],
+        "temperature": config["generations"],
         "seqlen": config["evaluation"]["perplexity"],
         "at_least": config["references"]["toxic"],
         "dtype": next(iter(config["models"].values())),
@@ -256,12 +260,12 @@ def test_no_change_hides_behind_another(finished, changes, rules):
 
 def test_until_select_makes_every_list_that_is_not_like_another(finished, tmp_path):
     experiment = copy_of(finished, tmp_path)
-    shutil.rmtree(experiment.run_folder / "selections")
-    experiment.config["selections"]["random"]["like"] = "lrp"
+    shutil.rmtree(experiment.run_folder / "units")
+    experiment.config["variants"]["random"]["matched_to"] = "lrp"
     result = experiment.snakemake("--until", "select")
     assert result.returncode == 0, result.stderr[-2000:]
-    assert {path.stem for path in (experiment.run_folder / "selections").iterdir()} == {"lrp-2", "lrp-4"}
-    assert planned(experiment.snakemake("--dry-run").stdout)["select_like"] == 1
+    assert {path.stem for path in (experiment.run_folder / "units").iterdir()} == {"lrp-2", "lrp-4"}
+    assert planned(experiment.snakemake("--dry-run").stdout)["select_matched"] == 1
 
 
 @pytest.mark.parametrize(
@@ -269,8 +273,8 @@ def test_until_select_makes_every_list_that_is_not_like_another(finished, tmp_pa
     [
         ({"selectoins": {}}, "Did you mean 'selections'"),
         ({"seeds": "zero"}, "seeds: 'zero' is not a list"),
-        ({"responses": {"scorer": "python:tiny_scorer:scoers"}}, "tiny_scorer.py: unknown function 'scoers'"),
-        ({"responses": {"scorer": "python:no_module_of_that_name:f"}}, "there is no module 'no_module_of_that_name'"),
+        ({"generations": {"scorer": "python:tiny_scorer:scoers"}}, "tiny_scorer.py: unknown function 'scoers'"),
+        ({"generations": {"scorer": "python:no_module_of_that_name:f"}}, "there is no module 'no_module_of_that_name'"),
     ],
 )
 def test_a_wrong_configuration_stops_the_dry_run(make_experiment, change, message):
@@ -283,13 +287,13 @@ def test_a_wrong_configuration_stops_the_dry_run(make_experiment, change, messag
 
 def test_too_many_neurons_stop_before_anything_is_generated(make_experiment):
     experiment = make_experiment()
-    experiment.config["selections"]["lrp"]["neurons"] = [2, 49]
+    experiment.config["variants"]["lrp"]["neurons"] = [2, 49]
     experiment.config["export"] = None
     result = experiment.snakemake()
     assert result.returncode != 0
     assert "49" in result.stderr
     assert "48" in result.stderr
-    assert not (experiment.run_folder / "responses").exists()
+    assert not (experiment.run_folder / "generations").exists()
 
 
 def test_a_scorer_that_cannot_be_fetched_stops_before_anything_is_generated(make_experiment):
@@ -300,8 +304,8 @@ def test_a_scorer_that_cannot_be_fetched_stops_before_anything_is_generated(make
     assert "Run excise fetch-scorer once where there is a network" in result.stdout + result.stderr
     assert "localrule fetch_scorer:" in result.stdout + result.stderr
     assert not list(experiment.folder.rglob("generations*.jsonl"))
-    (experiment.folder / "resources/scorers").mkdir(exist_ok=True)
-    (experiment.folder / "resources/scorers/hf%3Ame%2Fnothing%20at%20all.json").touch()
+    (experiment.folder / "inputs/scorers").mkdir(exist_ok=True)
+    (experiment.folder / "inputs/scorers/hf%3Ame%2Fnothing%20at%20all.json").touch()
     assert "fetch_scorer" not in planned(experiment.snakemake("--dry-run").stdout)
 
 
@@ -325,17 +329,17 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
     base = bert_folder(experiment.folder / "bert", WORDS)
     save_classifier(folder, base, ["calm", "hasty"])
     judge = f"hf:{folder}"
-    corpora = {"behaviour": "hasty", "general": "words"}
+    corpora = {"target": "hasty", "retain": "words"}
     experiment.config |= {
         "behaviour": {"noun": "haste", "adjective": "hasty"},
         "seeds": [0],
-        "responses": {"greedy": True, "max_new_tokens": 5, "scorer": judge},
+        "generations": {"greedy": True, "max_new_tokens": 5, "scorer": judge},
         "scorers": {judge: {"label": "hasty"}},
         "attribution": {"batch_size": 2},
-        "selections": {
+        "variants": {
             "lrp": {"method": "lrp", **corpora, "neurons": [2, 3], "choose": "best"},
-            "random": {"method": "random", "like": "best"},
-            "experts": {"method": "aura", **corpora, "factor": "expertise", "centre": "mean", "neurons": ["all"]},
+            "random": {"method": "random", "matched_to": "best"},
+            "experts": {"method": "aura", **corpora, "scale": "expertise", "ablation": "mean", "neurons": ["all"]},
         },
         "tuning": {
             "perplexity": {"text": "words", "seqlen": 16, "windows": 4, "skip": 4},
@@ -345,10 +349,10 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
     }
     experiment.config["prompts"]["tuning_fraction"] = 0.25
     references = experiment.config["references"]
-    hasty = references["toxic"] | {"at_least": 0.01, "span": "response"}
+    hasty = references["toxic"] | {"at_least": 0.01, "span": "generation"}
     experiment.config["references"] = {"hasty": hasty, "words": references["words"]}
     evaluation = experiment.config["evaluation"] | {"greedy": True, "scorers": [judge, "repetition"], "threshold": 0.85}
-    del evaluation["draws"]
+    del evaluation["num_generations"]
     experiment.config["evaluation"] = evaluation
     result = experiment.snakemake()
     assert result.returncode == 0, result.stderr[-6000:]
@@ -358,7 +362,7 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
     assert baseline["scores"]["repetition"]["mean"] == pytest.approx(1 - baseline["degeneration"]["rur"])
     assert baseline["meta"]["scorers"]["hf:a 'judge'"]["label"] == "hasty"
     assert baseline["meta"]["generation"]["greedy"]
-    assert baseline["meta"]["generation"]["draws"] == 1
+    assert baseline["meta"]["generation"]["num_generations"] == 1
     page = re.sub(r"base64,[^\"]+", "", (experiment.run_folder / "report.html").read_text())
     assert "hasty continuations" in page
     tuning = json.loads((experiment.run_folder / "tuning/best.json").read_text())
@@ -366,7 +370,7 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
     assert tuning["perplexity"]["protocol"] == "windows-16x4-skip-4"
     assert tuning["prompts"] + summary["prompts"] == 12
     experts, best, like = (
-        json.loads((experiment.run_folder / f"selections/{name}.json").read_text())
+        json.loads((experiment.run_folder / f"units/{name}.json").read_text())
         for name in ("experts-all", "best", "random")
     )
     assert best["chosen"]["variant"] == "lrp-2"  # lrp-3 leaves every continuation hasty, as it was
@@ -375,7 +379,7 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
     assert 48 > sizes[0] > sizes[1] == sizes[2]
     layers = [sorted(row["layer"] for row in chosen["neurons"]) for chosen in (best, like)]
     assert layers[0] == layers[1]
-    interventions = [(row["factor"], row["centre"]) for row in summary["variants"]]
+    interventions = [(row["scale"], row["ablation"]) for row in summary["variants"]]
     assert interventions == [(None, None), ("expertise", "mean"), (0, "zero"), (0, "zero")]
     assert len({row["perplexity"] for row in summary["variants"]}) == 4, "each intervention does something of its own"
     assert [path.name for path in experiment.run_folder.glob("scores/mean-activation/*")] == ["words.safetensors"]
@@ -463,19 +467,19 @@ def test_what_is_generated_in_shards_is_scored_in_shards(make_experiment):
     """Each scoring job asks for its part of the time."""
     experiment = make_experiment()
     del experiment.config["references"]["toxic"]["span"]  # so that the generations are all that scoring reads
-    generations = experiment.run_folder / "responses/seed-0/generations.jsonl"
+    generations = experiment.run_folder / "generations/seed-0/generations.jsonl"
     generations.parent.mkdir(parents=True)
     generations.write_text("{}\n" * 24000)
     sharded = {
-        "respond": 6, "score_responses": 6, "merge_responses": 2, "merge_response_scores": 2,
+        "generate_references": 6, "score_references": 6, "merge_reference_generations": 2, "merge_reference_scores": 2,
         "generate": 8, "score": 8, "merge_generations": 4, "merge_scores": 4,
     }  # fmt: skip
     for shards, jobs, minutes in ((1, {}, 140), (3, sharded, 60)):
-        experiment.config["responses"]["shards"] = shards
+        experiment.config["generations"]["shards"] = shards
         experiment.config["evaluation"]["shards"] = min(shards, 2)
         plan = experiment.snakemake("--dry-run").stdout
         assert planned(plan) == PLANNED | jobs
-        asked = re.findall(r"rule score_responses:(?:\n    .+)*?, seed=0.*\n    resources: .*runtime=(\d+)", plan)
+        asked = re.findall(r"rule score_references:(?:\n    .+)*?, seed=0.*\n    resources: .*runtime=(\d+)", plan)
         assert asked == [str(minutes)] * shards
 
 

@@ -1,17 +1,17 @@
 # In:  reference sets
 # Out: statistics/METHOD/CORPUS/seed-S.safetensors (sums that add up), scores/METHOD/CORPUS.safetensors (their means over
-#      the seeds), scores/METHOD/differential/GENERAL/BEHAVIOUR, scores/METHOD/draw-K (controls)
+#      the seeds), scores/METHOD/contrast/RETAIN/TARGET, scores/METHOD/repeat-K (controls)
 
 
 localrules:
     merge,
-    differential,
+    contrast,
 
 
 rule attribute:
     input:
         picked_references,
-        model=f"{RESOURCES}/models/{{model}}",
+        model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
         reference=f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
     output:
@@ -26,7 +26,7 @@ rule attribute:
     params:
         model=model_flags,
         settings=flags(
-            target=config["attribution"]["target"],
+            objective=config["attribution"]["objective"],
             batch_size=config["attribution"]["batch_size"],
         )
         + (" --recompute" if config["attribution"]["recompute"] else ""),
@@ -63,7 +63,7 @@ rule merge:
 
 rule average:
     input:
-        model=f"{RESOURCES}/models/{{model}}",
+        model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
         statistics=expand(
             "{path}/seed-{seed}.safetensors",
@@ -84,42 +84,42 @@ rule average:
         "excise average --statistics {input.statistics:q} --model {input.model:q} --output {output:q} --log {log:q}"
 
 
-rule differential:
+rule contrast:
     input:
-        general=f"{MODEL}/scores/{{method}}/{{general}}.safetensors",
-        behaviour=f"{MODEL}/scores/{{method}}/{{behaviour}}.safetensors",
+        retain=f"{MODEL}/scores/{{method}}/{{retain}}.safetensors",
+        target=f"{MODEL}/scores/{{method}}/{{target}}.safetensors",
     output:
-        f"{MODEL}/scores/{{method}}/differential/{{general}}/{{behaviour}}.safetensors",
+        f"{MODEL}/scores/{{method}}/contrast/{{retain}}/{{target}}.safetensors",
     log:
-        f"{MODEL}/logs/differential/{{method}}/{{general}}/{{behaviour}}.log",
+        f"{MODEL}/logs/contrast/{{method}}/{{retain}}/{{target}}.log",
     wildcard_constraints:
-        general=alternatives(config["references"]),
-        behaviour=alternatives(config["references"]),
+        retain=alternatives(config["references"]),
+        target=alternatives(config["references"]),
     conda:
         "../../envs/excise.yaml"
     params:
-        code=lambda w: digest("stages.differential", method_module(w.method)),
+        code=lambda w: digest("stages.contrast", method_module(w.method)),
     shell:
-        "excise differential --general {input.general:q} --toxic {input.behaviour:q} --output {output:q} --log {log:q}"
+        "excise contrast --retain {input.retain:q} --target {input.target:q} --output {output:q} --log {log:q}"
 
 
 rule control:
     input:
-        model=f"{RESOURCES}/models/{{model}}",
+        model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
     output:
-        f"{MODEL}/scores/{{method}}/draw-{{draw}}.safetensors",
+        f"{MODEL}/scores/{{method}}/repeat-{{repeat}}.safetensors",
     log:
-        f"{MODEL}/logs/control/{{method}}/draw-{{draw}}.log",
+        f"{MODEL}/logs/control/{{method}}/repeat-{{repeat}}.log",
     wildcard_constraints:
         method=alternatives(CONTROLS),
-        draw="[0-9]+",
+        repeat="[0-9]+",
     conda:
         "../../envs/excise.yaml"
     resources:
         **cpu_job(mem_mb=2000),
     params:
-        seed=lambda w: config["seed"] + int(w.draw),
+        seed=lambda w: config["seed"] + int(w.repeat),
         code=lambda w: digest("stages.control", method_module(w.method)),
     shell:
         "excise control --method {wildcards.method} --model {input.model:q} --seed {params.seed} "

@@ -57,7 +57,7 @@ with open(
         # With --sdm conda the jobs have an environment of their own, which this one does not see.
         if not workflow.deployment_settings.deployment_method:
             for scorer in {
-                config["responses"]["scorer"],
+                config["generations"]["scorer"],
                 *config["evaluation"]["scorers"],
             }:
                 check_own(scorer)
@@ -76,19 +76,19 @@ def lens_of(neurons):
 
 LENSES = [
     f"{selection}-{lens_of(settings['neurons'])}"
-    for selection, settings in config["selections"].items()
+    for selection, settings in config["variants"].items()
     if settings["method"] not in CONTROLS and settings["choose"] is None
 ] + list(CHOICES)
 
 # Corpora over which the mean activation of every neuron is measured: where neurons are scaled about it.
 CENTRED = {
-    selection["general"]
-    for name, selection in config["selections"].items()
+    selection["retain"]
+    for name, selection in config["variants"].items()
     if about_mean(config, name)
 }
 MEAN = "mean-activation"
 
-RESOURCES = config["resources"]
+INPUTS = config["inputs"]
 RUN = f"{config['results']}/{config['experiment']}"
 MODEL = f"{RUN}/{{model}}"
 VARIANT = f"{MODEL}/variants/{{variant}}"
@@ -97,7 +97,7 @@ VARIANT = f"{MODEL}/variants/{{variant}}"
 FACTS = f"{MODEL}/model.json"
 
 # Data of the tasks that measure capability, and how much work they are.
-TASKS = f"{RESOURCES}/tasks/{config['experiment']}"
+TASKS = f"{INPUTS}/tasks/{config['experiment']}"
 
 # What competes on the tuning prompts goes through the rules that judge variants, as tuning/VARIANT.
 COMPETING = [
@@ -107,7 +107,7 @@ COMPETING = [
 JUDGED = [BASELINE, *VARIANTS, *COMPETING]
 # The sections of the configuration that say how text is generated.
 SECTIONS = {
-    "responses": config["responses"],
+    "generations": config["generations"],
     "evaluation": config["evaluation"],
     TUNING: config["evaluation"] | config["tuning"],
 }
@@ -120,7 +120,8 @@ def part_of(variant):
 
 # Folders of generations: the section of the configuration that wants them, and the prompts that they continue.
 GENERATED = {
-    f"responses/seed-{seed}": ("responses", "attribution") for seed in config["seeds"]
+    f"generations/seed-{seed}": ("generations", "attribution")
+    for seed in config["seeds"]
 } | {f"variants/{variant}": (part_of(variant),) * 2 for variant in JUDGED}
 
 
@@ -141,7 +142,7 @@ def sharded(*sections):
 wildcard_constraints:
     model=alternatives(config["models"]),
     method=alternatives(
-        {selection["method"] for selection in config["selections"].values()} | {MEAN}
+        {selection["method"] for selection in config["variants"].values()} | {MEAN}
     ),
     corpus=alternatives(config["references"]),
     seed=alternatives(config["seeds"]),
@@ -175,13 +176,13 @@ def picked_references(wildcards):
     """The other reference sets that are picked by score: too few answers must come out before any attribution starts."""
     used = {
         selection[key]
-        for selection in config["selections"].values()
+        for selection in config["variants"].values()
         if selection["method"] not in CONTROLS
-        for key in ("behaviour", "general")
+        for key in ("target", "retain")
     } | CENTRED
     return [
         f"{RUN}/{wildcards.model}/references/{corpus}/seed-{seed}.jsonl"
-        for corpus in of_kind("responses")
+        for corpus in of_kind("generations")
         for seed in config["seeds"]
         if corpus in used and (corpus, str(seed)) != (wildcards.corpus, wildcards.seed)
     ]
@@ -267,7 +268,7 @@ def model_flags(wildcards):
 def sampling_flags(section):
     """How a section of the configuration wants text to be generated."""
     settings = SECTIONS[section]
-    drawn = () if settings["greedy"] else ("draws", "temperature", "top_p")
+    drawn = () if settings["greedy"] else ("num_generations", "temperature", "top_p")
     keys = (*drawn, "max_new_tokens", "batch_size")
     return ("--greedy " if settings["greedy"] else "") + flags(
         **{key: settings[key] for key in keys}
@@ -304,31 +305,31 @@ def scorer_code(scorer):
 def fetched_scorer(scorer):
     """What says that a scorer was fetched, where it comes over the network."""
     fetch = over_network(scorer, config["scorers"].get(scorer, {}).get("checkpoint"))
-    return f"{RESOURCES}/scorers/{quote(scorer, safe='')}.json" if fetch else []
+    return f"{INPUTS}/scorers/{quote(scorer, safe='')}.json" if fetch else []
 
 
 def scores_of(wildcards):
-    """The differential or control that a variant is selected from."""
+    """The contrast or control that a variant is selected from."""
     variant = LISTS[wildcards.variant]
-    selection = config["selections"][variant.selection]
+    selection = config["variants"][variant.selection]
     folder = f"{RUN}/{wildcards.model}/scores/{selection['method']}"
     if selection["method"] in CONTROLS:
-        return f"{folder}/draw-{variant.draw}.safetensors"
-    return f"{folder}/differential/{selection['general']}/{selection['behaviour']}.safetensors"
+        return f"{folder}/repeat-{variant.repeat}.safetensors"
+    return f"{folder}/contrast/{selection['retain']}/{selection['target']}.safetensors"
 
 
-def likeness_of(wildcards):
+def matched_to_of(wildcards):
     """The neuron list whose layers a control copies."""
     variant = LISTS[wildcards.variant]
-    like = config["selections"][variant.selection]["like"]
+    like = config["variants"][variant.selection]["matched_to"]
     name = like if like in CHOICES else f"{like}-{variant.neurons}"
-    return f"{RUN}/{wildcards.model}/selections/{name}.json"
+    return f"{RUN}/{wildcards.model}/units/{name}.json"
 
 
 def mean_of(wildcards):
     """The mean activations that a variant's neurons may be scaled about, if any."""
     name = LISTS[wildcards.variant].selection
-    general = config["selections"][name]["general"]
+    general = config["variants"][name]["retain"]
     path = f"{RUN}/{wildcards.model}/scores/{MEAN}/{general}.safetensors"
     return path if about_mean(config, name) else []
 
@@ -336,8 +337,8 @@ def mean_of(wildcards):
 def selection_flags(wildcards):
     """How a variant is selected."""
     variant = LISTS[wildcards.variant]
-    selection = config["selections"][variant.selection]
-    keys = ("differential", "guard", "factor", "centre")
+    selection = config["variants"][variant.selection]
+    keys = ("contrast", "protect", "scale", "ablation")
     return flags(
         neurons=variant.neurons,
         name=variant.selection,
@@ -348,12 +349,12 @@ def selection_flags(wildcards):
 def selection_of(wildcards):
     """The neuron list of a variant; none for the baseline."""
     name = wildcards.variant.removeprefix(f"{TUNING}/")
-    return [] if name == BASELINE else f"{RUN}/{wildcards.model}/selections/{name}.json"
+    return [] if name == BASELINE else f"{RUN}/{wildcards.model}/units/{name}.json"
 
 
 def competing_lists(wildcards):
     """The neuron lists of which a choice takes the best."""
-    folder = f"{RUN}/{wildcards.model}/selections"
+    folder = f"{RUN}/{wildcards.model}/units"
     return [f"{folder}/{name}.json" for name in CHOICES[wildcards.choice]]
 
 

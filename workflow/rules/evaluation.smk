@@ -10,7 +10,7 @@ localrules:
 
 rule generate:
     input:
-        model=f"{RESOURCES}/models/{{model}}",
+        model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
         selection=selection_of,
         prompts=lambda w: f"{RUN}/prompts/{part_of(w.variant)}.jsonl",
@@ -63,10 +63,10 @@ rule score:
 
 rule perplexity:
     input:
-        model=f"{RESOURCES}/models/{{model}}",
+        model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
         selection=selection_of,
-        text=lambda w: f"{RESOURCES}/texts/{SECTIONS[part_of(w.variant)]['perplexity']['text']}.jsonl",
+        text=lambda w: f"{INPUTS}/texts/{SECTIONS[part_of(w.variant)]['perplexity']['text']}.jsonl",
     output:
         f"{VARIANT}/perplexity.json",
     log:
@@ -96,7 +96,7 @@ rule perplexity:
 
 rule fluency:
     input:
-        model=f"{RESOURCES}/models/{{model}}",
+        model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
         generations=f"{VARIANT}/generations.jsonl",
     output:
@@ -110,16 +110,16 @@ rule fluency:
         **model_job(**generated("evaluation")),
     params:
         model=model_flags,
-        draws=flags(draws=config["evaluation"]["fluency_draws"]),
+        number=flags(num_generations=config["evaluation"]["fluency_generations"]),
         code=digest("stages.fluency"),
     shell:
-        "excise fluency --model {input.model:q} {params.model} {params.draws} --generations {input.generations:q} "
+        "excise fluency --model {input.model:q} {params.model} {params.number} --generations {input.generations:q} "
         "--output {output:q} --log {log:q}"
 
 
 rule capability:
     input:
-        model=f"{RESOURCES}/models/{{model}}",
+        model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
         selection=selection_of,
         plan=f"{TASKS}/plan.json",

@@ -23,9 +23,9 @@ rule merge_generations:
 
 
 # Responses and variants have rules of their own, since --until RULE stops for good where RULE comes first.
-use rule merge_generations as merge_responses with:
+use rule merge_generations as merge_reference_generations with:
     wildcard_constraints:
-        folder=sharded("responses"),
+        folder=sharded("generations"),
 
 
 rule merge_scores:
@@ -48,7 +48,7 @@ rule merge_scores:
         "excise score --merge {input:q} --output {output:q} --log {log:q}"
 
 
-use rule merge_scores as merge_response_scores with:
+use rule merge_scores as merge_reference_scores with:
     wildcard_constraints:
-        folder=sharded("responses"),
+        folder=sharded("generations"),
         scores="scores",

@@ -156,7 +156,7 @@ def sample_tokens(wildcards):
     return (
         SAMPLE
         if reference["kind"] == "file"
-        else PROMPT + config["responses"]["max_new_tokens"]
+        else PROMPT + config["generations"]["max_new_tokens"]
     )
 
 
@@ -186,7 +186,7 @@ def generated(section):
             return rows(input.generations) * length
         draws = SECTIONS[
             part_of(wildcards.variant) if section == "evaluation" else section
-        ]["draws"]
+        ]["num_generations"]
         return rows(input.prompts) * length * draws / settings["shards"]
 
     return {

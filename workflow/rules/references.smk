@@ -3,29 +3,29 @@
 
 
 localrules:
-    reference_responses,
+    reference_generations,
     reference_windows,
     reference_file,
 
 
-rule respond:
+rule generate_references:
     input:
-        model=f"{RESOURCES}/models/{{model}}",
+        model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
         prompts=f"{RUN}/prompts/attribution.jsonl",
     output:
-        f"{MODEL}/responses/seed-{{seed}}/generations{shard_name('responses')}.jsonl",
+        f"{MODEL}/generations/seed-{{seed}}/generations{shard_name('generations')}.jsonl",
     log:
-        f"{MODEL}/logs/respond/seed-{{seed}}{shard_name('responses')}.log",
+        f"{MODEL}/logs/generate_references/seed-{{seed}}{shard_name('generations')}.log",
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        **model_job(**generated("responses")),
+        **model_job(**generated("generations")),
     params:
         model=model_flags,
-        sampling=sampling_flags("responses"),
-        shard=shard_flags("responses"),
+        sampling=sampling_flags("generations"),
+        shard=shard_flags("generations"),
         code=digest("stages.generate"),
     shell:
         "excise generate --model {input.model:q} {params.model} --prompts {input.prompts:q} {params.sampling} "
@@ -34,48 +34,48 @@ rule respond:
 
 # Which token turned an answer is asked only where some reference set starts from it.
 ONSET = any(
-    config["references"][name]["span"] == "onset" for name in of_kind("responses")
+    config["references"][name]["span"] == "onset" for name in of_kind("generations")
 )
 
 
-rule score_responses:
+rule score_references:
     input:
-        generations=f"{MODEL}/responses/seed-{{seed}}/generations.jsonl",
-        model=f"{RESOURCES}/models/{{model}}" if ONSET else [],
+        generations=f"{MODEL}/generations/seed-{{seed}}/generations.jsonl",
+        model=f"{INPUTS}/models/{{model}}" if ONSET else [],
         facts=FACTS if ONSET else [],
-        scorer=fetched_scorer(config["responses"]["scorer"]),
+        scorer=fetched_scorer(config["generations"]["scorer"]),
     output:
-        f"{MODEL}/responses/seed-{{seed}}/scores{shard_name('responses')}.jsonl",
+        f"{MODEL}/generations/seed-{{seed}}/scores{shard_name('generations')}.jsonl",
     log:
-        f"{MODEL}/logs/score_responses/seed-{{seed}}{shard_name('responses')}.log",
+        f"{MODEL}/logs/score_generations/seed-{{seed}}{shard_name('generations')}.log",
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        **scoring_job("responses"),
+        **scoring_job("generations"),
     params:
-        scorer=scorer_flags(config["responses"]["scorer"]),
+        scorer=scorer_flags(config["generations"]["scorer"]),
         onset=lambda w, input: flags(
             onset_at=config["evaluation"]["threshold"] if ONSET else None,
             model=input.get("model") or None,
         ),
-        shard=shard_flags("responses"),
-        code=scorer_code(config["responses"]["scorer"]),
+        shard=shard_flags("generations"),
+        code=scorer_code(config["generations"]["scorer"]),
     shell:
         "excise score {params.scorer} {params.onset} --generations {input.generations:q} {params.shard} "
         "--output {output:q} --log {log:q}"
 
 
-rule reference_responses:
+rule reference_generations:
     input:
-        generations=f"{MODEL}/responses/seed-{{seed}}/generations.jsonl",
-        scores=f"{MODEL}/responses/seed-{{seed}}/scores.jsonl",
+        generations=f"{MODEL}/generations/seed-{{seed}}/generations.jsonl",
+        scores=f"{MODEL}/generations/seed-{{seed}}/scores.jsonl",
     output:
         f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
     log:
         f"{MODEL}/logs/reference/{{corpus}}/seed-{{seed}}.log",
     wildcard_constraints:
-        corpus=alternatives(of_kind("responses")),
+        corpus=alternatives(of_kind("generations")),
     conda:
         "../../envs/excise.yaml"
     params:
@@ -87,15 +87,15 @@ rule reference_responses:
         ),
         code=digest("stages.reference"),
     shell:
-        "excise reference --kind responses --generations {input.generations:q} --scores {input.scores:q} "
+        "excise reference --kind generations --generations {input.generations:q} --scores {input.scores:q} "
         "{params.choice} --seed {wildcards.seed} --output {output:q} --log {log:q}"
 
 
 rule reference_windows:
     input:
-        model=f"{RESOURCES}/models/{{model}}",
+        model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
-        text=lambda w: f"{RESOURCES}/texts/{config['references'][w.corpus]['text']}.jsonl",
+        text=lambda w: f"{INPUTS}/texts/{config['references'][w.corpus]['text']}.jsonl",
     output:
         f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
     log:
@@ -119,7 +119,7 @@ rule reference_windows:
 
 rule reference_file:
     input:
-        model=f"{RESOURCES}/models/{{model}}",
+        model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
         source=lambda w: on_disk(config["references"][w.corpus]["source"]),
     output:

@@ -28,9 +28,7 @@ rule summary:
         evaluations=expand(
             "{path}/variants/{variant}/evaluation.json", path=MODEL, variant=VARIANTS
         ),
-        selections=expand(
-            "{path}/selections/{variant}.json", path=MODEL, variant=VARIANTS
-        ),
+        selections=expand("{path}/units/{variant}.json", path=MODEL, variant=VARIANTS),
     output:
         csv=f"{MODEL}/summary.csv",
         json=f"{MODEL}/summary.json",
@@ -56,9 +54,7 @@ rule report:
             path=MODEL,
             variant=[BASELINE, *VARIANTS],
         ),
-        selections=expand(
-            "{path}/selections/{variant}.json", path=MODEL, variant=VARIANTS
-        ),
+        selections=expand("{path}/units/{variant}.json", path=MODEL, variant=VARIANTS),
         generations=expand(
             "{path}/variants/{variant}/generations.jsonl",
             path=MODEL,

@@ -1,18 +1,18 @@
-# In:  differentials and controls
-# Out: selections/VARIANT.json (the neuron lists), tuning/CHOICE (how those that compete compare), logit-lens/VARIANT.json (their tokens), export/VARIANT (one pruned model as a Hugging Face folder)
+# In:  contrasts and controls
+# Out: units/VARIANT.json (the neuron lists), tuning/CHOICE (how those that compete compare), logit-lens/VARIANT.json (their tokens), export/VARIANT (one pruned model as a Hugging Face folder)
 
 
 # Controls that copy the layers of another list.
-LIKE = {
+MATCHED = {
     name
     for name, variant in LISTS.items()
-    if config["selections"][variant.selection]["like"]
+    if config["variants"][variant.selection]["matched_to"]
 }
 
 
 localrules:
     select,
-    select_like,
+    select_matched,
     compare,
     choose,
 
@@ -22,16 +22,16 @@ rule select:
         scores=scores_of,
         mean=mean_of,
     output:
-        f"{MODEL}/selections/{{variant}}.json",
+        f"{MODEL}/units/{{variant}}.json",
     log:
         f"{MODEL}/logs/select/{{variant}}.log",
     wildcard_constraints:
-        variant=alternatives(LISTS.keys() - LIKE),
+        variant=alternatives(LISTS.keys() - MATCHED),
     conda:
         "../../envs/excise.yaml"
     params:
         choice=selection_flags,
-        like=lambda wildcards, input: flags(like=input.get("like") or None),
+        like=lambda wildcards, input: flags(like=input.get("matched_to") or None),
         mean=lambda wildcards, input: flags(mean=input.get("mean") or None),
         code=digest("stages.select"),
     shell:
@@ -40,13 +40,13 @@ rule select:
 
 
 # A rule of its own, since --until RULE stops for good where RULE comes first (Snakemake 9.23).
-use rule select as select_like with:
+use rule select as select_matched with:
     input:
         scores=scores_of,
-        like=likeness_of,
+        like=matched_to_of,
         mean=mean_of,
     wildcard_constraints:
-        variant=alternatives(LIKE),
+        variant=alternatives(MATCHED),
 
 
 rule compare:
@@ -77,7 +77,7 @@ rule choose:
         comparison=f"{MODEL}/{TUNING}/{{choice}}.json",
         selections=competing_lists,
     output:
-        f"{MODEL}/selections/{{choice}}.json",
+        f"{MODEL}/units/{{choice}}.json",
     log:
         f"{MODEL}/logs/choose/{{choice}}.log",
     conda:
@@ -91,9 +91,9 @@ rule choose:
 
 rule logit_lens:
     input:
-        model=f"{RESOURCES}/models/{{model}}",
+        model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
-        neurons=f"{MODEL}/selections/{{variant}}.json",
+        neurons=f"{MODEL}/units/{{variant}}.json",
     output:
         f"{MODEL}/logit-lens/{{variant}}.json",
     log:
@@ -115,9 +115,9 @@ rule logit_lens:
 
 rule export:
     input:
-        model=f"{RESOURCES}/models/{{model}}",
+        model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
-        neurons=f"{MODEL}/selections/{{variant}}.json",
+        neurons=f"{MODEL}/units/{{variant}}.json",
         evaluations=[
             f"{MODEL}/variants/{BASELINE}/evaluation.json",
             f"{VARIANT}/evaluation.json",

@@ -44,10 +44,10 @@ def _methods(name: str, value: str = "") -> tuple[str, ...]:
 MEASURED = _methods("measuring")
 DRAWN = _methods("draw")
 WITH_ERROR = _methods("SQUARES", value=r'\("')
-"""Methods whose scores have a standard error, which the standardised differential needs."""
+"""Methods whose scores have a standard error, which the standardised contrast needs."""
 
-TARGETS = ("last-max", "continuation", "continuation-sum", "contrastive")
-"""What a backward pass starts from; see ``attribution.targets``."""
+OBJECTIVES = ("last-max", "continuation", "continuation-sum", "contrastive")
+"""What a backward pass starts from; see ``attribution.objectives``."""
 
 AGGREGATES = ("signed", "abs")
 """``signed``: a sample's values are added as they are (SparC3, eq. 1); ``abs``: their absolute values are."""
@@ -61,12 +61,12 @@ class Options:
     """How a method measures.
 
     Attributes:
-        target: one of ``TARGETS``; methods without a backward pass ignore it.
+        objective: one of ``OBJECTIVES``; methods without a backward pass ignore it.
         aggregate: one of ``AGGREGATES``.
         recompute: keep only the inputs of layers and recompute each layer during the backward pass.
     """
 
-    target: str = "continuation"
+    objective: str = "continuation"
     aggregate: str = "signed"
     recompute: bool = False
 

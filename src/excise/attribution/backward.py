@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from excise.attribution.batches import Batch
-from excise.attribution.targets import Elementwise, objective, plain
+from excise.attribution.objectives import Elementwise, differentiated, plain
 from excise.errors import ExciseError
 from excise.models.families import neuron_shape
 from excise.models.parts import decoder_layers, output_projections
@@ -98,14 +98,14 @@ def token_sum(terms: Callable[[slice], torch.Tensor], like: torch.Tensor) -> tor
 
 
 def relevance(
-    model: Any, batch: Batch, *, target: str, elementwise: Elementwise = plain, halve: bool = False
+    model: Any, batch: Batch, *, objective: str, elementwise: Elementwise = plain, halve: bool = False
 ) -> torch.Tensor:
     """Activation x gradient of every neuron for every sample of a batch.
 
     Args:
         model: a causal language model of a supported family, frozen and in eval mode.
         batch: the batch, on the device of the model's embeddings.
-        target: one of ``attribution.TARGETS``.
+        objective: one of ``attribution.OBJECTIVES``.
         elementwise: how the logits' soft-capping is applied.
         halve: pass only half of the gradient on to what made the neuron's activation (gated LRP).
 
@@ -126,7 +126,7 @@ def relevance(
             stack.enter_context(_removing(projection.register_forward_pre_hook(probe)))
         embeddings = embed(model, batch).requires_grad_()
         hidden = last_hidden(model, batch, embeddings)
-        torch.autograd.grad(objective(model, hidden, batch, target, elementwise), embeddings)
+        torch.autograd.grad(differentiated(model, hidden, batch, objective, elementwise), embeddings)
     missing = [layer for layer, value in enumerate(reading.layers) if value is None]
     if missing:
         raise ExciseError(f"layer {missing[0]} got no gradient: the model's forward pass is cut somewhere above it")

@@ -30,10 +30,10 @@ def measuring_relevance(model: nn.Module, options: Options, rule: str | None) ->
 
         def measure(batch: Batch) -> Values:
             if patch is None:
-                values = relevance(model, batch, target=options.target)
+                values = relevance(model, batch, objective=options.objective)
             else:
                 values = relevance(
-                    model, batch, target=options.target, elementwise=patch.elementwise, halve=patch.halve
+                    model, batch, objective=options.objective, elementwise=patch.elementwise, halve=patch.halve
                 )
                 patch.verify_ran()
             refuse_zero(values, batch)
@@ -77,5 +77,5 @@ def mean_relevance(means: Values, model_folder: Path) -> torch.Tensor:  # noqa: 
 
 
 def subtract(general: Values, behaviour: Values) -> tuple[torch.Tensor, torch.Tensor]:
-    """The two mean scores as they are: SparC3's differential is their difference (eq. 7)."""
+    """The two mean scores as they are: SparC3's contrast is their difference (eq. 7)."""
     return general["score"], behaviour["score"]

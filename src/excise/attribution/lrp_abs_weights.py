@@ -48,7 +48,7 @@ def measuring(model: nn.Module, options: Options) -> Iterator[Callable[[Batch], 
                         return _RowSums.apply(output, inputs[0], module, found, layer)  # type: ignore[no-untyped-call]
 
                     stack.callback(projections[-1].register_forward_hook(note).remove)
-                relevance(model, batch, target=options.target, elementwise=patch.elementwise, halve=patch.halve)
+                relevance(model, batch, objective=options.objective, elementwise=patch.elementwise, halve=patch.halve)
             patch.verify_ran()
             refuse_zero(found, batch)
             return {"relevance": found}

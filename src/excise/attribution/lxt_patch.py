@@ -34,7 +34,7 @@ import torch
 from torch import nn
 
 from excise.attribution.norms import NORMS
-from excise.attribution.targets import Elementwise
+from excise.attribution.objectives import Elementwise
 from excise.errors import ExciseError, unknown
 from excise.models.families import architecture
 from excise.models.parts import activations, attentions

@@ -66,7 +66,7 @@ def weight_relevance(
             moved = batch.to(input_device(model))
             if batch is batches[0]:
                 check_causal(model, moved)
-            relevance(model, moved, target=options.target, elementwise=patch.elementwise, halve=patch.halve)
+            relevance(model, moved, objective=options.objective, elementwise=patch.elementwise, halve=patch.halve)
             patch.verify_ran()
             progress.advance(len(batch.ids))
     found = []

@@ -14,7 +14,7 @@ from excise.errors import ExciseError, unknown
 
 Tokenise = Callable[[str], list[int]]
 
-SPANS = ("response", "onset")
+SPANS = ("generation", "onset")
 """What of an answer is to be explained."""
 
 
@@ -69,7 +69,7 @@ def matched(generations: Sequence[Json], scores: Sequence[Json]) -> list[tuple[J
     return result
 
 
-def response_rows(
+def generation_rows(
     generations: Sequence[Json],
     scores: Sequence[Json],
     *,
@@ -78,7 +78,7 @@ def response_rows(
     count: int,
     minimum: int | None,
     seed: int,
-    span: str = "response",
+    span: str = "generation",
 ) -> tuple[list[Json], Json]:
     """The model's own answers that score high enough, or low enough.
 
@@ -90,7 +90,7 @@ def response_rows(
         count: most samples; where more are found, so many are drawn.
         minimum: fewer than this is an error; None asks for ``count``.
         seed: of the drawing.
-        span: what is to be explained: ``response``, all tokens of the answer; or ``onset``, the one token at which it
+        span: what is to be explained: ``generation``, all tokens of the answer; or ``onset``, the one token at which it
             begins to show the behaviour (``excise.evaluation.onset``): what follows it is cut off.
 
     Returns:
@@ -139,8 +139,8 @@ def response_rows(
             f" The {'highest' if high else 'lowest'} score is {(max if high else min)(values):.4g}." if values else ""
         )
         raise ExciseError(
-            f"{len(found)} of {len(generations)} responses score {threshold} ({empty} empty ones left out); "
-            f"at least {minimum} are needed.{extreme} Draw more responses per prompt, give more prompts, "
+            f"{len(found)} of {len(generations)} generations score {threshold} ({empty} empty ones left out); "
+            f"at least {minimum} are needed.{extreme} Draw more generations per prompt, give more prompts, "
             f"{'lower --at-least' if high else 'raise --below'}, or lower --minimum (and know that fewer samples make "
             "the scores noisier)."
         )

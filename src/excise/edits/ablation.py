@@ -1,7 +1,7 @@
 """Apply a selection of neurons to a model in memory, and undo it.
 
-The activation ``a`` of a selected neuron becomes ``c + f (a - c)``: of its distance from a centre ``c``, zero or the
-neuron's mean activation, the share ``f`` remains, its factor. ``f = 0`` is zero ablation or mean ablation; a smaller
+The activation ``a`` of a selected neuron becomes ``c + f (a - c)``: of its distance from a ablation ``c``, zero or the
+neuron's mean activation, the share ``f`` remains, its scale. ``f = 0`` is zero ablation or mean ablation; a smaller
 ``f`` than 1 dampens, ``f < 0`` reverses. The output projection ``W a + b`` does it exactly, on any input: column ``i``
 of ``W`` is scaled by ``f``, and ``(1 - f) c`` times the old column is added to ``b``. Where ``f = 0`` nothing reads the
 neuron's input rows any more, and they become zero too.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-CENTRES = ("zero", "mean")
+ABLATIONS = ("zero", "mean")
 """What a neuron is scaled about."""
 
 LARGEST = 10**9
@@ -45,17 +45,17 @@ def read_selection(path: str | Path) -> Json:
     _checked(meta, "model", f"{where}: meta", "an object")
     if meta.get("references") is not None:
         sets = _checked(meta, "references", f"{where}: meta", "an object")
-        for key in ("behaviour", "general"):
+        for key in ("target", "retain"):
             one = _checked(sets, key, f"{where}: meta.references", "an object")
             _checked(one, "id", f"{where}: meta.references.{key}", "text")
     for key in ("name", "method"):
         _checked(selection, key, where, "text")
     sizes = [_checked(selection, key, where, "a whole number", 1, LARGEST) for key in ("layers", "neurons_per_layer")]
-    by_row = selection.get("factor") == "expertise"
+    by_row = selection.get("scale") == "expertise"
     if not by_row:
-        _checked(selection, "factor", where, "'expertise' or a number", -LARGEST, LARGEST)
-    if (centre := selection.get("centre", "zero")) not in CENTRES:
-        raise unknown("centre", centre, CENTRES, where=str(path))
+        _checked(selection, "scale", where, "'expertise' or a number", -LARGEST, LARGEST)
+    if (ablation := selection.get("ablation", "zero")) not in ABLATIONS:
+        raise unknown("ablation", ablation, ABLATIONS, where=str(path))
     if not _checked(selection, "neurons", where, "a list"):
         raise ExciseError(f"{where}: neurons is empty; must have a row or more")
     seen: dict[tuple[int, int], int] = {}
@@ -68,10 +68,10 @@ def read_selection(path: str | Path) -> Json:
             for key, size in zip(("layer", "neuron"), sizes, strict=True)
         )
         if by_row:
-            _checked(row, "factor", here, "a number", -LARGEST, LARGEST)
-        elif "factor" in row:
-            raise ExciseError(f"{here} has a factor of its own, which only a list with factor 'expertise' may have")
-        if centre == "mean":
+            _checked(row, "scale", here, "a number", -LARGEST, LARGEST)
+        elif "scale" in row:
+            raise ExciseError(f"{here} has a scale of its own, which only a list with scale 'expertise' may have")
+        if ablation == "mean":
             _checked(row, "mean", here, "a number", -LARGEST, LARGEST)
         if (first := seen.setdefault((layer, neuron), number)) != number:
             raise ExciseError(f"{here}: layer {layer}, neuron {neuron} is listed twice, first in row {first}")
@@ -105,13 +105,13 @@ def _short(value: object) -> str:
 
 
 def intervention(selection: Json, row: Json) -> tuple[float, float]:
-    """(factor, centre) of one neuron of a list.
+    """(scale, ablation) of one neuron of a list.
 
-    A list has one factor for all neurons, or one in each row (``factor: expertise``). Lists made before there was a
-    centre do not name it: it is zero.
+    A list has one scale for all neurons, or one in each row (``scale: expertise``). Lists made before there was a
+    ablation do not name it: it is zero.
     """
-    factor = row["factor"] if selection["factor"] == "expertise" else selection["factor"]
-    return float(factor), float(row["mean"]) if selection.get("centre") == "mean" else 0.0
+    scale = row["scale"] if selection["scale"] == "expertise" else selection["scale"]
+    return float(scale), float(row["mean"]) if selection.get("ablation") == "mean" else 0.0
 
 
 def _targets(model: "nn.Module", layer: int) -> Iterator[tuple["torch.Tensor", int, int]]:
@@ -164,13 +164,13 @@ def prune(model: "nn.Module", selection: Json) -> Undo:
         for layer, tensors in targets.items():
             rows = sorted(by_layer[layer])
             neurons = [neuron for neuron, _, _ in rows]
-            factor, centre = torch.tensor([row[1:] for row in rows], dtype=torch.float64).unbind(1)
+            scale, ablation = torch.tensor([row[1:] for row in rows], dtype=torch.float64).unbind(1)
             weight, dim, _ = tensors[-1]
             columns = _at(weight, dim, neurons).cpu().double()
-            if centre.any():
-                shift = torch.tensordot(columns, (1 - factor) * centre, dims=([dim], [0]))
+            if ablation.any():
+                shift = torch.tensordot(columns, (1 - scale) * ablation, dims=([dim], [0]))
                 _shift(output_projections(model)[layer], shift, undo)
-            scaled = columns * (factor if dim == 1 else factor[:, None]) + 0.0  # no -0
+            scaled = columns * (scale if dim == 1 else scale[:, None]) + 0.0  # no -0
             _write(weight, dim, neurons, scaled, undo)
             silent = [neuron for neuron, kept, _ in rows if kept == 0]
             for tensor, dim, blocks in tensors[:-1] if silent else ():

@@ -101,7 +101,7 @@ def _pruned(folder: Path, selection: Json) -> Pruned:
     model.load_state_dict({names[name]: tensors[name] for name in names}, strict=False, assign=True)
     model.tie_weights()
     entries = {}
-    if selection.get("centre") == "mean" and _give_biases(model):
+    if selection.get("ablation") == "mean" and _give_biases(model):
         entries[str(architecture(model.config).bias)] = True
     prune(model, selection)
     digests, changed = {name: tensor_digest(name, tensor) for name, tensor in read_tensors(found)}, {}
@@ -114,7 +114,7 @@ def _pruned(folder: Path, selection: Json) -> Pruned:
             digests[disk], changed[disk], names[disk] = digest, tensor.detach(), name
             if not tensor.isfinite().all():
                 dtype = str(tensor.dtype).removeprefix("torch.")
-                raise ExciseError(f"{folder}: {name} is not finite in {dtype}: a factor or a mean is too large")
+                raise ExciseError(f"{folder}: {name} is not finite in {dtype}: a scale or a mean is too large")
     return Pruned(found, changed, names, entries, fingerprint_of(digests))
 
 
@@ -207,20 +207,20 @@ def _against(selection: Json) -> str:
     references = selection["meta"].get("references")
     if references is None:
         return ""
-    return f", reference set `{references['behaviour']['id']}` against `{references['general']['id']}`"
+    return f", reference set `{references['target']['id']}` against `{references['retain']['id']}`"
 
 
 def model_card(selection: Json, base: Json, evaluations: list[Json], notes: Sequence[str] = ()) -> str:
     """README.md of an exported model: what was pruned, how, what it did, what it does not do, and further notes."""
     count, total = len(selection["neurons"]), selection["layers"] * selection["neurons_per_layer"]
-    about = " about their mean activation" if selection.get("centre") == "mean" else ""
-    match selection["factor"]:
+    about = " about their mean activation" if selection.get("ablation") == "mean" else ""
+    match selection["scale"]:
         case 0:
             what = "held at their mean activation" if about else "set to zero"
         case "expertise":
             what = f"dampened by expertise{about} (each scaled by 1 - 2 (AUROC - 0.5))"
-        case factor:
-            what = f"scaled by {factor:g}{about}"
+        case scale:
+            what = f"scaled by {scale:g}{about}"
     revision = f", revision `{base['revision']}`" if base["revision"] else ""
     lines = [
         "---",

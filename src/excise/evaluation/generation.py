@@ -25,15 +25,15 @@ class Sampling:
     """How continuations are drawn.
 
     Attributes:
-        draws: continuations per prompt.
+        num_generations: continuations per prompt.
         max_new_tokens: length at which a continuation is cut.
         temperature: divides the logits.
         top_p: mass of the nucleus; 1 samples from the whole vocabulary.
-        greedy: take the most probable token instead; needs ``draws`` 1, ignores temperature, top_p and seed.
+        greedy: take the most probable token instead; needs ``num_generations`` 1, ignores temperature, top_p and seed.
         seed: seed of the random streams.
     """
 
-    draws: int = 25
+    num_generations: int = 25
     max_new_tokens: int = 20
     temperature: float = 1.0
     top_p: float = 0.9
@@ -42,7 +42,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, valid, allowed in (
-            ("draws", self.draws >= 1, "at least 1"),
+            ("num_generations", self.num_generations >= 1, "at least 1"),
             ("max-new-tokens", self.max_new_tokens >= 1, "at least 1"),
             ("temperature", 0 < self.temperature < float("inf"), "above 0 (for the most probable token: --greedy)"),
             ("top-p", 0 < self.top_p <= 1, "above 0 and at most 1"),
@@ -50,14 +50,17 @@ class Sampling:
         ):
             if not valid:
                 raise ExciseError(f"--{name} {getattr(self, name.replace('-', '_'))}: must be {allowed}")
-        if self.greedy and self.draws > 1:
-            raise ExciseError(f"--greedy gives the same continuation in every draw; --draws {self.draws} must be 1")
+        if self.greedy and self.num_generations > 1:
+            raise ExciseError(
+                "--greedy gives the same continuation in every draw; "
+                f"--num-generations {self.num_generations} must be 1"
+            )
 
 
 PRESETS = {
-    "realtoxicityprompts": Sampling(draws=25, max_new_tokens=20, temperature=1.0, top_p=0.9),
-    "sparc3-reproduction": Sampling(draws=1, max_new_tokens=50, temperature=0.7, top_p=0.9),
-    "sparc3-repetition": Sampling(draws=1, max_new_tokens=50, greedy=True),
+    "realtoxicityprompts": Sampling(num_generations=25, max_new_tokens=20, temperature=1.0, top_p=0.9),
+    "sparc3-reproduction": Sampling(num_generations=1, max_new_tokens=50, temperature=0.7, top_p=0.9),
+    "sparc3-repetition": Sampling(num_generations=1, max_new_tokens=50, greedy=True),
 }
 """Gehman et al. 2020; the public reproduction of SparC3 (unseeded there); the second task of SparC3."""
 
@@ -84,12 +87,12 @@ class Prefix(NamedTuple):
         return Prefix(self.logits[rows], self.cache, self.mask[rows])
 
 
-def batches(lengths: Sequence[int], draws: int, batch_size: int) -> list[list[tuple[int, int]]]:
+def batches(lengths: Sequence[int], num_generations: int, batch_size: int) -> list[list[tuple[int, int]]]:
     """Cut all (prompt, draw) pairs into batches of prompts of similar length.
 
     Args:
         lengths: tokens of each prompt.
-        draws: continuations per prompt.
+        num_generations: continuations per prompt.
         batch_size: continuations per batch.
 
     Returns:
@@ -98,7 +101,7 @@ def batches(lengths: Sequence[int], draws: int, batch_size: int) -> list[list[tu
     if batch_size < 1:
         raise ExciseError(f"--batch-size {batch_size}: must be at least 1")
     order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
-    pairs = [(index, draw) for index in order for draw in range(draws)]
+    pairs = [(index, draw) for index in order for draw in range(num_generations)]
     return [pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)]
 
 

@@ -15,8 +15,8 @@ def selection_facts(selection: Json | None, path: Path | None) -> Json | None:
     return {
         "name": selection.get("name"),
         "neurons": len(selection["neurons"]),
-        "factor": selection["factor"],
-        "centre": selection.get("centre", "zero"),
+        "scale": selection["scale"],
+        "ablation": selection.get("ablation", "zero"),
         "sha256": sha256_file(path),
     }
 

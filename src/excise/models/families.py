@@ -321,7 +321,7 @@ def refuse_without_bias(model_type: str) -> None:
     if not ARCHITECTURES[model_type].bias:
         families = ", ".join(name for name, family in ARCHITECTURES.items() if family.bias)
         raise ExciseError(
-            f"{model_type}: a neuron that is scaled about its mean (centre: mean) needs a bias in its MLP, and the "
+            f"{model_type}: a neuron that is scaled about its mean (ablation: mean) needs a bias in its MLP, and the "
             f"configuration of this family has none, so such a model cannot be saved (can be: {families}). Save none "
             "(export: null) and apply the neuron list in memory: excise.prune"
         )

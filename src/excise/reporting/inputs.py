@@ -12,7 +12,7 @@ TOOK = re.compile(r" took ([\d.]+) s and at most (\d+) MB$", re.MULTILINE)
 """The last line of a stage's log (``excise.cli``)."""
 
 EVALUATION_KEYS = ("variant", "behaviour", "scores", "degeneration", "perplexity", "prompts")
-SELECTION_KEYS = ("name", "method", "factor", "layers", "neurons_per_layer", "stability", "neurons")
+SELECTION_KEYS = ("name", "method", "scale", "layers", "neurons_per_layer", "stability", "neurons")
 
 
 def read_evaluation(path: Path) -> Json:

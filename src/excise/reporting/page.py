@@ -92,17 +92,17 @@ def _selections(config: Json) -> str:
     if not selections:
         return ""
     meanings = {
-        "differential": "how general minus behaviour is formed",
-        "guard": "share of the neurons most relevant for general text that may never be chosen",
-        "factor": "what a chosen neuron is multiplied by (0 = pruned; expertise = each by its own)",
-        "centre": "what it is scaled about: zero, or its mean activation over the general text",
+        "contrast": "how general minus behaviour is formed",
+        "protect": "share of the neurons most relevant for general text that may never be chosen",
+        "scale": "what a chosen neuron is multiplied by (0 = pruned; expertise = each by its own)",
+        "ablation": "what it is scaled about: zero, or its mean activation over the general text",
         "neurons": "the sizes tried",
         "choose": "the name under which the best of those that compete is judged",
-        "like": "whose layers, number, factor and centre a control copies",
+        "matched_to": "whose layers, number, scale and ablation a control copies",
     }
-    used = [key for key in ("choose", "like") if any(one.get(key) for one in selections.values())]
-    keys = ["method", "differential", "general", "behaviour", "guard", "factor", "centre", "neurons", *used]
-    control = ("differential", "general", "behaviour", "guard")
+    used = [key for key in ("choose", "matched_to") if any(one.get(key) for one in selections.values())]
+    keys = ["method", "contrast", "retain", "target", "protect", "scale", "ablation", "neurons", *used]
+    control = ("contrast", "retain", "target", "protect")
     rows = []
     for name, one in selections.items():
         empty = control if one["method"] in CONTROLS else ()
@@ -244,7 +244,7 @@ def _degeneration_table(summary: Json) -> str:
         ]
         rows.append((_class(summary, row), [row["variant"], *cells, row["flag"] or "yes"]))
     draws = max(scorer["draws"] for scorer in summary["scorers"].values())
-    read = base.get("fluency_draws", draws)
+    read = base.get("fluency_generations", draws)
     first = "" if read == draws else f", of the first {counted(read, 'answer')} to each"
     note = (
         "distinct-n: different n-grams over all n-grams of the generations; RUR: different tokens over tokens, mean; "

@@ -28,7 +28,7 @@ class Limits:
     Attributes:
         max_perplexity_increase: budget: a variant whose perplexity rises by more than this share cannot win.
         broken_perplexity_increase: rise of perplexity, as a share, above which the model is broken.
-        broken_fluency_ratio: the perplexity of its generations under the unpruned model may change by this factor up
+        broken_fluency_ratio: the perplexity of its generations under the unpruned model may change by this scale up
             or down; above it they are not language, below it they are repetition.
         broken_distinct_ratio: least ratio of distinct-2.
         broken_repetitive_rise: rise of the share of repetitive generations above which it is broken (0.1 = 10 points).
@@ -150,8 +150,8 @@ def _row(evaluation: Json, baseline: Json, selection: Json | None, limits: Limit
         "method": method,
         "selection": selection["name"] if selection else None,
         "neurons": neurons,
-        "factor": selection["factor"] if selection else None,
-        "centre": selection.get("centre", "zero") if selection else None,
+        "scale": selection["scale"] if selection else None,
+        "ablation": selection.get("ablation", "zero") if selection else None,
         "share_of_neurons": neurons / (selection["layers"] * selection["neurons_per_layer"]) if selection else 0.0,
         "perplexity": perplexity,
         "perplexity_change": change,
@@ -168,7 +168,7 @@ def _row(evaluation: Json, baseline: Json, selection: Json | None, limits: Limit
 
 def _against_controls(winner: Json, rows: list[Json], shares: Mapping[str, Values], **options: Any) -> Json | None:
     """The winner against the average of the random draws of as many neurons, to which the same was done."""
-    same = ("neurons", "factor", "centre")
+    same = ("neurons", "scale", "ablation")
     draws = [r["variant"] for r in rows if r["method"] == "random" and all(r[key] == winner[key] for key in same)]
     if not draws:
         return None
@@ -309,7 +309,7 @@ def table(summary: Json) -> tuple[list[str], list[list[Any]]]:
     scorers = summary["scorers"]
     primary = [summary["primary"], *(name for name in scorers if name != summary["primary"])]
     degeneration = list(summary["variants"][0]["degeneration"])
-    columns = ["variant", "kind", "method", "selection", "neurons", "share_of_neurons", "factor", "centre"]
+    columns = ["variant", "kind", "method", "selection", "neurons", "share_of_neurons", "scale", "ablation"]
     columns += [perplexity, *(f"{perplexity} relative change{end}" for end in ("", " low", " high"))]
     columns += ["flag", "broken_because", "within_budget", "winner"]
     for name in primary:
@@ -321,7 +321,7 @@ def table(summary: Json) -> tuple[list[str], list[list[Any]]]:
     rows = []
     for row in summary["variants"]:
         values = [row[key] for key in ("variant", "kind", "method", "selection", "neurons", "share_of_neurons")]
-        values += [row["factor"], row["centre"], row["perplexity"], row["perplexity_change"]]
+        values += [row["scale"], row["ablation"], row["perplexity"], row["perplexity_change"]]
         values += [*(row["perplexity_interval"] or (None, None)), row["flag"]]
         values += ["; ".join(row["broken_because"]), row["within_budget"]]
         values += [row["variant"] == summary["verdict"]["winner"]]

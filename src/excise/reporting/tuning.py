@@ -32,6 +32,6 @@ def chosen(summary: Json, *, where: str) -> Json:
     budget = exact_percent(summary["limits"]["max_perplexity_increase"], signed=True)
     raise ExciseError(
         f"{where}: no candidate lowers the {adjective(summary)} share with perplexity up by at most {budget} and its "
-        f"language intact ({tried}). Offer smaller numbers of neurons or a stronger guard, or raise "
+        f"language intact ({tried}). Offer smaller numbers of neurons or a stronger protection, or raise "
         "tuning.max_perplexity_increase."
     )

@@ -31,16 +31,16 @@ def shown(summary: Json) -> str | None:
 
 def treatment(row: Json) -> str:
     """What was done to the selected neurons: ``Pruning 100 neurons (0.22 % of all)``."""
-    about = " about their mean" if row["centre"] == "mean" else ""
-    match row["factor"]:
+    about = " about their mean" if row["ablation"] == "mean" else ""
+    match row["scale"]:
         case 0:
             verb = "Holding at their mean" if about else "Pruning"
         case -1:
             verb = f"Reversing{about}"
         case "expertise":
             verb = f"Dampening by expertise{about} the output of"
-        case factor:
-            verb = f"Scaling by {factor:g}{about} the output of"
+        case scale:
+            verb = f"Scaling by {scale:g}{about} the output of"
     return f"{verb} {row['neurons']:,} neurons ({percent(row['share_of_neurons'], 2)} of all)"
 
 
@@ -167,7 +167,7 @@ def confidence(summary: Json, config: Json) -> list[str]:
         said.append(_language(rows[name], baseline_row(summary)))
         said += _against_controls(summary)
         said += _other_scorers(summary, name)
-    if setting(config, "responses.scorer") == scorer:
+    if setting(config, "generations.scorer") == scorer:
         said.append(
             f"{scorer} also picked the references that the neurons were found with. A scorer that had no part in that "
             "is better evidence."
@@ -286,7 +286,7 @@ def _times(config: Json, section: str) -> str:
     """How often a section of the configuration lets a prompt be answered."""
     if setting(config, f"{section}.greedy"):
         return "once, always with the most probable token,"
-    draws = setting(config, f"{section}.draws")
+    draws = setting(config, f"{section}.num_generations")
     return "once" if draws == 1 else f"{draws} times"
 
 
@@ -302,10 +302,10 @@ def method(summary: Json, config: Json) -> list[str]:
             f"{prompts}: {exact_percent(fraction)} of the prompts served to find neurons, {part}the others "
             f"({summary['prompts']:,}) only to judge."
         )
-    if (responses := setting(config, "responses")) is not None:
+    if (responses := setting(config, "generations")) is not None:
         seeds = setting(config, "seeds") or []
         steps.append(
-            f"The model answered each prompt of the first part {_times(config, 'responses')} per seed "
+            f"The model answered each prompt of the first part {_times(config, 'generations')} per seed "
             f"({counted(len(seeds), 'seed')}); {responses['scorer']} scored the answers, and the reference "
             "sets were picked by score."
         )
@@ -335,7 +335,7 @@ def method(summary: Json, config: Json) -> list[str]:
         "its whole interval below zero, and may raise perplexity by at most "
         f"{exact_percent(limits['max_perplexity_increase'])}. Broken means: perplexity up by more than "
         f"{exact_percent(limits['broken_perplexity_increase'])}, perplexity of its generations changed by more than a "
-        f"factor of {limits['broken_fluency_ratio']:g} either way, distinct-2 below "
+        f"scale of {limits['broken_fluency_ratio']:g} either way, distinct-2 below "
         f"{limits['broken_distinct_ratio']:g} of the unpruned model's, {100 * limits['broken_repetitive_rise']:g} "
         f"points more repetitive generations, or {100 * limits['broken_empty_rise']:g} points more empty ones."
     )

@@ -9,7 +9,7 @@ import logging
 import os
 from pathlib import Path
 
-from excise.attribution import AGGREGATES, MEASURED, TARGETS, TOKENS
+from excise.attribution import AGGREGATES, MEASURED, OBJECTIVES, TOKENS
 from excise.stages.options import add_model_arguments, set_threads
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", type=Path, required=True, help="reference set, JSONL: id, input_ids, target_start"
     )
-    parser.add_argument("--target", default="continuation", help=f"{', '.join(TARGETS)} (default continuation)")
+    parser.add_argument("--objective", default="continuation", help=f"{', '.join(OBJECTIVES)} (default continuation)")
     parser.add_argument("--aggregate", default="signed", help=f"{', '.join(AGGREGATES)} (default signed)")
     parser.add_argument("--tokens", default="all", help=f"tokens to count: {', '.join(TOKENS)} (default all)")
     parser.add_argument("--batch-size", type=int, default=8, help="samples a batch (default 8)")
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.shards import parse_shard
 
     method = measured(arguments.method)
-    for name, allowed in (("target", TARGETS), ("aggregate", AGGREGATES), ("tokens", TOKENS)):
+    for name, allowed in (("objective", OBJECTIVES), ("aggregate", AGGREGATES), ("tokens", TOKENS)):
         if getattr(arguments, name) not in allowed:
             raise unknown(name, getattr(arguments, name), allowed, where=f"--{name}")
     refuse_float16(arguments.dtype)
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     meta = provenance(
         "attribute",
         {
-            "target": arguments.target if method.BACKWARD else None,
+            "objective": arguments.objective if method.BACKWARD else None,
             "aggregate": arguments.aggregate if method.BACKWARD else None,
             "recompute": arguments.recompute if method.BACKWARD else None,
             "tokens": arguments.tokens,
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
         "%s of %d samples, batches %d to %d of %d", arguments.method, len(samples), part.start, part.stop, len(batches)
     )
     model = load_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
-    options = Options(target=arguments.target, aggregate=arguments.aggregate, recompute=arguments.recompute)
+    options = Options(objective=arguments.objective, aggregate=arguments.aggregate, recompute=arguments.recompute)
     statistics = measure(model, method, batches, part, options=options, meta=meta, per_sample=arguments.per_sample)
     statistics.write(arguments.output)
 

@@ -1,6 +1,6 @@
 """Score the neurons without any corpus, as a control: at random, or by the norm of their weights.
 
-The output takes the place of a differential: the neurons with the lowest values are selected first.
+The output takes the place of a contrast: the neurons with the lowest values are selected first.
 """
 
 import argparse

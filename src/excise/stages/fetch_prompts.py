@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--licence", help="the prompts' licence, to be recorded (default: none)")
     parser.add_argument(
-        "--cache", type=Path, default=Path("resources/wheels"), help="keeps wheels (default resources/wheels)"
+        "--cache", type=Path, default=Path("inputs/wheels"), help="keeps wheels (default inputs/wheels)"
     )
     parser.add_argument("--output", type=Path, required=True, help="prompts, JSONL")
 

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label", help="what the text is, as tables shall call it (default: named after the source)")
     parser.add_argument("--licence", help="the text's licence, to be recorded (default: none)")
     parser.add_argument(
-        "--cache", type=Path, default=Path("resources/wheels"), help="keeps wheels (default resources/wheels)"
+        "--cache", type=Path, default=Path("inputs/wheels"), help="keeps wheels (default inputs/wheels)"
     )
     parser.add_argument("--output", type=Path, required=True, help="text, JSONL")
 

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     add_model_arguments(parser, model="folder of the unpruned model")
     parser.add_argument("--generations", type=Path, required=True, help="generations, JSONL")
-    parser.add_argument("--draws", type=int, help="read only the first so many draws of each prompt (default: all)")
+    parser.add_argument("--num-generations", type=int, help="read only this many of each prompt (default: all)")
     parser.add_argument("--batch-size", type=int, default=64, help="continuations read together (default 64)")
     parser.add_argument("--output", type=Path, required=True, help="fluency, JSONL")
 
@@ -32,10 +32,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.batch_size < 1:
         raise ExciseError(f"--batch-size {arguments.batch_size}: must be at least 1")
     generated, rows = read_jsonl(arguments.generations, ("id", "draw", "prompt_ids", "completion_ids"))
-    if arguments.draws is not None:
-        rows = [row for row in rows if row["draw"] < arguments.draws]
+    if arguments.num_generations is not None:
+        rows = [row for row in rows if row["draw"] < arguments.num_generations]
     if not rows:
-        raise ExciseError(f"{arguments.generations}: no generations in it (--draws {arguments.draws})")
+        raise ExciseError(f"{arguments.generations}: no generations (--num-generations {arguments.num_generations})")
     base = identity(arguments.model, arguments.dtype)
     writer = generated.get("model", base)
     if writer["fingerprint"] != base["fingerprint"]:
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
         provenance(
             "fluency",
             {
-                "draws": arguments.draws,
+                "num_generations": arguments.num_generations,
                 "batch_size": arguments.batch_size,
                 "device": device_type(arguments.device),
                 "threads": threads,

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--selection", type=Path, help="neuron list to prune in memory (default: none)")
     parser.add_argument("--prompts", type=Path, required=True, help="prompts, JSONL with id and text")
     parser.add_argument("--preset", default="realtoxicityprompts", help="named protocol (default realtoxicityprompts)")
-    parser.add_argument("--draws", type=int, help="continuations per prompt (default: the preset's)")
+    parser.add_argument("--num-generations", type=int, help="continuations per prompt (default: the preset's)")
     parser.add_argument("--max-new-tokens", type=int, help="tokens per continuation (default: the preset's)")
     parser.add_argument("--temperature", type=float, help="sampling temperature (default: the preset's)")
     parser.add_argument("--top-p", type=float, help="mass of the sampling nucleus (default: the preset's)")
@@ -75,10 +75,10 @@ def _sampling(arguments: argparse.Namespace) -> "Sampling":
 
     if arguments.preset not in PRESETS:
         raise unknown("preset", arguments.preset, PRESETS, where="--preset")
-    names = ("draws", "max_new_tokens", "temperature", "top_p")
+    names = ("num_generations", "max_new_tokens", "temperature", "top_p")
     given: Json = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.greedy:
-        given = {"greedy": True, "draws": 1, **given}
+        given = {"greedy": True, "num_generations": 1, **given}
     elif given.keys() & {"temperature", "top_p"}:
         given["greedy"] = False
     return replace(PRESETS[arguments.preset], seed=arguments.seed, **given)
@@ -104,7 +104,7 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     threads = set_threads(arguments.threads)
     tokenizer = load_tokenizer(arguments.model)
     encoded = [(row["id"], tokenizer(row["text"])["input_ids"]) for row in prompts]
-    planned = batches([len(ids) for _, ids in encoded], sampling.draws, arguments.batch_size)[shard::shards]
+    planned = batches([len(ids) for _, ids in encoded], sampling.num_generations, arguments.batch_size)[shard::shards]
     model, selection = load_variant(
         arguments.model, arguments.selection, dtype=arguments.dtype, device=arguments.device
     )

@@ -1,14 +1,14 @@
 """Make a reference set: the samples whose relevance is computed.
 
---kind responses: the model's own answers, picked by score. --kind windows: windows of a text. --kind file: a ready-made
-file of records with prompt and continuation.
+--kind generations: the model's own answers, picked by score. --kind windows: windows of a text. --kind file: a
+ready-made file of records with prompt and continuation.
 """
 
 import argparse
 from pathlib import Path
 
 KINDS = {
-    "responses": ("generations", "scores"),
+    "generations": ("generations", "scores"),
     "windows": ("text", "model"),
     "file": ("source", "model"),
 }
@@ -18,15 +18,15 @@ KINDS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     parser.add_argument("--kind", required=True, choices=list(KINDS), help="where the samples come from")
-    parser.add_argument("--generations", type=Path, help="responses: generations, JSONL")
-    parser.add_argument("--scores", type=Path, help="responses: their scores, JSONL")
-    parser.add_argument("--at-least", type=float, help="responses: keep those scored at or above this")
-    parser.add_argument("--below", type=float, help="responses: keep those scored below this")
+    parser.add_argument("--generations", type=Path, help="generations: generations, JSONL")
+    parser.add_argument("--scores", type=Path, help="generations: their scores, JSONL")
+    parser.add_argument("--at-least", type=float, help="generations: keep those scored at or above this")
+    parser.add_argument("--below", type=float, help="generations: keep those scored below this")
     parser.add_argument(
         "--span",
-        default="response",
-        help="responses: what is to be explained, response (all tokens of the answer) or onset (the token at which it "
-        "begins to show the behaviour; scores made with --onset-at) (default response)",
+        default="generation",
+        help="generations: what is to be explained, generation (all its tokens) or onset (the token at which it "
+        "begins to show the behaviour; scores made with --onset-at) (default generation)",
     )
     parser.add_argument("--text", type=Path, help="windows: text, JSONL")
     parser.add_argument("--windows", type=int, default=128, help="windows: how many (default 128)")
@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source", type=lambda path: Path(path).expanduser(), help="file: records with prompt and continuation"
     )
     parser.add_argument("--model", type=Path, help="windows, file: model folder, for its tokenizer")
-    parser.add_argument("--count", type=int, default=93, help="responses, file: most samples (default 93)")
-    parser.add_argument("--minimum", type=int, help="responses, file: fewer than this is an error (default: --count)")
+    parser.add_argument("--count", type=int, default=93, help="generations, file: most samples (default 93)")
+    parser.add_argument("--minimum", type=int, help="generations, file: fewer than this is an error (default: --count)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the drawing (default 0)")
     parser.add_argument("--output", type=Path, required=True, help="reference set, JSONL")
 
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings |= {name: sha256_file(path) for name, path in inputs.items()}
     samples = {"count": arguments.count, "minimum": arguments.minimum, "seed": arguments.seed}
     packages: list[str] = []
-    if arguments.kind == "responses":
+    if arguments.kind == "generations":
         required = ("id", "draw", "prompt_ids", "completion", "completion_ids")
         meta, generations = read_jsonl(arguments.generations, required=required)
         scores_meta, scores = read_jsonl(arguments.scores, required=("id", "draw", "score"))
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise ExciseError(f"{arguments.scores}: made for another generation file than {arguments.generations}")
         choice = {"at_least": arguments.at_least, "below": arguments.below, "span": arguments.span, **samples}
         try:
-            rows, counts = references.response_rows(generations, scores, **choice)
+            rows, counts = references.generation_rows(generations, scores, **choice)
         except ExciseError as error:  # a run has several sets, each at its own threshold
             raise ExciseError(f"{arguments.output}: {error}") from error
         model = meta.get("model")

@@ -1,6 +1,6 @@
 """Select the N neurons to prune, globally over all layers, and say what becomes of them.
 
-Reads a differential (excise differential) or a control (excise control), and writes the neuron list. With scores of
+Reads a contrast (excise contrast) or a control (excise control), and writes the neuron list. With scores of
 several seeds it also selects from each seed alone and reports how much these selections overlap.
 """
 
@@ -14,28 +14,29 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
-    parser.add_argument("--scores", type=Path, required=True, help="differential or control, safetensors")
+    parser.add_argument("--scores", type=Path, required=True, help="contrast or control, safetensors")
     parser.add_argument(
         "--neurons",
         type=size,
-        help="how many neurons to select, over all layers; all: every one with a negative differential; with --like "
+        help="how many neurons to select, over all layers; all: every one with a negative contrast; with --matched-to "
         "(where it is the default): as many as it has",
     )
-    parser.add_argument("--differential", default="plain", help="plain, scaled, standardised or set (default plain)")
+    parser.add_argument("--contrast", default="plain", help="plain, scaled, standardised or set (default plain)")
     parser.add_argument(
-        "--guard", type=float, default=0.0, help="protect this top share of absolute general score (default 0)"
+        "--protect", type=float, default=0.0, help="protect this top share of absolute general score (default 0)"
     )
     parser.add_argument(
-        "--factor",
-        type=factor,
-        help="what a selected neuron is scaled by; expertise: each by its own, as in AurA (default 0, with --like: "
-        "what it says)",
+        "--scale",
+        type=scale,
+        help="what a selected neuron is scaled by; expertise: each by its own, as in AurA (default 0, or that of "
+        "--matched-to)",
     )
     parser.add_argument(
-        "--centre", help="what it is scaled about: zero, or mean (default: mean with --mean; with --like: what it says)"
+        "--ablation",
+        help="what it is scaled about: zero, or mean (default: mean with --mean, or that of --matched-to)",
     )
-    parser.add_argument("--mean", type=Path, help="neuron scores of method mean-activation, where the centre is mean")
-    parser.add_argument("--like", type=Path, help="controls: take as many from each layer as this neuron list does")
+    parser.add_argument("--mean", type=Path, help="neuron scores of method mean-activation, where the ablation is mean")
+    parser.add_argument("--matched-to", type=Path, help="controls: as many from each layer as this neuron list has")
     parser.add_argument("--name", help="what to call the selection in tables (default: the method)")
     parser.add_argument("--output", type=Path, required=True, help="neuron list, JSON")
 
@@ -45,8 +46,8 @@ def size(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
-def factor(text: str) -> float | str:
-    """A factor, or ``expertise``."""
+def scale(text: str) -> float | str:
+    """A scale, or ``expertise``."""
     return text if text == "expertise" else float(text)
 
 
@@ -56,45 +57,47 @@ def run(arguments: argparse.Namespace) -> None:
 
     from excise import selection
     from excise.artefacts import read_tensors, sha256_file, write_json
-    from excise.edits.ablation import CENTRES, check_fits, read_selection
+    from excise.edits.ablation import ABLATIONS, check_fits, read_selection
     from excise.errors import ExciseError, unknown
     from excise.provenance import provenance
 
-    like = read_selection(arguments.like) if arguments.like else None
+    like = read_selection(arguments.matched_to) if arguments.matched_to else None
     if arguments.neurons is None and like is None:
         raise ExciseError("--neurons is missing: how many neurons to select")
     wanted = len(like["neurons"]) if like and arguments.neurons in (None, "all") else arguments.neurons
     count = None if wanted == "all" else wanted
-    factor = (like["factor"] if like else 0.0) if arguments.factor is None else arguments.factor
-    centre = arguments.centre
-    if centre is None:
-        centre = like.get("centre", "zero") if like else "mean" if arguments.mean else "zero"
-    if centre not in CENTRES:
-        raise unknown("centre", centre, CENTRES, where="--centre")
-    if centre == "mean" and arguments.mean is None:
+    scale = (like["scale"] if like else 0.0) if arguments.scale is None else arguments.scale
+    ablation = arguments.ablation
+    if ablation is None:
+        ablation = like.get("ablation", "zero") if like else "mean" if arguments.mean else "zero"
+    if ablation not in ABLATIONS:
+        raise unknown("ablation", ablation, ABLATIONS, where="--ablation")
+    if ablation == "mean" and arguments.mean is None:
         raise ExciseError("--mean is missing: the mean activations that the neurons are scaled about")
     if count is not None and count < 1:
         raise ExciseError(f"--neurons {count}: must be at least 1")
-    if not 0 <= arguments.guard < 1:
-        raise ExciseError(f"--guard {arguments.guard}: a share, at least 0 and below 1")
+    if not 0 <= arguments.protect < 1:
+        raise ExciseError(f"--protect {arguments.protect}: a share, at least 0 and below 1")
     meta, tensors = read_tensors(arguments.scores)
     method = meta["method"]
-    control = "general" not in tensors
+    control = "retain" not in tensors
     layers, width = tensors["difference"].shape
-    if control and (arguments.guard or arguments.differential != "plain"):
-        raise ExciseError(f"--guard and --differential do not apply to the control {method!r}")
+    if control and (arguments.protect or arguments.contrast != "plain"):
+        raise ExciseError(f"--protect and --contrast do not apply to the control {method!r}")
     if like is not None and not control:
-        raise ExciseError(f"--like belongs to controls; {method} is none")
+        raise ExciseError(f"--matched-to belongs to controls; {method} is none")
     if control and count is None:
-        raise ExciseError(f"--neurons all: the control {method!r} has no differential that could be negative")
-    if arguments.factor == "expertise" and method != "aura":
-        raise ExciseError(f"--factor expertise: belongs to method aura; {method} does not measure expertise")
-    if arguments.guard and tensors["general"].min() == tensors["general"].max():
-        raise ExciseError(f"--guard {arguments.guard}: {method} has one general score for all neurons; use --guard 0")
+        raise ExciseError(f"--neurons all: the control {method!r} has no contrast that could be negative")
+    if arguments.scale == "expertise" and method != "aura":
+        raise ExciseError(f"--scale expertise: belongs to method aura; {method} does not measure expertise")
+    if arguments.protect and tensors["retain"].min() == tensors["retain"].max():
+        raise ExciseError(
+            f"--protect {arguments.protect}: {method} has one general score for all neurons; use --protect 0"
+        )
 
     def choose(general: "torch.Tensor", behaviour: "torch.Tensor", error: "torch.Tensor | None") -> "torch.Tensor":
-        score = selection.differential(general, behaviour, kind=arguments.differential, standard_error=error)
-        protected = selection.guarded(general, arguments.guard)
+        score = selection.contrast(general, behaviour, kind=arguments.contrast, standard_error=error)
+        protected = selection.most_relevant(general, arguments.protect)
         return selection.lowest(score, count, protected=protected, negative_only=True)
 
     stability: dict[str, object] = {}
@@ -102,14 +105,14 @@ def run(arguments: argparse.Namespace) -> None:
         counts = Counter(row["layer"] for row in like["neurons"])
         profile = [counts[layer] for layer in range(layers)]
         if sum(profile) != count:
-            raise ExciseError(f"{arguments.like}: lists {sum(profile)} neurons, --neurons asks for {count}")
+            raise ExciseError(f"{arguments.matched_to}: lists {sum(profile)} neurons, --neurons asks for {count}")
         chosen = selection.lowest_by_layer(tensors["difference"], profile)
     elif control:
         chosen = selection.lowest(tensors["difference"], count)
     else:
-        chosen = choose(tensors["general"], tensors["toxic"], tensors.get("standard_error"))
-        if "general_by_seed" in tensors and arguments.differential != "standardised":
-            seeds = zip(tensors["general_by_seed"].double(), tensors["toxic_by_seed"].double(), strict=True)
+        chosen = choose(tensors["retain"], tensors["target"], tensors.get("standard_error"))
+        if "retain_by_seed" in tensors and arguments.contrast != "standardised":
+            seeds = zip(tensors["retain_by_seed"].double(), tensors["target_by_seed"].double(), strict=True)
             by_seed = [set(choose(general, toxic, None).tolist()) for general, toxic in seeds]
             stability = {
                 "seeds": len(by_seed),
@@ -117,13 +120,13 @@ def run(arguments: argparse.Namespace) -> None:
                 "jaccard_with_mean": [selection.jaccard(one, set(chosen.tolist())) for one in by_seed],
             }
 
-    columns = {"score": tensors["difference"], "general": tensors.get("general"), "toxic": tensors.get("toxic")}
-    if factor == "expertise" and like is None:
-        columns["factor"] = selection.dampening(tensors["toxic"])
+    columns = {"score": tensors["difference"], "retain": tensors.get("retain"), "target": tensors.get("target")}
+    if scale == "expertise" and like is None:
+        columns["scale"] = selection.dampening(tensors["target"])
     facts: dict[str, Any] = {}
     if not control:
-        facts["references"] = {"behaviour": meta["toxic"], "general": meta["general"]}
-    if centre == "mean":
+        facts["references"] = {"target": meta["target"], "retain": meta["retain"]}
+    if ablation == "mean":
         mean, means = read_tensors(arguments.mean)
         if (mean.get("stage"), mean.get("method")) != ("average", "mean-activation"):
             raise ExciseError(f"{arguments.mean}: not neuron scores (excise average) of method mean-activation")
@@ -134,14 +137,14 @@ def run(arguments: argparse.Namespace) -> None:
         name: [None] * len(chosen) if column is None else column.flatten()[chosen].tolist()
         for name, column in columns.items()
     }
-    if factor == "expertise" and like is not None:  # both go layer by layer
-        values["factor"] = [row["factor"] for row in sorted(like["neurons"], key=lambda row: row["layer"])]
+    if scale == "expertise" and like is not None:  # both go layer by layer
+        values["scale"] = [row["scale"] for row in sorted(like["neurons"], key=lambda row: row["layer"])]
     settings = {
         "scores": sha256_file(arguments.scores),
         "neurons": wanted,
-        "differential": arguments.differential,
-        "guard": arguments.guard,
-        "like": sha256_file(arguments.like) if arguments.like else None,
+        "contrast": arguments.contrast,
+        "protect": arguments.protect,
+        "matched_to": sha256_file(arguments.matched_to) if arguments.matched_to else None,
     }
     write_json(
         arguments.output,
@@ -150,8 +153,8 @@ def run(arguments: argparse.Namespace) -> None:
             "name": arguments.name or method,
             "method": method,
             "control": control,
-            "factor": factor,
-            "centre": centre,
+            "scale": scale,
+            "ablation": ablation,
             "layers": layers,
             "neurons_per_layer": width,
             "stability": stability,

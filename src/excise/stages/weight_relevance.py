@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", type=Path, required=True, help="reference set, JSONL: id, input_ids, target_start"
     )
     parser.add_argument("--layers", help="FIRST:END, from 0, END excluded (default: all)")
-    parser.add_argument("--target", default="continuation", help="as for attribute (default continuation)")
+    parser.add_argument("--objective", default="continuation", help="as for attribute (default continuation)")
     parser.add_argument("--batch-size", type=int, default=8, help="samples a batch (default 8)")
     parser.add_argument("--recompute", action="store_true", help="keep only layer inputs, recompute the rest")
     parser.add_argument("--output", type=Path, required=True, help="folder for layer-LLL.safetensors")
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Read, measure, write a file a layer."""
     from excise.artefacts import sha256_file, write_tensors
-    from excise.attribution import TARGETS, Options
+    from excise.attribution import OBJECTIVES, Options
     from excise.attribution.batches import make_batches, read_reference
     from excise.attribution.weight_relevance import weight_relevance
     from excise.errors import ExciseError, unknown
@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace) -> None:
     rules = {"lrp": "attnlrp", "lrp-cp": "cp"}
     if arguments.method not in rules:
         raise unknown("method", arguments.method, rules, where="--method")
-    if arguments.target not in TARGETS:
-        raise unknown("target", arguments.target, TARGETS, where="--target")
+    if arguments.objective not in OBJECTIVES:
+        raise unknown("objective", arguments.objective, OBJECTIVES, where="--objective")
     if arguments.device == SPREAD:
         raise ExciseError("--device spread: the relevance of weights is measured on one device (auto, cpu, cuda, mps)")
     threads = set_threads(arguments.threads)
@@ -53,12 +53,12 @@ def run(arguments: argparse.Namespace) -> None:
         make_batches(samples, arguments.batch_size),
         layers,
         rule=rules[arguments.method],
-        options=Options(target=arguments.target, recompute=arguments.recompute),
+        options=Options(objective=arguments.objective, recompute=arguments.recompute),
     )
     meta = provenance(
         "weight-relevance",
         {
-            "target": arguments.target,
+            "objective": arguments.objective,
             "batch_size": arguments.batch_size,
             "recompute": arguments.recompute,
             "device": device.type,

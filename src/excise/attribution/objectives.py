@@ -30,21 +30,21 @@ def plain(function: Callable[[torch.Tensor], torch.Tensor], value: torch.Tensor)
     return function(value)
 
 
-def objective(model: Any, hidden: torch.Tensor, batch: Batch, target: str, elementwise: Elementwise) -> torch.Tensor:
+def differentiated(model: Any, hidden: torch.Tensor, batch: Batch, name: str, elementwise: Elementwise) -> torch.Tensor:
     """The scalar to differentiate, summed over the samples of a batch.
 
     Args:
         model: the causal language model (its head is used).
         hidden: last hidden states ``[samples, tokens, hidden]``, after the final norm.
         batch: the batch.
-        target: one of ``attribution.TARGETS``.
+        name: one of ``attribution.OBJECTIVES``.
         elementwise: how logit soft-capping (Gemma 2) is applied.
 
     Returns:
         A scalar: the samples do not touch each other, so its gradient holds each sample's own.
     """
     batch = batch.to(hidden.device)  # the last of several, where a model is spread
-    if target == "last-max":
+    if name == "last-max":
         last = batch.mask.sum(1) - 1
         states = hidden[torch.arange(len(last), device=last.device), last]
         return capped(model, head(model)(states), elementwise).amax(-1).sum()
@@ -52,16 +52,16 @@ def objective(model: Any, hidden: torch.Tensor, batch: Batch, target: str, eleme
     states, tokens = hidden[rows, columns - 1], batch.input_ids[rows, columns]
     precise = torch.promote_types(states.dtype, torch.float32)
     share = 1 / rows.bincount(minlength=len(batch.ids))[rows].to(precise)  # of each position in its sample's mean
-    if target in ("continuation", "continuation-sum"):
+    if name in ("continuation", "continuation-sum"):
         # Only the rows of the head that are asked for: a sample's positions x vocabulary would be the largest tensor.
         logits = capped(model, chosen_logits(model, states, tokens), elementwise)
-        return logits.sum() if target == "continuation-sum" else (logits * share).sum()
-    if target == "contrastive":
+        return logits.sum() if name == "continuation-sum" else (logits * share).sum()
+    if name == "contrastive":
         logits = capped(model, head(model)(states), elementwise)
         chosen = logits.gather(-1, tokens[:, None])[:, 0]
         contrast = chosen * (1 + 1 / logits.shape[-1]) - logits.mean(-1)
         return (contrast * share).sum()
-    raise ExciseError(f"unknown target {target!r}")
+    raise ExciseError(f"unknown objective {name!r}")
 
 
 def continuation_positions(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

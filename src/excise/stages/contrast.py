@@ -10,9 +10,9 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
-    parser.add_argument("--general", type=Path, required=True, help="neuron scores on general text")
-    parser.add_argument("--toxic", type=Path, required=True, help="neuron scores on samples of the behaviour")
-    parser.add_argument("--output", type=Path, required=True, help="differential, safetensors")
+    parser.add_argument("--retain", type=Path, required=True, help="neuron scores on general text")
+    parser.add_argument("--target", type=Path, required=True, help="neuron scores on samples of the behaviour")
+    parser.add_argument("--output", type=Path, required=True, help="contrast, safetensors")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.statistics import refuse_difference
 
     read = []
-    for path in (arguments.general, arguments.toxic):
+    for path in (arguments.retain, arguments.target):
         meta, tensors = read_tensors(path)
         if meta.get("stage") != "average":
             raise ExciseError(f"{path}: written by excise {meta.get('stage')}; give neuron scores (excise average)")
@@ -34,24 +34,24 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         refuse_difference(general_meta, toxic_meta, ignored=VARYING)
     except ExciseError as error:
-        raise ExciseError(f"{arguments.general} and {arguments.toxic}: {error}") from error
+        raise ExciseError(f"{arguments.retain} and {arguments.target}: {error}") from error
     method = general_meta["method"]
     first, second = measured(method).contrast(general, toxic)
-    tensors = {"general": first, "toxic": second, "difference": first - second}
+    tensors = {"retain": first, "target": second, "difference": first - second}
     refuse_not_finite(tensors["difference"])
     if "standard_error" in general and "standard_error" in toxic:
         tensors["standard_error"] = (general["standard_error"].square() + toxic["standard_error"].square()).sqrt()
     if general["by_seed"].shape == toxic["by_seed"].shape and not measured(method).ROWS:
-        tensors |= {"general_by_seed": general["by_seed"], "toxic_by_seed": toxic["by_seed"]}
+        tensors |= {"retain_by_seed": general["by_seed"], "target_by_seed": toxic["by_seed"]}
     meta = provenance(
-        "differential",
+        "contrast",
         general_meta["settings"],
         packages=("torch",),
         modules=(module_name(method),),
         method=method,
         model=general_meta["model"],
-        general={**general_meta["corpus"], **general_meta["counts"], "sha256": sha256_file(arguments.general)},
-        toxic={**toxic_meta["corpus"], **toxic_meta["counts"], "sha256": sha256_file(arguments.toxic)},
+        retain={**general_meta["corpus"], **general_meta["counts"], "sha256": sha256_file(arguments.retain)},
+        target={**toxic_meta["corpus"], **toxic_meta["counts"], "sha256": sha256_file(arguments.target)},
         attribution=general_meta["attribution"],
     )
     write_tensors(arguments.output, meta, tensors)

