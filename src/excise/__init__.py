@@ -1,4 +1,4 @@
-"""excise: take a behaviour out of an open language model, and prove that it is gone."""
+"""excise: weaken a behaviour of an open language model, and measure what is left of it."""
 
 __version__ = "0.1.0"
 
