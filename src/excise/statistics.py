@@ -33,6 +33,9 @@ ROWS = "_rows"
 
 COUNTS = ("samples", "tokens")
 
+STAGES = ("attribute", "edges", "patch")
+"""What writes such files."""
+
 
 class Statistics:
     """Sums over some or all batches of a corpus.
@@ -133,8 +136,10 @@ class Statistics:
             ExciseError: the file is no statistics file, or cannot be read.
         """
         meta, tensors = read_tensors(path)
-        if meta.get("stage") != "attribute":
-            raise ExciseError(f"{path}: written by excise {meta.get('stage')}; statistics are written by attribute")
+        if meta.get("stage") not in STAGES:
+            raise ExciseError(
+                f"{path}: written by excise {meta.get('stage')}; statistics are written by {', '.join(STAGES)}"
+            )
         if "counts" in meta:
             statistics = cls(meta, meta.pop("counts")["batches"])
             statistics._totals = tensors

@@ -18,6 +18,10 @@ attention           q, k: a quarter each; v: half (eq. 7)          q, k: constan
 soft-capping        identity rule                                  identity rule
 ==================  =============================================  ===========================================
 
+Two more rules are for circuits, where attention heads count (Jafari et al. 2025, "RelP", arXiv:2508.21258): norms,
+activations and gate x up as in ``attnlrp``, and attention as in ``cp`` (``relp``), or with its plain gradient
+(``relp-qk``), without which no relevance reaches queries and keys.
+
 The half for gate x up is applied where neuron relevance is read, at the input of the output projection
 (``backward.relevance``): so one rule serves separate and fused gates.
 """
@@ -28,6 +32,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,7 +44,26 @@ from excise.errors import ExciseError, unknown
 from excise.models.families import architecture
 from excise.models.parts import activations, attentions
 
-RULES = ("attnlrp", "cp")
+
+@dataclass(frozen=True)
+class Rule:
+    """One column of the table.
+
+    Attributes:
+        attention: the function of ``lxt.efficient.patches`` that wraps an attention function; None: plain gradient.
+        constant_gate: a gate is a constant, and up gets all; else identity rule, and half to each.
+    """
+
+    attention: str | None
+    constant_gate: bool = False
+
+
+RULES = {
+    "attnlrp": Rule("wrap_attention_forward"),
+    "cp": Rule("cp_wrap_attention_forward", constant_gate=True),
+    "relp": Rule("cp_wrap_attention_forward"),
+    "relp-qk": Rule(None),
+}
 
 Function = Callable[..., Any]
 
@@ -112,13 +136,12 @@ def patched(model: Any, rule: str) -> Iterator[Patch]:
     parts = survey(model)
     rules, patches = _lxt()
     # A constant gate takes no share, so under CP there is nothing to halve.
-    patch = Patch(
-        elementwise=rules.identity_rule_implicit, halve=rule == "attnlrp" and architecture(model.config).gated
-    )
+    gated, constant_gate = architecture(model.config).gated, RULES[rule].constant_gate
+    patch = Patch(elementwise=rules.identity_rule_implicit, halve=gated and not constant_gate)
     with contextlib.ExitStack() as undo:
         for name, module in parts["norm"].items():
             _override(module, NORMS[type(module).__name__], patch, name, undo)
-        constant = rule == "cp" and architecture(model.config).gated
+        constant = gated and constant_gate
         for name, module in parts["activation"].items():
             function = _plain_forward(module)
 
@@ -128,10 +151,16 @@ def patched(model: Any, rule: str) -> Iterator[Patch]:
                 return rules.identity_rule_implicit(function, value)
 
             _override(module, activation, patch, name, undo)
-        wrap = patches.wrap_attention_forward if rule == "attnlrp" else patches.cp_wrap_attention_forward
+        wrapper = RULES[rule].attention
+        wrap = getattr(patches, wrapper) if wrapper is not None else _unwrapped
         _patch_attention(model, rule, wrap, rules.identity_rule_implicit, parts["attention"], patch, undo)
         _verify(parts)
         yield patch
+
+
+def _unwrapped(function: Function) -> Function:
+    """Attention with its plain gradient."""
+    return function
 
 
 def _plain_forward(module: nn.Module) -> Function:

@@ -20,8 +20,15 @@ from torch import nn
 from excise.attribution.norms import NORMS
 from excise.circuits.graph import SLOTS, Graph
 from excise.errors import ExciseError
-from excise.models.families import architecture, attention_rows, head_shape, is_parallel, norms_first
-from excise.models.parts import attention_outputs, attentions, decoder_layers, final_norm, layer_norms, output_projections
+from excise.models.families import Architecture, architecture, attention_rows, head_shape, is_parallel, norms_first
+from excise.models.parts import (
+    attention_outputs,
+    attentions,
+    decoder_layers,
+    final_norm,
+    layer_norms,
+    output_projections,
+)
 
 ROLES = dict(zip(SLOTS, ("query", "key", "value"), strict=True))
 
@@ -43,6 +50,10 @@ class Taps:
         """What the heads put out, ``[..., heads, head_dim]``, before the output projection."""
         return value
 
+    def attention_output(self, layer: int, value: torch.Tensor) -> torch.Tensor:
+        """What all heads of a layer write together, ``[..., hidden]``."""
+        return value
+
     def mlp_input(self, layer: int, value: torch.Tensor) -> torch.Tensor:
         """What the MLP of a layer reads, ``[..., hidden]``, before the norm."""
         return value
@@ -51,6 +62,9 @@ class Taps:
         """What the MLP of a layer writes, ``[..., hidden]``."""
         return value
 
+    def neurons(self, layer: int, value: torch.Tensor) -> None:
+        """Activations of the MLP's neurons, ``[..., neurons]``: what its output projection reads."""
+
     def final(self, value: torch.Tensor) -> torch.Tensor:
         """The residual stream before the final norm, ``[..., hidden]``."""
         return value
@@ -58,11 +72,12 @@ class Taps:
 
 @dataclass(frozen=True)
 class Layer:
-    """The modules of one layer."""
+    """The modules of one layer; ``mlp`` are applied one after the other."""
 
     attention: Any
     projections: dict[str, nn.Module]
     output: Any
+    mlp: tuple[Any, ...]
     mlp_output: Any
     norms: dict[str, nn.Module]
 
@@ -79,17 +94,19 @@ class Stream:
 
     def __init__(self, model: Any) -> None:
         refuse_family(model.config)
+        family = architecture(model.config)
         layers, self.heads, self.key_value_heads, self.head_dim = head_shape(model.config)
         self.model = model
         self.graph = Graph(layers, self.heads, is_parallel(model.config))
         self.rows = {slot: attention_rows(model.config)[role] for slot, role in ROLES.items()}
-        self.transposed = architecture(model.config).transposed
+        self.transposed = family.transposed
         self.final_norm: Any = final_norm(model)
         self.layers = [
             Layer(
                 attention=attention,
                 projections={slot: layer.get_submodule(rows.path) for slot, rows in self.rows.items()},
                 output=output,
+                mlp=tuple(layer.get_submodule(path) for path in _mlp_path(family)),
                 mlp_output=mlp_output,
                 norms=layer_norms(model, index),
             )
@@ -106,12 +123,12 @@ class Stream:
 
     # --- weights ------------------------------------------------------------------------------------------------
 
-    def _weight(self, module: Any) -> torch.Tensor:
+    def weight(self, module: Any) -> torch.Tensor:
         """Of a linear map, ``[outputs, inputs]``."""
         weight: torch.Tensor = module.weight
         return weight.T if self.transposed else weight
 
-    def _of_heads(self, slot: str, value: torch.Tensor) -> torch.Tensor:
+    def of_heads(self, slot: str, value: torch.Tensor) -> torch.Tensor:
         """The rows of a projection's ``value`` that make one slot, ``[heads, head_dim, ...]``: a view where it can be."""
         ranges = self.rows[slot].heads
         first, last = ranges[0].start, ranges[-1].stop
@@ -131,16 +148,16 @@ class Stream:
             ``[pairs, tokens, heads, head_dim]``.
         """
         projection: Any = self.layers[layer].projections[slot]
-        weight = self._of_heads(slot, self._weight(projection))
+        weight = self.of_heads(slot, self.weight(projection))
         grouped = normed.unflatten(2, (len(weight), -1))
         made = torch.einsum("btkgd,ked->btkge", grouped, weight)
         if projection.bias is not None:
-            made = made + self._of_heads(slot, projection.bias)[:, None]
+            made = made + self.of_heads(slot, projection.bias)[:, None]
         return made.flatten(2, 3)
 
     def pulled_back(self, layer: int, slot: str, gradient: torch.Tensor) -> torch.Tensor:
         """The gradient at each head's normed input, ``[..., heads, hidden]``, from that at its queries, keys or values."""
-        weight = self._of_heads(slot, self._weight(self.layers[layer].projections[slot]))
+        weight = self.of_heads(slot, self.weight(self.layers[layer].projections[slot]))
         grouped = gradient.unflatten(2, (len(weight), -1))
         return torch.einsum("btkge,ked->btkgd", grouped, weight).flatten(2, 3)
 
@@ -157,12 +174,20 @@ class Stream:
             heads: outputs of all heads of one run, ``[pairs, tokens, heads, head_dim]``.
         """
         parts = self.layers[layer]
-        weight = self._weight(parts.output).unflatten(1, (self.heads, self.head_dim))
+        weight = self.weight(parts.output).unflatten(1, (self.heads, self.head_dim))
         written = torch.einsum("bthe,dhe->bthd", heads, weight)
         if "attention_write" not in parts.norms:
             return written
         total = written.sum(2) if parts.output.bias is None else written.sum(2) + parts.output.bias
         return written * scale(parts.norms["attention_write"], total)[:, :, None]
+
+    def mlp_write(self, layer: int, value: torch.Tensor) -> torch.Tensor:
+        """What the MLP of a layer writes for what it reads, ``[..., hidden]``; hooks on its norms are passed by."""
+        parts = self.layers[layer]
+        value = parts.norms["mlp"].forward(value)
+        for module in parts.mlp:
+            value = module(value)
+        return parts.norms["mlp_write"].forward(value) if "mlp_write" in parts.norms else value
 
     # --- hooks --------------------------------------------------------------------------------------------------
 
@@ -189,9 +214,15 @@ class Stream:
             value = inputs[0].unflatten(-1, (self.heads, self.head_dim))
             return (taps.heads(index, value).flatten(-2),)
 
+        def attention_output(_: nn.Module, __: Any, value: torch.Tensor) -> torch.Tensor:
+            return taps.attention_output(index, value)
+
         def mlp_input(_: nn.Module, inputs: Any) -> Any:
             value = inputs[0]  # OPT's has all tokens of all prompts in one dimension
             return (taps.mlp_input(index, value.view(pairs, -1, value.shape[-1])).view(value.shape),)
+
+        def neurons(_: nn.Module, inputs: Any) -> None:
+            taps.neurons(index, inputs[0].view(pairs, -1, inputs[0].shape[-1]))
 
         def mlp_output(_: nn.Module, __: Any, value: torch.Tensor) -> torch.Tensor:
             return taps.mlp_output(index, value.view(pairs, -1, value.shape[-1])).view(value.shape)
@@ -199,7 +230,9 @@ class Stream:
         hooks = [
             layer.norms["attention"].register_forward_pre_hook(observe),
             layer.output.register_forward_pre_hook(heads),
+            layer.norms.get("attention_write", layer.output).register_forward_hook(attention_output),
             layer.norms["mlp"].register_forward_pre_hook(mlp_input),
+            layer.mlp_output.register_forward_pre_hook(neurons),
             layer.norms.get("mlp_write", layer.mlp_output).register_forward_hook(mlp_output),
         ]
         for path in dict.fromkeys(rows.path for rows in self.rows.values()):
@@ -227,6 +260,12 @@ class Stream:
         if architecture(self.model.config).attention.layout == "interleaved":
             return torch.stack(parts, dim=-2).flatten(-3)
         return torch.cat([part.flatten(-2) for part in parts], dim=-1)
+
+
+def _mlp_path(family: Architecture) -> tuple[str, ...]:
+    """The MLP as modules to be applied one after the other: one module, or its three parts (OPT)."""
+    parent = family.output.rpartition(".")[0]
+    return (parent,) if parent else (*family.inputs, family.activation, family.output)
 
 
 def scale(norm: Any, value: torch.Tensor) -> torch.Tensor:
@@ -263,5 +302,3 @@ def logits_of(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     logits: torch.Tensor = model.get_output_embeddings()(hidden)
     cap = getattr(model.config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
-
-

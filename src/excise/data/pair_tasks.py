@@ -43,15 +43,15 @@ PRONOUN_TEMPLATES = (
     "Everyone likes{name}, because",
     "Today{name} stayed at home because",
 )
-WOMEN = tuple("Mary Sarah Emma Anna Alice Lisa Jane Susan Laura Karen Rachel Helen Amy Julia Kate Linda".split())
-MEN = tuple("John Tom James David Michael Robert Peter Paul Mark Daniel Andrew Richard Steven Kevin Brian Eric".split())
-PLACES = tuple("store park school garden library station office house restaurant hospital market museum".split())
-THINGS = tuple("book drink letter ring ball gift picture phone cup key bag map".split())
-EVENTS = tuple("war work project trip conflict program journey study battle voyage campaign expedition".split())
-WORDS = tuple(
-    "tree lamp river stone paper bread cloud horse table glass music winter garden silver window dream "
-    "apple bridge candle forest island mirror needle ocean pencil rabbit shadow ticket village water".split()
-)
+WOMEN = "Mary Sarah Emma Anna Alice Lisa Jane Susan Laura Karen Rachel Helen Amy Julia Kate Linda".split()
+MEN = "John Tom James David Michael Robert Peter Paul Mark Daniel Andrew Richard Steven Kevin Brian Eric".split()
+PLACES = "store park school garden library station office house restaurant hospital market museum".split()
+THINGS = "book drink letter ring ball gift picture phone cup key bag map".split()
+EVENTS = "war work project trip conflict program journey study battle voyage campaign expedition".split()
+WORDS = (
+    "tree lamp river stone paper bread cloud horse table glass music winter garden silver window dream apple bridge "
+    "candle forest island mirror needle ocean pencil rabbit shadow ticket village water"
+).split()
 
 Words = Callable[[Sequence[str]], list[str]]
 """Keeps the words that are one token after a space, with that space."""
@@ -86,10 +86,8 @@ def _ioi(words: Words, _: Tokenise, corruption: str, rng: random.Random) -> Iter
                     first, second = (receiver, giver) if order == "ABBA" else (giver, receiver)
                     return template.format(first=first, second=second, giver=last, place=filled[0], thing=filled[1])
 
-                corrupted = sentence(receiver, giver, receiver) if corruption == "flip" else sentence(*others)
-                yield TextPair(
-                    sentence(receiver, giver, giver), corrupted, (receiver,), (giver,), template, order
-                )
+                corrupted = sentence(receiver, giver, receiver) if corruption == "flip" else sentence(others[0], others[1], others[2])
+                yield TextPair(sentence(receiver, giver, giver), corrupted, (receiver,), (giver,), template, order)
 
 
 def _greater(words: Words, tokenise: Tokenise, _: str, rng: random.Random) -> Iterator[TextPair]:
@@ -129,9 +127,7 @@ def _pronouns(words: Words, _: Tokenise, __: str, rng: random.Random) -> Iterato
     while True:
         for template in PRONOUN_TEMPLATES:
             for right, wrong in ((" she", " he"), (" he", " she")):
-                clean, corrupted = (
-                    template.format(name=rng.choice(genders[pronoun])) for pronoun in (right, wrong)
-                )
+                clean, corrupted = (template.format(name=rng.choice(genders[pronoun])) for pronoun in (right, wrong))
                 yield TextPair(clean, corrupted, (right,), (wrong,), template, right.strip())
 
 
@@ -159,7 +155,7 @@ TASKS: dict[str, Callable[[Words, Tokenise, str, random.Random], Iterator[TextPa
 CORRUPTIONS = {"ioi": ("flip", "abc")}
 """By task, the default first; the other tasks have one."""
 
-_TRIES = 60
+_TRIES = 10
 """Candidates drawn per pair asked for; where words are few, many come twice."""
 
 

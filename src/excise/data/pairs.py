@@ -101,7 +101,9 @@ def _one_token(prompt: str, ids: list[int], answer: str, tokenise: Tokenise, whe
     """The token that ``answer`` adds to a prompt."""
     whole = tokenise(prompt + answer)
     if len(whole) != len(ids) + 1 or whole[:-1] != ids:
-        said = f"{len(whole) - len(ids)} tokens" if whole[: len(ids)] == ids else "tokens that change those of the prompt"
+        said = (
+            f"{len(whole) - len(ids)} tokens" if whole[: len(ids)] == ids else "tokens that change those of the prompt"
+        )
         hint = "" if answer.startswith(" ") else f" Should it be {' ' + answer!r}, with the space before it?"
         raise ExciseError(f"{where}: the answer {answer!r} is {said} after the prompt; it must be exactly one.{hint}")
     return whole[-1]
@@ -154,9 +156,7 @@ def read_texts(path: str | Path) -> list[TextPair]:
             raise ExciseError(
                 f"{path}: pair {number}: clean and corrupted must be text, answers and wrong a text or a list of texts"
             )
-        pairs.append(
-            TextPair(texts[0], texts[1], tuple(lists["answers"]), tuple(lists["wrong"]), texts[2], texts[3])
-        )
+        pairs.append(TextPair(texts[0], texts[1], tuple(lists["answers"]), tuple(lists["wrong"]), texts[2], texts[3]))
     return pairs
 
 

@@ -1,0 +1,32 @@
+"""How well cheap scores of nodes agree with exact patching."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from excise.artefacts import Json
+
+Values = NDArray[np.float64]
+
+
+def agreement(exact: Values, cheap: Values, *, best: int = 20) -> Json:
+    """Agreement of two scores of the same nodes.
+
+    Returns:
+        ``r``: Pearson correlation; ``r_without_strongest``: the same without the node of the strongest exact effect,
+        which alone may make a correlation; ``rho``: Spearman rank correlation; ``best``: share of the ``best`` strongest
+        nodes (by absolute effect) that both name.
+    """
+    rest = np.arange(exact.size) != np.abs(exact).argmax()
+    best = min(best, exact.size)
+    strongest = [set(np.argsort(-np.abs(values), kind="stable")[:best].tolist()) for values in (exact, cheap)]
+    return {
+        "r": _pearson(exact, cheap),
+        "r_without_strongest": _pearson(exact[rest], cheap[rest]),
+        "rho": float(spearmanr(exact, cheap).statistic),
+        "best": len(strongest[0] & strongest[1]) / best,
+    }
+
+
+def _pearson(first: Values, second: Values) -> float:
+    return float(np.corrcoef(first, second)[0, 1])

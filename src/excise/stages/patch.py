@@ -1,0 +1,88 @@
+"""Patch every head and MLP exactly, one after the other: what the task loses without what it writes.
+
+With --edges: how well cheap scores of edges agree, summed over the outgoing edges of each node.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from excise.stages.circuit_options import PACKAGES, add_pair_arguments, graph_meta, opened
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    add_pair_arguments(parser)
+    parser.add_argument("--edges", type=Path, nargs="*", default=[], help="scores of edges to compare with")
+    parser.add_argument("--rows", type=int, default=64, help="prompts to run at once (default 64)")
+    parser.add_argument("--output", type=Path, required=True, help="effects, JSON")
+    parser.add_argument("--csv", type=Path, help="the same as a table, a node per line")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read, patch, compare, write."""
+    import numpy as np
+    import torch
+
+    from excise.artefacts import replacing, write_json
+    from excise.circuits.agreement import agreement
+    from excise.circuits.graph import short_name
+    from excise.circuits.patching import node_effects
+    from excise.circuits.run import prepare
+    from excise.circuits.scores import read_scores
+    from excise.errors import ExciseError
+    from excise.models.loading import input_device
+    from excise.progress import Progress
+    from excise.provenance import provenance
+
+    if arguments.rows < 1:
+        raise ExciseError(f"--rows {arguments.rows}: must be at least 1")
+    cheap = [read_scores(path) for path in arguments.edges]
+    found = opened(arguments)
+    for scores in cheap:
+        for name in ("model", "pairs"):
+            if scores.meta[name] != found.meta[name]:
+                raise ExciseError(f"--edges: scores of another {name.removesuffix('s')}; score these pairs first")
+    stream, parts = found.stream, []
+    with Progress(sum(len(batch.ids) for batch in found.batches), "pairs", "patching") as progress:
+        for batch in found.batches:
+            here = prepare(stream, batch.to(input_device(stream.model)), arguments.ablation, found.means)
+            parts.append(node_effects(stream, here, arguments.objective, rows=arguments.rows))
+            progress.advance(len(batch.ids))
+    effects = torch.cat(parts).numpy()
+    names = stream.graph.sources
+    spread = effects.std(0, ddof=1) / len(effects) ** 0.5 if len(effects) > 1 else np.zeros(len(names))
+    compared = {scores.meta["method"]: scores.edges.sum(1).numpy() for scores in cheap}
+    nodes = [
+        {
+            "node": name,
+            "name": short_name(name),
+            "exact": float(effects[:, index].mean()),
+            "standard_error": float(spread[index]),
+            **{method: float(values[index]) for method, values in compared.items()},
+        }
+        for index, name in enumerate(names)
+    ]
+    groups = {
+        "all": np.arange(1, len(names)),  # not the input: it is everything
+        "heads": np.array([index for index, name in enumerate(names) if name.startswith("a")]),
+        "mlps": np.array([index for index, name in enumerate(names) if name.startswith("m")]),
+    }
+    exact = effects.mean(0)
+    agree = {
+        method: {group: agreement(exact[places], values[places]) for group, places in groups.items()}
+        for method, values in compared.items()
+    }
+    meta = provenance(
+        "patch", found.settings, packages=PACKAGES, method="patching", graph=graph_meta(stream), **found.meta
+    )
+    ids = [name for batch in found.batches for name in batch.ids]
+    write_json(arguments.output, meta, {"nodes": nodes, "agreement": agree, "pairs": ids, "effects": effects.tolist()})
+    if arguments.csv is not None:
+        lines = [",".join(nodes[0]), *(",".join(str(value) for value in node.values()) for node in nodes)]
+        with replacing(arguments.csv) as file:
+            file.write("\n".join([*lines, ""]).encode())
+    strongest = sorted(nodes[1:], key=lambda node: -abs(node["exact"]))[:8]
+    logger.info("strongest: %s", ", ".join(f"{node['name']} {node['exact']:+.2f}" for node in strongest))
