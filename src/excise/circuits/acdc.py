@@ -2,8 +2,8 @@
 
 - ``total-drift``: from the first layer up, head 0 first. A head is removed if the objective stays within the
   threshold of that of the *whole model*: the drift of the final circuit is bounded by the threshold.
-- ``per-step``: from the last layer down, last head first, as Conmy et al. visit edges. A head is removed if the objective
-  falls, from the *current* circuit's, by less than the threshold: small losses may add up.
+- ``per-step``: from the last layer down, last head first, as Conmy et al. visit edges. A head is removed if the
+  objective falls, from the *current* circuit's, by less than the threshold: small losses may add up.
 
 A removed head writes its replacement (zero, mean, or what it writes on the corrupted prompt). What comes before a layer
 does not change while its heads are tried, and is run once. Several heads are tried in one batch: row i removes the next
@@ -63,7 +63,9 @@ class Removed(Taps):
         self.calls += 1
         graph = self.stream.graph
         place = slice(graph.source(layer, 0), graph.source(layer))
-        written = self.stream.head_writes(layer, value).unflatten(0, (-1, self.pairs))
+        written = self.stream.head_writes(layer, value).view(
+            -1, self.pairs, *value.shape[1:3], self.replacement.shape[-1]
+        )
         removed = self.removed[:, layer].to(written)[:, None, None, :, None]
         self.change = ((self.replacement[..., place, :] - written) * removed).sum(-2).flatten(0, 1)
         return value
@@ -144,8 +146,8 @@ def remove_heads(
         raise ExciseError(f"with no head removed the objective is {none:.4g}, but the model's is {whole.mean():.4g}")
     if abs(everything - none) <= threshold:
         raise ExciseError(
-            f"removing every head changes the objective by {abs(everything - none):.3g} (from {none:.3g}), no more than "
-            f"the threshold {threshold:g}: nothing would be kept. Lower --threshold, or choose another task."
+            f"removing every head changes the objective by {abs(everything - none):.3g} (from {none:.3g}), no more "
+            f"than the threshold {threshold:g}: nothing would be kept. Lower --threshold, or choose another task."
         )
     current = none
     for layer in range(layers) if form == "total-drift" else reversed(range(layers)):

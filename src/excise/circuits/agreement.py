@@ -14,8 +14,8 @@ def agreement(exact: Values, cheap: Values, *, best: int = 20) -> Json:
 
     Returns:
         ``r``: Pearson correlation; ``r_without_strongest``: the same without the node of the strongest exact effect,
-        which alone may make a correlation; ``rho``: Spearman rank correlation; ``best``: share of the ``best`` strongest
-        nodes (by absolute effect) that both name.
+        which alone may make a correlation; ``rho``: Spearman rank correlation; ``best``: share of the ``best``
+        strongest nodes (by absolute effect) that both name.
     """
     rest = np.arange(exact.size) != np.abs(exact).argmax()
     best = min(best, exact.size)

@@ -1,4 +1,4 @@
-"""Scores of all edges at once, to first order: what a source changes, times how the objective feels it where it is read.
+"""Scores of all edges at once, to first order: what a source changes, times how much that matters where it is read.
 
     score(u -> v) = sum over positions of < clean_u - replacement_u , gradient of the objective at what v reads >
 
@@ -45,7 +45,7 @@ class Gradients(Taps):
             self.at[place] = gradient
 
         if value.requires_grad:
-            value.register_hook(note)
+            value.register_hook(note)  # type: ignore[no-untyped-call]
         return value
 
     def residual(self, layer: int, value: torch.Tensor) -> None:

@@ -68,7 +68,7 @@ class Graph:
 
     def mlp(self, layer: int) -> int:
         """Index of a layer's MLP among the destinations."""
-        return self.slots(layer).stop
+        return layer * (3 * self.heads + 1) + 3 * self.heads
 
     @cached_property
     def edges(self) -> torch.Tensor:

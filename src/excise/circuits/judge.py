@@ -51,7 +51,7 @@ def along(
     fractions: Sequence[float],
     both: Ends,
 ) -> tuple[Values, list[int]]:
-    """The objective of every pair for circuits of rising size, ``[fractions, pairs]``, and the edges of each circuit."""
+    """The objective of every pair for circuits of rising size, ``[fractions, pairs]``, and how many edges each has."""
     total = int(stream.graph.edges.sum())
     rows, sizes = [], []
     for fraction in fractions:

@@ -3,8 +3,8 @@
 The tensors of an edge file, all float64, ``E`` = ``[sources, destinations]``:
 
 - ``edges`` ``E``, ``edges_squared`` ``E``: sums over pairs of scores and of their squares;
-- ``resampled`` ``[resamples, *E]`` and ``resampled_pairs`` ``[resamples]``: the same sums with each pair counted as often
-  as a Poisson(1) draw of its own says, which depends on the seed and the pair's id alone (the Poisson bootstrap);
+- ``resampled`` ``[resamples, *E]`` and ``resampled_pairs`` ``[resamples]``: the same sums with each pair counted as
+  often as a Poisson(1) draw of its own says, which depends on the seed and the pair's id alone (the Poisson bootstrap);
 - ``by_template`` ``[templates, *E]`` and ``by_template_pairs`` ``[templates]``: the sums of each template's pairs.
 """
 

@@ -2,8 +2,8 @@
 
 A destination reads the sum over its sources of ``edge in the circuit ? current : replacement``, where *current* is what
 the source writes in this very run. That is what the model's own residual stream holds plus, for each missing edge,
-``replacement - current`` (Hanna et al. 2024; Conmy et al. 2023). The replacement is what the source writes in the run of
-the corrupted prompt (``resample``), nothing (``zero``), or a mean over prompts and positions (``mean``).
+``replacement - current`` (Hanna et al. 2024; Conmy et al. 2023). The replacement is what the source writes in the run
+of the corrupted prompt (``resample``), nothing (``zero``), or a mean over prompts and positions (``mean``).
 """
 
 from collections.abc import Sequence

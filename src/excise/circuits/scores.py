@@ -90,15 +90,14 @@ def stability(scores: Scores, choose: Callable[[torch.Tensor], torch.Tensor]) ->
     templates = {name: choose(one) for name, one in scores.by_template.items()}
     pairs = [jaccard(a, b) for place, a in enumerate(resamples) for b in resamples[:place]]
     names = sorted(templates)
-    between = [
+    between: list[Json] = [
         {"templates": [second, first], "jaccard": jaccard(templates[first], templates[second])}
         for place, first in enumerate(names)
         for second in names[:place]
     ]
-    mean_between = sum(row["jaccard"] for row in between) / len(between) if between else None
     return {
         "bootstrap": pairs,
         "bootstrap_mean": sum(pairs) / len(pairs) if pairs else None,
         "templates": between,
-        "templates_mean": mean_between,
+        "templates_mean": sum(row["jaccard"] for row in between) / len(between) if between else None,
     }

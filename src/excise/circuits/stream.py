@@ -129,11 +129,11 @@ class Stream:
         return weight.T if self.transposed else weight
 
     def of_heads(self, slot: str, value: torch.Tensor) -> torch.Tensor:
-        """The rows of a projection's ``value`` that make one slot, ``[heads, head_dim, ...]``: a view where it can be."""
+        """The rows of a projection's ``value`` that make one slot, ``[heads, head_dim, ...]``; a view if it can be."""
         ranges = self.rows[slot].heads
         first, last = ranges[0].start, ranges[-1].stop
         if last - first == len(ranges) * self.head_dim:
-            return value[first:last].unflatten(0, (len(ranges), self.head_dim))
+            return value[first:last].view(len(ranges), self.head_dim, *value.shape[1:])
         return value[torch.tensor([list(rows) for rows in ranges], device=value.device)]
 
     def project(self, layer: int, slot: str, normed: torch.Tensor) -> torch.Tensor:
@@ -149,16 +149,16 @@ class Stream:
         """
         projection: Any = self.layers[layer].projections[slot]
         weight = self.of_heads(slot, self.weight(projection))
-        grouped = normed.unflatten(2, (len(weight), -1))
+        grouped = _grouped(normed, len(weight))
         made = torch.einsum("btkgd,ked->btkge", grouped, weight)
         if projection.bias is not None:
             made = made + self.of_heads(slot, projection.bias)[:, None]
         return made.flatten(2, 3)
 
     def pulled_back(self, layer: int, slot: str, gradient: torch.Tensor) -> torch.Tensor:
-        """The gradient at each head's normed input, ``[..., heads, hidden]``, from that at its queries, keys or values."""
+        """Gradient at each head's normed input, ``[..., heads, hidden]``, from that at its queries, keys or values."""
         weight = self.of_heads(slot, self.weight(self.layers[layer].projections[slot]))
-        grouped = gradient.unflatten(2, (len(weight), -1))
+        grouped = _grouped(gradient, len(weight))
         return torch.einsum("btkge,ked->btkgd", grouped, weight).flatten(2, 3)
 
     def norm_attention(self, layer: int, value: torch.Tensor) -> torch.Tensor:
@@ -174,7 +174,7 @@ class Stream:
             heads: outputs of all heads of one run, ``[pairs, tokens, heads, head_dim]``.
         """
         parts = self.layers[layer]
-        weight = self.weight(parts.output).unflatten(1, (self.heads, self.head_dim))
+        weight = self.weight(parts.output).reshape(-1, self.heads, self.head_dim)
         written = torch.einsum("bthe,dhe->bthd", heads, weight)
         if "attention_write" not in parts.norms:
             return written
@@ -260,6 +260,11 @@ class Stream:
         if architecture(self.model.config).attention.layout == "interleaved":
             return torch.stack(parts, dim=-2).flatten(-3)
         return torch.cat([part.flatten(-2) for part in parts], dim=-1)
+
+
+def _grouped(value: torch.Tensor, groups: int) -> torch.Tensor:
+    """``[pairs, tokens, heads, n]`` -> ``[pairs, tokens, groups, heads per group, n]``."""
+    return value.reshape(*value.shape[:2], groups, -1, value.shape[-1])
 
 
 def _mlp_path(family: Architecture) -> tuple[str, ...]:

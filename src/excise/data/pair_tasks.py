@@ -17,6 +17,8 @@ induction     x A B y C D z A -> B                                         B and
 ============  ===========================================================  =====================================
 """
 
+# ruff: noqa: SIM905 (a line of words reads better than a list of them)
+
 import random
 from collections.abc import Callable, Iterator, Sequence
 
@@ -86,7 +88,8 @@ def _ioi(words: Words, _: Tokenise, corruption: str, rng: random.Random) -> Iter
                     first, second = (receiver, giver) if order == "ABBA" else (giver, receiver)
                     return template.format(first=first, second=second, giver=last, place=filled[0], thing=filled[1])
 
-                corrupted = sentence(receiver, giver, receiver) if corruption == "flip" else sentence(others[0], others[1], others[2])
+                last = (receiver, giver, receiver) if corruption == "flip" else (others[0], others[1], others[2])
+                corrupted = sentence(*last)
                 yield TextPair(sentence(receiver, giver, giver), corrupted, (receiver,), (giver,), template, order)
 
 

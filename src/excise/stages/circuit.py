@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
     kept = pick(values, graph, count, arguments.rank)
     if not kept.any():
         raise ExciseError(
-            f"none of the best {count} edges leads from the input to the logits: the circuit is empty. Raise --size, or "
-            "use --select greedy."
+            f"none of the best {count} edges leads from the input to the logits: the circuit is empty. Raise --size, "
+            "or use --select greedy."
         )
     found = stability(scores, lambda given: chosen(given, graph, count, arguments.rank))
     if arguments.other_seed is not None:

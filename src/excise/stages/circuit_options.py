@@ -29,8 +29,8 @@ def add_pair_arguments(parser: argparse.ArgumentParser, *, objective: bool = Tru
         parser.add_argument(
             "--ablation",
             default="resample",
-            help="what replaces what a node writes: resample (its write on the corrupted prompt), zero, or mean (over the "
-            "positions of all corrupted prompts) (default resample)",
+            help="what replaces what a node writes: resample (its write on the corrupted prompt), zero, or mean (over "
+            "the positions of all corrupted prompts) (default resample)",
         )
     parser.add_argument("--batch-size", type=int, default=8, help="pairs per batch (default 8)")
 

@@ -12,6 +12,8 @@ from excise.artefacts import Json
 from excise.stages.circuit_options import PACKAGES, add_pair_arguments, opened
 
 if TYPE_CHECKING:
+    import torch
+
     from excise.circuits.judge import Ends
     from excise.circuits.run import Prepared
     from excise.circuits.stream import Stream
@@ -71,18 +73,15 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def curves(
-    stream: "Stream", prepared: "list[Prepared]", arguments: argparse.Namespace, both: "Ends", scores: "object"
+    stream: "Stream", prepared: "list[Prepared]", arguments: argparse.Namespace, both: "Ends", scores: "torch.Tensor"
 ) -> Json:
     """Both rankings over MIB's fractions."""
     from dataclasses import asdict
-
-    import torch
 
     from excise.circuits.choose import RANKS
     from excise.circuits.faithfulness import FRACTIONS, curve
     from excise.circuits.judge import along
 
-    assert isinstance(scores, torch.Tensor)
     rankings, values = {}, {}
     for rank in RANKS:
         rows, sizes = along(stream, prepared, arguments.objective, scores, rank, FRACTIONS, both)

@@ -1,7 +1,7 @@
 """Make pairs of prompts for a task, in the model's own tokens, and check that the model does the task.
 
-A task of excise, or pairs of your own: JSONL rows {clean, corrupted, answers, wrong}. Half of the pairs finds a circuit,
-the other half judges it.
+A task of excise, or pairs of your own: JSONL rows {clean, corrupted, answers, wrong}. Half of the pairs finds a
+circuit, the other half judges it.
 """
 
 import argparse

@@ -7,6 +7,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from excise.artefacts import Json
 from excise.stages.circuit_options import PACKAGES, add_pair_arguments, graph_meta, opened
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     names = stream.graph.sources
     spread = effects.std(0, ddof=1) / len(effects) ** 0.5 if len(effects) > 1 else np.zeros(len(names))
     compared = {scores.meta["method"]: scores.edges.sum(1).numpy() for scores in cheap}
-    nodes = [
+    nodes: list[Json] = [
         {
             "node": name,
             "name": short_name(name),

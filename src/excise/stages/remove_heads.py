@@ -1,11 +1,12 @@
 """Remove heads one after the other as long as the model still does the task: which are left, by name.
 
-The manifest names heads as L7H3. Held-out pairs say whether what is left does the task beyond the pairs it was found on.
+The manifest names heads as L7H3. Held-out pairs say whether what is left does the task on pairs that had no part in it.
 """
 
 import argparse
 from pathlib import Path
 
+from excise.artefacts import Json
 from excise.stages.circuit_options import PACKAGES, add_pair_arguments, graph_meta, opened
 
 
@@ -15,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--form",
         default="total-drift",
-        help="total-drift: from the first layer up, against the whole model; per-step: from the last layer down, against "
-        "the current circuit (default total-drift)",
+        help="total-drift: from the first layer up, against the whole model; per-step: from the last layer down, "
+        "against the current circuit (default total-drift)",
     )
     parser.add_argument("--threshold", type=float, default=0.1, help="in units of the objective (default 0.1)")
     parser.add_argument(
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     removal = remove_heads(
         stream, found.prepared(), objective=arguments.objective, together=arguments.together, **choice
     )
-    body = {
+    body: Json = {
         "heads": int(removal.kept.numel()),
         "kept": [f"L{layer}H{head}" for layer, head in removal.kept.nonzero().tolist()],
         "removed": [f"L{layer}H{head}" for layer, head in (~removal.kept).nonzero().tolist()],

@@ -22,7 +22,7 @@ def draw(stream: "Stream", seed: int) -> torch.Tensor:  # noqa: ARG001 (the same
     writers = [_size(model.get_input_embeddings().weight, ())[None]]
     readers = []
     for parts, inputs in zip(stream.layers, input_projections(model), strict=True):
-        columns = stream.weight(parts.output).unflatten(1, (stream.heads, stream.head_dim))
+        columns = stream.weight(parts.output).reshape(-1, stream.heads, stream.head_dim)
         writers += [_size(columns, (0, 2)), _size(parts.mlp_output.weight, ())[None]]
         for slot in SLOTS:
             rows = _size(stream.of_heads(slot, stream.weight(parts.projections[slot])), (1, 2))
