@@ -20,6 +20,8 @@ STAGES = (
     "fetch-prompts",
     "fetch-tasks",
     "fetch-scorer",
+    "fetch-collection",
+    "split-collection",
     "inspect",
     "split-prompts",
     "generate",

@@ -1,0 +1,68 @@
+"""Divide a collection: documents for calibration, documents that are searched, queries that choose, queries that judge.
+
+Near-duplicates never fall into different parts. Without queries only the documents are divided.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    parser.add_argument("--documents", type=Path, required=True, help="documents, JSONL with id and text")
+    parser.add_argument("--queries", type=Path, help="queries with their relevant documents, JSONL (default: none)")
+    parser.add_argument(
+        "--calibration-documents", type=int, default=0, help="documents for calibration, never searched (default 0)"
+    )
+    parser.add_argument("--searched-documents", type=int, help="documents that are searched (default: all others)")
+    parser.add_argument("--tuning-fraction", type=float, default=0.0, help="share of the tuning queries (default 0)")
+    parser.add_argument("--min-relevant", type=int, default=1, help="fewest relevant documents per query (default 1)")
+    parser.add_argument("--max-relevant", type=int, help="most relevant documents per query (default: any number)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default 0)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the parts")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read, divide, write the parts that are not empty."""
+    import logging
+
+    from excise.artefacts import sha256_file, write_jsonl
+    from excise.data import collections, prompts
+    from excise.data.parts import divide
+    from excise.provenance import provenance
+
+    meta, documents = collections.read_documents(arguments.documents)
+    queries = collections.read_queries(arguments.queries)[1] if arguments.queries else []
+    parts = divide(
+        documents,
+        queries,
+        calibration=arguments.calibration_documents,
+        searched=arguments.searched_documents,
+        tuning_fraction=arguments.tuning_fraction,
+        relevant=(arguments.min_relevant, arguments.max_relevant),
+        seed=arguments.seed,
+    )
+    settings = {
+        "documents": sha256_file(arguments.documents),
+        "queries": sha256_file(arguments.queries) if arguments.queries else None,
+        "calibration_documents": arguments.calibration_documents,
+        "searched_documents": arguments.searched_documents,
+        "tuning_fraction": arguments.tuning_fraction,
+        "min_relevant": arguments.min_relevant,
+        "max_relevant": arguments.max_relevant,
+        "seed": arguments.seed,
+        "near_duplicate_jaccard": prompts.SIMILARITY,
+        "near_duplicate_prefix_words": prompts.PREFIX_WORDS,
+    }
+    named = {
+        "calibration": parts.calibration,
+        "documents": parts.documents,
+        "tuning-queries": parts.tuning,
+        "test-queries": parts.test,
+    }
+    for name, rows in named.items():
+        label = meta.get("label", arguments.documents.stem)
+        head = provenance("split-collection", settings, label=label, part=name, counts=parts.counts)
+        if rows:
+            write_jsonl(arguments.output / f"{name}.jsonl", head, rows)
+    logging.getLogger(__name__).info("%s", parts.counts)
