@@ -53,7 +53,7 @@ class Norms:
         mlp: the same for the MLP.
         attention_write: path of the norm of what the attention adds to the residual stream, where there is one.
         mlp_write: the same for the MLP.
-        final: path, inside the model, of the norm after the last layer.
+        final: path, inside the model, of the norm after the last layer; empty where the family has none.
         first: ``attention`` and ``mlp`` come before their part; otherwise after the residual sum (BERT, OPT 350M).
             True, False, or the name of a configuration entry.
     """
@@ -225,19 +225,56 @@ ARCHITECTURES: dict[str, Architecture] = {
         parallel="use_parallel_residual",
     ),
 }
-"""Keyed by the configuration's ``model_type``."""
+"""Causal language models, keyed by the configuration's ``model_type``."""
+
+
+def _bert(prefix: str) -> Architecture:
+    """An encoder in the image of BERT, whose classes start with ``prefix``; it has no norm after its last layer."""
+    names = ("Model", "Embeddings", "Encoder", "Layer", "Attention", "SelfAttention", "SelfOutput", "Intermediate")
+    return Architecture(
+        layers="encoder.layer",
+        embedding="embeddings.word_embeddings",
+        inputs=("intermediate.dense",),
+        output="output.dense",
+        activation="intermediate.intermediate_act_fn",
+        attention=Attention(
+            module="attention.self",
+            query="attention.self.query",
+            key="attention.self.key",
+            value="attention.self.value",
+            output="attention.output.dense",
+            bias=True,
+            key_value_heads=None,
+            head_dim=None,
+        ),
+        norms=Norms(attention="attention.output.LayerNorm", mlp="output.LayerNorm", final="", first=False),
+        norm="LayerNorm",
+        parts=tuple(prefix + name for name in (*names, "Output")),
+        gated=False,
+        bias=True,
+        causal=False,
+    )
+
+
+ENCODERS: dict[str, Architecture] = {
+    "bert": _bert("Bert"),
+    "roberta": _bert("Roberta"),
+    "xlm-roberta": _bert("XLMRoberta"),
+}
+"""Encoders, whose tokens see each other, keyed by the configuration's ``model_type``."""
 
 
 def architecture(config: Any) -> Architecture:
-    """The row of a model's family.
+    """The row of a model's family, causal language model or encoder.
 
     Args:
         config: a ``PretrainedConfig`` or anything with ``model_type``.
 
     Raises:
-        ExciseError: the family is not in the table.
+        ExciseError: the family is not in the tables.
     """
-    if config.model_type not in ARCHITECTURES:
+    families = ARCHITECTURES | ENCODERS
+    if config.model_type not in families:
         inner = getattr(config, "text_config", None)
         why = (
             f" It is a model of text and other things; its text part ({inner.model_type}) would have to be saved as a "
@@ -246,9 +283,27 @@ def architecture(config: Any) -> Architecture:
             else ""
         )
         raise ExciseError(  # no nearest spelling: another family is another model
-            f"model: unknown model type {config.model_type!r}.{why} Allowed: {', '.join(sorted(ARCHITECTURES))}."
+            f"model: unknown model type {config.model_type!r}.{why} Allowed: {', '.join(sorted(families))}."
         )
-    return ARCHITECTURES[config.model_type]
+    return families[config.model_type]
+
+
+def refuse_other_order(config: Any, *, causal: bool, where: object) -> None:
+    """Refuse an encoder where a causal language model is needed, and the other way round.
+
+    Raises:
+        ExciseError: it is the other one; names both.
+    """
+    if architecture(config).causal == causal:
+        return
+    if causal:
+        raise ExciseError(
+            f"{where}: {config.model_type} is an encoder; this needs a causal language model "
+            f"({', '.join(ARCHITECTURES)}). For encoders there are importance, shrink and retrieve."
+        )
+    raise ExciseError(
+        f"{where}: {config.model_type} is a causal language model; this needs an encoder ({', '.join(ENCODERS)})"
+    )
 
 
 def neuron_shape(config: Any) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from excise.artefacts import Json, read_json
 from excise.errors import ExciseError, unknown
-from excise.models.families import architecture, neuron_shape
+from excise.models.families import architecture, neuron_shape, refuse_other_order
 from excise.models.files import Stored, read_tensors, stored
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def skeleton(folder: str | Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     config = load_config(folder)
-    architecture(config)
+    refuse_other_order(config, causal=True, where=folder)
     if getattr(config, "quantization_config", None):
         raise ExciseError(f"{folder}: its weights are quantised; attribution and pruning need the unquantised model")
     try:
