@@ -3,5 +3,6 @@
 __version__ = "0.1.0"
 
 from excise.api import prune, restore
+from excise.models.encoder import embed, load_encoder
 
-__all__ = ["prune", "restore"]
+__all__ = ["embed", "load_encoder", "prune", "restore"]

@@ -190,7 +190,7 @@ def test_sharded_weights_are_the_same_model(copy, tmp_path, excise):
             lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
             "it has pytorch_model.bin. Pickled weights",
         ),
-        (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "unknown model type 'bert'"),
+        (lambda f: (f / "config.json").write_text('{"model_type": "distilbert"}'), "unknown model type 'distilbert'"),
         (lambda f: (f / "config.json").write_text("{"), "config.json"),
     ],
 )

@@ -180,15 +180,15 @@ def skeleton(folder: str | Path) -> Any:
         ExciseError: the family is not supported, the weights are quantised, or no model can be made of it.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModel, AutoModelForCausalLM
 
     config = load_config(folder)
-    refuse_other_order(config, causal=True, where=folder)
+    kind = AutoModelForCausalLM if architecture(config).causal else AutoModel
     if getattr(config, "quantization_config", None):
         raise ExciseError(f"{folder}: its weights are quantised; attribution and pruning need the unquantised model")
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
+            return kind.from_config(config)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         rope = getattr(config, "rope_parameters", None)
         raise ExciseError(
@@ -222,6 +222,7 @@ def described(folder: str | Path) -> tuple[Any, dict[str, Stored]]:
         ExciseError: as ``skeleton``; or the weights have other layers or shapes, lack a tensor, or have one more.
     """
     model = skeleton(folder)
+    refuse_other_order(model.config, causal=True, where=folder)
     found = stored(folder)
     _check_layers(folder, model.config, {name: tensor.shape for name, tensor in found.items()})
     bare = {plain_name(model, name): tensor for name, tensor in found.items()}

@@ -117,7 +117,8 @@ def card(name: str, base: Json, what: str, info: Json, plain: bool) -> list[str]
     opening = (
         "It is a plain folder: transformers and sentence-transformers open it as any other."
         if plain
-        else "Open it with `excise.load_encoder(folder)`, or with sentence-transformers where excise is installed."
+        else "Open it with `excise.load_encoder(folder)`, or, where excise is installed, with "
+        "`SentenceTransformer(folder, trust_remote_code=True)` (no code comes from the folder)."
     )
     return [
         "---",

@@ -75,30 +75,16 @@ def run(arguments: argparse.Namespace) -> None:
         "repair": arguments.repair,
         **texts_info(paths, texts),
     }
-    name = (
-        f"{dense.info['id']}, {100 * arguments.neurons:g} % of neurons and {100 * arguments.heads:g} % of heads removed"
+    name = f"{dense.info['id']} shrunk"
+    source = {"schema": SCHEMA, "code": digest("stages.shrink"), "id": name}
+    source |= {"source": "excise shrink", "base": dense.info, "settings": settings, "size": info}
+    what = (
+        f"{100 * arguments.neurons:g} % of the neurons and {100 * arguments.heads:g} % of the heads of layers "
+        f"{settings['layers']} removed, chosen by `{settings['method']}`, repair `{arguments.repair}`"
     )
-    source = {
-        "schema": SCHEMA,
-        "code": digest("stages.shrink"),
-        "id": name,
-        "source": "excise shrink",
-        "base": dense.info,
-        "settings": settings,
-        "size": info,
-        "kept": structure.as_json(),
-    }
-    what = f"chosen by `{settings['method']}`, repair `{arguments.repair}`, layers {settings['layers']} kept"
-    save(
-        small,
-        arguments.model,
-        arguments.output,
-        source=source,
-        card=card(name, dense.info, what, info, is_plain(structure)),
-    )
-    logging.getLogger(__name__).info(
-        "%s: %d parameters in the layers", arguments.output.name, info["encoder_parameters"]
-    )
+    lines = card(name, dense.info, what, info, is_plain(structure))
+    save(small, arguments.model, arguments.output, source=source | {"kept": structure.as_json()}, card=lines)
+    logging.getLogger(__name__).info("%s: %d parameters in the layers", arguments.output, info["encoder_parameters"])
 
 
 def _layers(text: str | None, total: int) -> list[int] | None:
