@@ -138,6 +138,25 @@ def two_layers(
     return found
 
 
+def masks(model: torch.nn.Module, checkpoint: Checkpoint, hidden: Tensor, call: Call) -> None:
+    """Print for each method that scores whether layer 0 has the peers' masks: no Gram matrices, seconds."""
+    layer = decoder_layers(model)[0]
+    tensors = checkpoint.read(checkpoint.of_layer(0))
+    fill(layer, tensors, torch.float32, CPU)
+    weights = {name: tensors[f"{name}.weight"] for name in MAPS}
+    inputs, _ = measure(layer, {name: layer.get_submodule(name) for name in MAPS}, hidden, call, gram=False)
+    print("| method | group | pattern | equal | by their rule | differ |")
+    print("|---|---|---|---|---|---|")
+    for (method, group, pattern), (peer, *_) in PEERS.items():
+        if METHODS[method].solver:
+            continue
+        found, recipe = Found(), Recipe(method, parse(pattern, group))
+        found.compare(recipe, weights, inputs, 0)
+        edited, _ = edit(weights, inputs, recipe, layer=0)
+        ours, theirs = ("yes" if one == peer else "no" for one in (mask_hash(edited), found.theirs[0]))
+        print(f"| {method} | {group} | {pattern} | {ours} | {theirs} | {found.differ} |", flush=True)
+
+
 def main() -> None:
     """Print one row per method and pattern."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -145,6 +164,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=Path, required=True)
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--reconstruct", default="none")
+    parser.add_argument("--masks", action="store_true", help="only the masks of layer 0, in seconds")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     ids = load_tokenizer(arguments.model)(" ".join(documents(arguments.calibration)), verbose=False)["input_ids"]
@@ -152,6 +172,9 @@ def main() -> None:
     checkpoint = Checkpoint(arguments.model)
     model = hollow(checkpoint, torch.float32)
     entering, calls = embed(model, torch.cat([cut[:16], cut[100:104]]), checkpoint)
+    if arguments.masks:
+        masks(model, checkpoint, entering[:16], calls[0])
+        return
     states = [entering[:16], entering[:4], entering[16:]]
     print("| method | group | pattern | equal | by their rule | differ | error | peer | held out | peer | CPU s |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")

@@ -43,8 +43,8 @@ class Inputs:
 
     @property
     def norms(self) -> Tensor:
-        """Root of the mean square of each input, ``[width]``, float32."""
-        return (self.squares / self.tokens).sqrt().float()
+        """The norm of each input over all calibration tokens, ``[width]``, float32: the peers', to the last bit."""
+        return self.squares.float().sqrt()
 
 
 def damped(gram: Tensor, damping: float) -> Tensor:

@@ -8,6 +8,6 @@ def score(weight: Tensor, norms: Tensor) -> Tensor:
 
     Args:
         weight: ``[outputs, inputs]``.
-        norms: ``[inputs]``, root of the mean square of each input over the calibration tokens.
+        norms: ``[inputs]``, norm of each input over the calibration tokens.
     """
     return weight.abs() * norms
