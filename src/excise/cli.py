@@ -25,6 +25,8 @@ STAGES = (
     "importance",
     "shrink",
     "embed",
+    "retrieve",
+    "retention",
     "inspect",
     "split-prompts",
     "generate",

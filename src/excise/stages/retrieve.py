@@ -1,0 +1,86 @@
+"""Judge an encoder on a test collection: nDCG@10, recall@100 and MRR@10 per query, and likeness to the dense one.
+
+With the dense model's embeddings besides, the asymmetric case is judged too: documents by the dense model, queries by
+this one, so that an index that is there already stays. Without queries only the likeness is measured.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from excise.artefacts import Json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this stage."""
+    parser.add_argument("--documents", type=Path, required=True, help="the searched documents, JSONL")
+    parser.add_argument("--queries", type=Path, help="queries with their relevant documents, JSONL (default: none)")
+    parser.add_argument("--vectors", type=Path, required=True, help="embeddings of both by the encoder (excise embed)")
+    parser.add_argument("--dense", type=Path, help="embeddings of both by the dense model (default: none)")
+    parser.add_argument("--variant", required=True, help="name of the encoder in tables")
+    parser.add_argument("--kind", default="candidate", help="baseline, candidate or control (default candidate)")
+    parser.add_argument("--name", default="collection", help="name of the collection in addresses (default collection)")
+    parser.add_argument("--output", type=Path, required=True, help="measurements, JSON")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read, check that all belongs together, rank, judge, write."""
+    import logging
+
+    from excise.artefacts import sha256_file
+    from excise.data.collections import read_documents, read_queries
+    from excise.errors import ExciseError
+    from excise.provenance import provenance
+    from excise.tasks.measurement import About, Measured, write_measurements
+    from excise.tasks.retrieval import measure
+
+    about = About(kind=arguments.kind)
+    head, documents = read_documents(arguments.documents)
+    queries = read_queries(arguments.queries)[1] if arguments.queries else []
+    files = {"documents": sha256_file(arguments.documents)}
+    if arguments.queries:
+        files["queries"] = sha256_file(arguments.queries)
+    known = {row["id"] for row in documents}
+    for row in queries:
+        if missing := sorted(row["relevant"].keys() - known):
+            raise ExciseError(
+                f"{arguments.queries}: query {row['id']!r}: its relevant document {missing[0]!r} is not searched"
+            )
+    if arguments.dense is None and not queries:
+        raise ExciseError("nothing to measure: give --queries, or --dense to compare embeddings with, or both")
+    meta, vectors = _embeddings(arguments.vectors, files)
+    dense = _embeddings(arguments.dense, files)[1] if arguments.dense else None
+    measurements = measure(arguments.name, head.get("label", arguments.name), vectors, dense, documents, queries, files)
+    written = provenance(
+        "retrieve",
+        files | {"variant": arguments.variant, "kind": arguments.kind, "name": arguments.name},
+        packages=("ir-measures", "pytrec-eval-terrier", "torch") if queries else ("torch",),
+        model=meta["model"],
+        embeddings=meta["settings"] | {"counts": meta["counts"]},
+    )
+    measured = Measured(variant=arguments.variant, measurements=measurements, about=about, meta=written)
+    write_measurements(arguments.output, measured)
+    for one in measurements:
+        said = ", ".join(f"{name} {metric.figure:.4f}" for name, metric in one.metrics.items())
+        logging.getLogger(__name__).info("%s: %s: %s", arguments.variant, one.label, said)
+
+
+def _embeddings(path: Path, files: dict[str, str]) -> "tuple[Json, dict[str, torch.Tensor]]":
+    """Provenance and embeddings of a file, which must be of these documents and queries.
+
+    Raises:
+        ExciseError: it was made by another stage or of other files.
+    """
+    from excise.artefacts import read_tensors
+    from excise.errors import ExciseError
+
+    meta, vectors = read_tensors(path)
+    if meta.get("stage") != "embed":
+        raise ExciseError(f"{path}: written by excise {meta.get('stage')}, not by embed")
+    for name, sha256 in files.items():
+        if meta["settings"].get(name) != sha256:
+            raise ExciseError(f"{path}: embeddings of other {name} than those given; embed these")
+    return meta, vectors
