@@ -52,6 +52,7 @@ STAGES = (
     "evaluate",
     "apply",
     "compress",
+    "slice",
     "summary",
     "choose",
     "report",

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from excise.artefacts import read_json, write_tensors
 from excise.compress import driver, measure
-from excise.compress.edit import Recipe
+from excise.compress.edit import Prune, Recipe
 from excise.compress.patterns import parse
 from excise.compress.streaming import Checkpoint, embed, hollow
 from excise.errors import ExciseError
@@ -31,7 +31,8 @@ SIDE = ("config.json", "tokenizer.json", "tokenizer_config.json")
 def plan(method="wanda", pattern="0.5", **settings):
     group = "row" if method == "wanda" else "matrix"
     recipe = Recipe(method, parse(pattern, group), settings.pop("reconstruct", "none"))
-    return driver.Run(recipe, WINDOWS if recipe.needs in ("norms", "gram") else None, **settings)
+    change = Prune(recipe, settings.pop("scope", "all"))
+    return driver.Run(change, WINDOWS if change.needs in driver.CALIBRATED else None, **settings)
 
 
 def compress(folder, output, run=None, meta=None, done=lambda: None):
@@ -109,7 +110,7 @@ def test_only_the_maps_change_and_counts_are_exact(method, tiny_model, tmp_path)
     before, after = tensors(tiny_model), tensors(tmp_path / "out")
     manifest = read_json(tmp_path / "out" / driver.MANIFEST)
     assert before.keys() == after.keys()
-    rows = {f"model.layers.{row['layer']}.{row['map']}.weight": row for row in manifest["maps"]}
+    rows = {f"model.layers.{row['layer']}.{row['map']}.weight": row for row in manifest["rows"]}
     assert len(rows) == 14
     for name, tensor in before.items():
         if name not in rows:
@@ -118,7 +119,7 @@ def test_only_the_maps_change_and_counts_are_exact(method, tiny_model, tmp_path)
         assert ((after[name] == 0).reshape(-1, 4).sum(1) == 2).all()
         assert rows[name]["zeros"] == rows[name]["zeros_made"] == rows[name]["weights"] // 2
     assert manifest["total"]["zeros_made"] * 2 == manifest["total"]["weights"]
-    assert all(("error" in row) == (method in ("sparsegpt", "alps")) for row in manifest["maps"])
+    assert all(("error" in row) == (method in ("sparsegpt", "alps")) for row in manifest["rows"])
     for name in SIDE:
         assert (tmp_path / "out" / name).read_bytes() == (tiny_model / name).read_bytes()
 
@@ -131,7 +132,7 @@ def test_stored_dtype_stays_and_zeros_that_were_there_are_told_apart(tiny_model,
     save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
     compress(folder, tmp_path / "out", plan("alps", "0.5"))
     assert {tensor.dtype for tensor in tensors(tmp_path / "out").values()} == {torch.bfloat16}
-    row = read_json(tmp_path / "out" / driver.MANIFEST)["maps"][0]
+    row = read_json(tmp_path / "out" / driver.MANIFEST)["rows"][0]
     assert row["zeros_before"] == 64
     assert row["zeros_made"] + row["zeros_before"] == row["zeros"] == 128
 
@@ -236,7 +237,7 @@ def test_refusals(tiny_model, tmp_path):
     with pytest.raises(ExciseError, match="16 inputs, which 3 does not divide"):
         compress(tiny_model, tmp_path / "out", plan(pattern="1:3"))
     with pytest.raises(ExciseError, match="unknown scope 'heads'"):
-        compress(tiny_model, tmp_path / "out", plan(scope="heads"))
+        plan(scope="heads")
     stored = tensors(folder)
     stored["model.layers.1.mlp.down_proj.weight"][0, 0] = torch.nan
     save_file(stored, folder / "model.safetensors")
@@ -280,7 +281,7 @@ def test_the_stage(tiny_model, tmp_path, words, excise):
     with safe_open(tmp_path / "out" / "model-00001-of-00003.safetensors", "pt") as file:
         assert all(".layers.0." in name for name in file.keys())  # noqa: SIM118
     for broken, message in (
-        (["--method", "wanda"], "needs --calibration"),
+        (["--method", "wanda"], "--calibration: this method measures"),
         (["--group", "layer", *options], "alps prunes each matrix by itself"),
         (["--reconstruct", "ols", *options], "unknown reconstruction 'ols'"),
         ([*options, "--windows", 10**6], "windows of 32; give a"),

@@ -13,29 +13,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+from torch import Tensor
 
 from excise.artefacts import Json, read_tensors, replacing, write_json, write_tensors
-from excise.compress.edit import Recipe, edit
+from excise.compress.change import Change, Place
 from excise.compress.inputs import Inputs
 from excise.compress.measure import forward, measure
-from excise.compress.patterns import check_divides
 from excise.compress.streaming import Call, Checkpoint, embed, fill, hollow, moved
-from excise.errors import ExciseError, unknown
-from excise.models.families import architecture
+from excise.edits.copying import with_entries
+from excise.errors import ExciseError
 from excise.models.files import INDEX, side_files
 from excise.models.folders import refuse_foreign, write_source
 from excise.models.loading import SOURCE_FILE, fingerprint
-from excise.models.parts import decoder_layers, linear_maps
+from excise.models.parts import decoder_layers
 
 logger = logging.getLogger(__name__)
 
-SCOPES = ("all", "attention", "mlp")
 MANIFEST = "compression.json"
 STATE = "state.safetensors"
+CALIBRATED = ("norms", "gram")
+"""What a change may need of the inputs of maps."""
 
 
 @dataclass(frozen=True)
@@ -43,40 +41,22 @@ class Run:
     """How a model is compressed.
 
     Attributes:
-        recipe: how the maps of a layer are pruned.
-        windows: calibration token ids ``[windows, tokens]``; None where the recipe needs none.
-        scope: which maps, one of ``SCOPES``.
+        change: what is done to each layer.
+        windows: calibration token ids ``[windows, tokens]``; None where the change needs none.
         sequential: a layer is measured on what the compressed layers before it put out; otherwise on what the dense
             ones do.
-        dtype: what layers run in.
-        device: what layers run and are solved on.
+        place: what layers run in, and where.
     """
 
-    recipe: Recipe
+    change: Change
     windows: Tensor | None
-    scope: str = "all"
     sequential: bool = True
-    dtype: torch.dtype = torch.float32
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    place: Place = field(default_factory=Place)
 
     @property
     def calibrated(self) -> bool:
         """Whether anything is run at all."""
-        return self.recipe.needs in ("norms", "gram")
-
-
-def maps_of(model: Any, layer: int, scope: str) -> dict[str, nn.Module]:
-    """The linear maps of a layer, by path: all, those of the attention, or those of the MLP.
-
-    Raises:
-        ExciseError: the scope is unknown.
-    """
-    if scope not in SCOPES:
-        raise unknown("scope", scope, SCOPES, where="--scope")
-    family = architecture(model.config)
-    mlp = {*family.inputs, family.output}
-    maps = linear_maps(model, layer)
-    return {path: part for path, part in maps.items() if scope in ("all", "mlp" if path in mlp else "attention")}
+        return self.change.needs in CALIBRATED
 
 
 def compress(
@@ -110,10 +90,9 @@ def _compress(
     folder: Path, output: Path, partial: Path, run: Run, meta: Json, source: Json, done: Callable[[], None]
 ) -> None:
     checkpoint = Checkpoint(folder)
-    model = hollow(checkpoint, run.dtype)
+    model = hollow(checkpoint, run.place.dtype)
     layers = decoder_layers(model)
-    for name, part in maps_of(model, 0, run.scope).items():  # before anything is run
-        check_divides(run.recipe.pattern, _inputs_of(part), name)
+    run.change.check(model)
     first, rows, hidden = _resume(partial, meta)
     hidden_states = hidden.get("hidden")
     calls: list[Call] = [((), {})] * len(layers)
@@ -126,24 +105,18 @@ def _compress(
         _write_shard(partial / _shard(number, len(layers)), tensors)
         rows += found
         state = {} if hidden_states is None else {"hidden": hidden_states}
-        write_tensors(partial / STATE, {"run": meta, "next": number + 1, "maps": rows}, state)
+        write_tensors(partial / STATE, {"run": meta, "next": number + 1, "rows": rows}, state)
         done()
-    _finish(folder, output, partial, checkpoint, len(layers), rows, meta, source)
-
-
-def _inputs_of(part: nn.Module) -> int:
-    """Width of a map's input."""
-    rows, columns = part.get_parameter("weight").shape
-    return rows if isinstance(part, Conv1D) else columns
+    _finish(output, partial, checkpoint, run.change, rows, meta, source)
 
 
 def _resume(partial: Path, meta: Json) -> tuple[int, list[Json], dict[str, Tensor]]:
-    """(the layer to go on with, what is known of the maps before it, hidden states)."""
+    """(the layer to go on with, the manifest's rows before it, hidden states)."""
     if (partial / STATE).is_file():
         state, tensors = read_tensors(partial / STATE)
         if state["run"] == json.loads(json.dumps(meta)):
             logger.info("going on at layer %d", state["next"])
-            return state["next"], state["maps"], tensors
+            return state["next"], state["rows"], tensors
         logger.info("the unfinished folder was begun with other settings; beginning again")
     if partial.exists():
         shutil.rmtree(partial)
@@ -154,42 +127,25 @@ def _resume(partial: Path, meta: Json) -> tuple[int, list[Json], dict[str, Tenso
 def _one_layer(
     model: Any, checkpoint: Checkpoint, number: int, hidden: Tensor | None, call: Call, run: Run
 ) -> tuple[dict[str, Tensor], list[Json], Tensor | None]:
-    """Load, measure, prune and run one layer.
+    """Load, measure, change and run one layer.
 
     Returns:
-        Its tensors under their stored names; a row for each pruned map; the hidden states that enter the next layer.
+        Its tensors under their stored names; rows for the manifest; the hidden states that enter the next layer.
     """
     layer = decoder_layers(model)[number]
     stored = checkpoint.of_layer(number)
     tensors = checkpoint.read(stored)
-    fill(layer, tensors, run.dtype, run.device)
-    maps = maps_of(model, number, run.scope)
+    fill(layer, tensors, run.place.dtype, run.place.device)
     inputs: dict[str, Inputs] = {}
     outputs = hidden
-    call = moved(call, run.device)
+    call = moved(call, run.place.device)
     if run.calibrated and hidden is not None:
-        inputs, outputs = measure(layer, maps, hidden, call, gram=run.recipe.needs == "gram")
-    exact = torch.float64 if run.dtype == torch.float64 else torch.float32
-    turned = {name: isinstance(part, Conv1D) for name, part in maps.items()}  # Conv1D is stored inputs x outputs
-    weights = {}
-    for name in maps:
-        weight = tensors[f"{name}.weight"].to(run.device, exact)
-        weights[name] = weight.T.contiguous() if turned[name] else weight
-    edited, known = edit(weights, inputs, run.recipe, layer=number)
-    rows = []
-    for name, weight in edited.items():
-        before = tensors[f"{name}.weight"]
-        after = (weight.T if turned[name] else weight).to("cpu", before.dtype).contiguous()
-        tensors[f"{name}.weight"] = after
-        counts = {
-            "weights": before.numel(),
-            "zeros_before": int((before == 0).sum()),
-            "zeros_made": int(((after == 0) & (before != 0)).sum()),
-            "zeros": int((after == 0).sum()),
-        }
-        rows.append({"layer": number, "map": name, **counts, **known[name]})
+        maps = run.change.maps(model, number)
+        inputs, outputs = measure(layer, maps, hidden, call, gram=run.change.needs == "gram")
+    changed, rows = run.change.apply(model, tensors, inputs, number, run.place)
+    tensors |= changed
     if run.calibrated and run.sequential and hidden is not None:
-        fill(layer, tensors, run.dtype, run.device)
+        fill(layer, tensors, run.place.dtype, run.place.device)
         outputs = forward(layer, hidden, call)
     layer.to("meta")
     return {stored[name]: tensor for name, tensor in tensors.items()}, rows, outputs
@@ -213,16 +169,10 @@ def _tensor_bytes(path: Path) -> int:
 
 
 def _finish(
-    folder: Path,
-    output: Path,
-    partial: Path,
-    checkpoint: Checkpoint,
-    layers: int,
-    rows: list[Json],
-    meta: Json,
-    source: Json,
+    output: Path, partial: Path, checkpoint: Checkpoint, change: Change, rows: list[Json], meta: Json, source: Json
 ) -> None:
     """The rest of the folder; then it takes its name."""
+    folder, layers = checkpoint.folder, checkpoint.config.num_hidden_layers
     rest = checkpoint.outside()
     _write_shard(partial / _shard(layers, layers), checkpoint.read({name: name for name in rest.values()}))
     places = dict.fromkeys(rest.values(), _shard(layers, layers))
@@ -236,10 +186,14 @@ def _finish(
         place = partial / path.relative_to(folder)
         place.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, place)
-    total = {key: sum(row[key] for row in rows) for key in ("weights", "zeros_before", "zeros_made", "zeros")}
-    if total["zeros_made"] == 0:
+    if entries := change.entries(checkpoint.config):
+        path = partial / "config.json"
+        text = with_entries(path.read_bytes().decode(), entries, str(folder / "config.json"))
+        path.write_bytes(text.encode())
+    total = change.total(rows)
+    if total.get("zeros_made") == 0:
         raise ExciseError(f"{folder}: every weight that the pattern prunes is zero already")
-    write_json(partial / MANIFEST, meta, {"total": total, "maps": rows})
+    write_json(partial / MANIFEST, meta, {"total": total, "rows": rows})
     (partial / STATE).unlink()
     write_source(partial / SOURCE_FILE, {**source, "fingerprint": fingerprint(partial)})
     if output.is_symlink():

@@ -1,17 +1,23 @@
-"""Prune the linear maps of one layer."""
+"""Prune the weights of the linear maps of one layer."""
 
 import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from excise.artefacts import Json
 from excise.compress import least_squares, method, obs, scorer, solver
+from excise.compress.change import Place, turned
 from excise.compress.inputs import Inputs
 from excise.compress.patterns import KeepNofM, Pattern, Share, check_divides, pruned_together
 from excise.errors import ExciseError, unknown
+from excise.models.families import architecture
+from excise.models.parts import linear_maps
+
+SCOPES = ("all", "attention", "mlp")
 
 RECONSTRUCTIONS = {"none": None, "obs": obs.repair, "least-squares": least_squares.fit}
 """What is done to the weights that are kept, after any mask."""
@@ -49,6 +55,83 @@ class Recipe:
     def needs(self) -> str:
         """What is to be measured of the inputs: ``weights`` and ``seed`` need no calibration."""
         return "gram" if self.reconstruct != "none" else method(self.method).needs
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Prune weights of every layer.
+
+    Attributes:
+        recipe: how.
+        scope: which maps, one of ``SCOPES``.
+    """
+
+    recipe: Recipe
+    scope: str = "all"
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown scope.
+
+        Raises:
+            ExciseError: it is unknown.
+        """
+        if self.scope not in SCOPES:
+            raise unknown("scope", self.scope, SCOPES, where="--scope")
+
+    @property
+    def needs(self) -> str:
+        """What is measured of the maps' inputs."""
+        return self.recipe.needs
+
+    def maps(self, model: Any, layer: int) -> dict[str, nn.Module]:
+        """The linear maps of a layer, by path: all, those of the attention, or those of the MLP."""
+        family = architecture(model.config)
+        mlp = {*family.inputs, family.output}
+        maps = linear_maps(model, layer)
+        return {
+            path: part for path, part in maps.items() if self.scope in ("all", "mlp" if path in mlp else "attention")
+        }
+
+    def check(self, model: Any) -> None:
+        """Refuse N:M on a map whose number of inputs M does not divide.
+
+        Raises:
+            ExciseError: there is one.
+        """
+        for name, part in self.maps(model, 0).items():
+            check_divides(self.recipe.pattern, turned(part, part.get_parameter("weight")).shape[1], name)
+
+    def entries(self, config: Any) -> Json:  # noqa: ARG002 (shapes stay)
+        """None: shapes stay."""
+        return {}
+
+    def apply(
+        self, model: Any, tensors: dict[str, Tensor], inputs: dict[str, Inputs], layer: int, place: Place
+    ) -> tuple[dict[str, Tensor], list[Json]]:
+        """The pruned weights in the dtype they are stored in, and a row with exact counts per map.
+
+        Raises:
+            ExciseError: as ``edit``.
+        """
+        maps = self.maps(model, layer)
+        weights = {name: place.exact(turned(part, tensors[f"{name}.weight"])) for name, part in maps.items()}
+        edited, known = edit(weights, inputs, self.recipe, layer=layer)
+        new, rows = {}, []
+        for name, weight in edited.items():
+            before = tensors[f"{name}.weight"]
+            after = new[f"{name}.weight"] = turned(maps[name], weight).to("cpu", before.dtype).contiguous()
+            counts = {
+                "weights": before.numel(),
+                "zeros_before": int((before == 0).sum()),
+                "zeros_made": int(((after == 0) & (before != 0)).sum()),
+                "zeros": int((after == 0).sum()),
+            }
+            rows.append({"layer": layer, "map": name, **counts, **known[name]})
+        return new, rows
+
+    def total(self, rows: list[Json]) -> Json:
+        """Sums of the counts."""
+        return {key: sum(row[key] for row in rows) for key in ("weights", "zeros_before", "zeros_made", "zeros")}
 
 
 def edit(

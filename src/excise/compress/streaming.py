@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from excise.errors import ExciseError
 from excise.models.families import architecture
@@ -81,8 +82,10 @@ def fill(layer: nn.Module, tensors: dict[str, Tensor], dtype: torch.dtype, devic
 
 def _put(module: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype, device: torch.device) -> None:
     path, _, own = name.rpartition(".")
-    value = nn.Parameter(tensor.to(device=device, dtype=dtype), requires_grad=False)
-    module.get_submodule(path).register_parameter(own, value)
+    owner = module.get_submodule(path)
+    owner.register_parameter(own, nn.Parameter(tensor.to(device=device, dtype=dtype), requires_grad=False))
+    if own == "weight" and isinstance(owner, Conv1D):  # its forward pass asks for the width, a slice has another
+        owner.nf = tensor.shape[1]
 
 
 def embed(model: Any, windows: Tensor, checkpoint: Checkpoint) -> tuple[Tensor, list[Call]]:

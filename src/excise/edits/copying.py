@@ -122,7 +122,7 @@ def with_entries(text: str, entries: Json, where: str) -> str:
     before = json.loads(text)
     for key, value in entries.items():
         pair = f"{json.dumps(key)}: {json.dumps(value)}"
-        there = re.compile(rf"{re.escape(json.dumps(key))}\s*:\s*(true|false|null)")
+        there = re.compile(rf"{re.escape(json.dumps(key))}\s*:\s*(true|false|null|-?\d+(?![\d.eE]))")
         if key in before:
             text = there.sub(pair, text, count=1)
         else:

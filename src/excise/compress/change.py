@@ -1,0 +1,64 @@
+"""What the driver asks of a change: pruned weights, or neurons cut out, of one layer at a time."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from excise.artefacts import Json
+from excise.compress.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where numbers are computed.
+
+    Attributes:
+        dtype: what layers run in; weights are scored and solved in float32, or in float64 where this is.
+        device: of both.
+    """
+
+    dtype: torch.dtype = torch.float32
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def exact(self, tensor: Tensor) -> Tensor:
+        """A stored tensor, ready to be computed with."""
+        return tensor.to(self.device, torch.float64 if self.dtype == torch.float64 else torch.float32)
+
+
+class Change(Protocol):
+    """A change of every layer of a model."""
+
+    @property
+    def needs(self) -> str:
+        """``norms`` or ``gram`` of the inputs of the maps; anything else needs no calibration."""
+        ...
+
+    def maps(self, model: Any, layer: int) -> dict[str, nn.Module]:
+        """The linear maps of a layer whose inputs are measured, by path."""
+        ...
+
+    def check(self, model: Any) -> None:
+        """Refuse a model that the change does not fit, before anything is run."""
+        ...
+
+    def entries(self, config: Any) -> Json:
+        """Entries of config.json that change."""
+        ...
+
+    def apply(
+        self, model: Any, tensors: dict[str, Tensor], inputs: dict[str, Inputs], layer: int, place: Place
+    ) -> tuple[dict[str, Tensor], list[Json]]:
+        """The layer's tensors that change, by their names inside the layer, and rows for the manifest."""
+        ...
+
+    def total(self, rows: list[Json]) -> Json:
+        """The manifest's sums."""
+        ...
+
+
+def turned(module: nn.Module, weight: Tensor) -> Tensor:
+    """A map's weight as ``[outputs, inputs]``, or back to how it is stored: ``Conv1D`` keeps inputs x outputs."""
+    return weight.T.contiguous() if isinstance(module, Conv1D) else weight

@@ -1,0 +1,121 @@
+"""What the stages have in common that change a model layer by layer: compress and slice."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from excise.stages.options import set_threads
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from excise.artefacts import Json
+    from excise.compress.change import Change
+
+
+def add_layerwise_arguments(parser: argparse.ArgumentParser) -> None:
+    """Calibration, what to compute in and on, and the folder to make."""
+    parser.add_argument("--calibration", type=Path, help="text to calibrate on: JSONL, a document per line, or plain")
+    parser.add_argument("--separator", default=" ", help=r"between its documents; \n is a line break (default ' ')")
+    parser.add_argument("--windows", type=int, default=128, help="calibration windows (default 128)")
+    parser.add_argument("--seqlen", type=int, default=2048, help="tokens per window (default 2048)")
+    parser.add_argument("--seed", type=int, help="draw the windows at random (default: the first ones)")
+    parser.add_argument("--one-shot", action="store_true", help="measure every layer in the dense model")
+    parser.add_argument("--dtype", default="float32", help="what layers run in: float32, bfloat16 or float64")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
+    parser.add_argument("--output", type=Path, required=True, help="folder to make")
+
+
+def change_layers(
+    arguments: argparse.Namespace, change: "Change", settings: "Json", *, what: str, modules: tuple[str, ...] = ()
+) -> "Json":
+    """Check, calibrate, change every layer, write the folder.
+
+    Args:
+        arguments: with those of ``add_layerwise_arguments``, ``model`` and ``stage``.
+        change: what is done to each layer.
+        settings: for the provenance, beside the common ones.
+        what: what the model is called after, behind the base model's name.
+        modules: modules of excise that were loaded by name.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ExciseError: the input does not fit, or a layer cannot be changed.
+    """
+    import torch
+
+    from excise.artefacts import read_json
+    from excise.compress.change import Place
+    from excise.compress.driver import CALIBRATED, MANIFEST, Run, compress
+    from excise.errors import ExciseError, unknown
+    from excise.models.families import neuron_shape
+    from excise.models.loading import DTYPES, identity, load_config, resolve_device
+    from excise.progress import Progress
+    from excise.provenance import provenance
+
+    if arguments.dtype not in DTYPES:
+        raise unknown("dtype", arguments.dtype, DTYPES, where="--dtype")
+    device = resolve_device(arguments.device)
+    if device.type == "mps":
+        raise ExciseError("--device mps: it has no float64, which Gram matrices are added up in; use cpu")
+    if arguments.output.resolve() in (arguments.model.resolve(), *arguments.model.resolve().parents):
+        raise ExciseError(f"{arguments.output}: the model itself is in there; name another folder")
+    threads = set_threads(arguments.threads)
+    layers = neuron_shape(load_config(arguments.model))[0]
+    windows, text = _windows(arguments) if change.needs in CALIBRATED else (None, None)
+    plan = Run(change, windows, not arguments.one_shot, Place(getattr(torch, arguments.dtype), device))
+    base = identity(arguments.model, arguments.dtype)
+    common = {"sequential": plan.sequential, "seed": arguments.seed, "device": device.type, "threads": threads}
+    meta = provenance(
+        arguments.stage,
+        {**settings, **common},
+        packages=("torch", "transformers"),
+        modules=modules,
+        model=base,
+        calibration=text,
+    )
+    source = {"id": f"{base['id']}, {what}", "source": f"excise {arguments.stage}", "base": base}
+    with Progress(layers, "layers", arguments.stage) as progress:
+        compress(arguments.model, arguments.output, plan, meta=meta, source=source, done=progress.advance)
+    return read_json(arguments.output / MANIFEST)
+
+
+def _windows(arguments: argparse.Namespace) -> tuple["Tensor", "Json"]:
+    """The calibration windows, and what provenance says of them."""
+    import logging
+
+    from excise.artefacts import sha256_file
+    from excise.compress import calibration
+    from excise.data.texts import documents
+    from excise.errors import ExciseError
+    from excise.models.families import neuron_shape
+    from excise.models.loading import load_config, load_tokenizer
+
+    config = load_config(arguments.model)
+    if arguments.calibration is None:
+        raise ExciseError("--calibration: this method measures the inputs of the maps; name a text file")
+    if arguments.seqlen > config.max_position_embeddings:
+        raise ExciseError(
+            f"--seqlen {arguments.seqlen}: more than the model's {config.max_position_embeddings} positions"
+        )
+    separator = arguments.separator.replace("\\n", "\n").replace("\\t", "\t")
+    text = separator.join(documents(arguments.calibration))
+    ids = load_tokenizer(arguments.model)(text, verbose=False)["input_ids"]
+    chosen = calibration.windows(ids, seqlen=arguments.seqlen, count=arguments.windows, seed=arguments.seed)
+    width = neuron_shape(config)[1]
+    if chosen.numel() < 20 * width:
+        logging.getLogger(__name__).warning(
+            "%d calibration tokens for maps of up to %d inputs: weight updates will fit the calibration text better "
+            "than others; 20 tokens per input (%d) are a start",
+            *(chosen.numel(), width, 20 * width),
+        )
+    return chosen, {
+        "sha256": sha256_file(arguments.calibration),
+        "separator": separator,
+        "windows": len(chosen),
+        "seqlen": arguments.seqlen,
+        "tokens_sha256": calibration.sha256(chosen),
+    }
