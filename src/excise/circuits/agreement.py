@@ -23,10 +23,15 @@ def agreement(exact: Values, cheap: Values, *, best: int = 20) -> Json:
     return {
         "r": _pearson(exact, cheap),
         "r_without_strongest": _pearson(exact[rest], cheap[rest]),
-        "rho": float(spearmanr(exact, cheap).statistic),
+        "rho": float(spearmanr(exact, cheap).statistic) if _varies(exact, cheap) else None,
         "best": len(strongest[0] & strongest[1]) / best,
     }
 
 
-def _pearson(first: Values, second: Values) -> float:
-    return float(np.corrcoef(first, second)[0, 1])
+def _pearson(first: Values, second: Values) -> float | None:
+    """None where fewer than three nodes, or equal values, have no correlation."""
+    return float(np.corrcoef(first, second)[0, 1]) if _varies(first, second) else None
+
+
+def _varies(first: Values, second: Values) -> bool:
+    return first.size > 2 and bool(np.ptp(first) > 0) and bool(np.ptp(second) > 0)

@@ -89,8 +89,9 @@ def run(arguments: argparse.Namespace) -> None:
             "%s: the model answers %.0f %% of %d pairs right; logit difference %+.2f clean, %+.2f corrupted",
             half, 100 * facts["accuracy"], facts["pairs"], facts["clean"], facts["corrupted"],
         )  # fmt: skip
+    for half, facts in measured.items():
+        refuse_failure(facts, arguments.min_accuracy, f"{task}, {half} half")
     for half, part in halves.items():
-        refuse_failure(measured[half], arguments.min_accuracy, f"{task}, {half} half")
         packages = ("tokenizers", "torch", "transformers")
         meta = provenance(
             "pairs", settings, packages=packages, task=task, half=half, model=model, measured=measured[half]

@@ -1,0 +1,133 @@
+"""The commands of circuits on the tiny model: one whole study, and what they refuse."""
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from excise.artefacts import read_json, read_jsonl
+from excise.circuits.faithfulness import FRACTIONS
+from excise.models.loading import load_model, load_tokenizer
+
+WORDS = ("cat", "rain", "at", "and", "a")
+"""One token each in the tiny tokenizer, with the space before them."""
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory, tiny_model):
+    """Pairs of a user's own, on each of which the random model's answer depends on what is changed."""
+    model, tokenizer = load_model(tiny_model, device="cpu"), load_tokenizer(tiny_model)
+
+    def difference(text, answer, wrong):
+        logits = model(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).logits[0, -1]
+        right, other = (tokenizer(f" {word}")["input_ids"][-1] for word in (answer, wrong))
+        return float(logits[right] - logits[other])
+
+    rows = []
+    for a, b, c in itertools.permutations(WORDS, 3):
+        clean, corrupted = f"the {a} {b} {c} the", f"the {a} {a} {c} the"
+        gap = difference(clean, a, b) - difference(corrupted, a, b)
+        answer, wrong = (a, b) if gap > 0 else (b, a)
+        if abs(gap) > 1:
+            texts = {"clean": clean, "corrupted": corrupted, "answers": f" {answer}", "wrong": [f" {wrong}"]}
+            rows.append({**texts, "template": "cat" if c == "cat" else "other"})
+    path = tmp_path_factory.mktemp("texts") / "mine.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture
+def pairs(excise, tiny_model, texts, tmp_path):
+    """Both halves of the pairs."""
+    find, judge = tmp_path / "find.jsonl", tmp_path / "judge.jsonl"
+    options = ("--pairs", 4, "--min-accuracy", 0, "--find", find, "--judge", judge)
+    excise("pairs", "--texts", texts, "--model", tiny_model, *options)
+    return find, judge
+
+
+def test_a_study(excise, tiny_model, pairs, tmp_path):
+    find, judge = pairs
+    meta, rows = read_jsonl(find)
+    assert (meta["task"], meta["half"], len(rows)) == ("mine", "find", 4)
+    assert not {row["id"] for row in rows} & {row["id"] for row in read_jsonl(judge)[1]}
+    model, scores = ("--model", tiny_model), {}
+    for method in ("eap", "eap-ig", "relp-qk", "random", "weight-magnitude"):
+        scores[method] = tmp_path / f"{method}.safetensors"
+        excise("edges", "--method", method, *model, "--pairs", find, "--output", scores[method])
+    shards = [tmp_path / f"shard{n}.safetensors" for n in (0, 1)]
+    for n, path in enumerate(shards):
+        batches = ("--batch-size", 2, "--shard", f"{n}/2")
+        excise("edges", "--method", "eap", *model, "--pairs", find, *batches, "--output", path)
+    whole, merged = tmp_path / "whole.safetensors", tmp_path / "merged.safetensors"
+    excise("edges", "--method", "eap", *model, "--pairs", find, "--batch-size", 2, "--output", whole)
+    excise("merge", *shards[::-1], "--output", merged)
+    assert merged.read_bytes() == whole.read_bytes()
+
+    nodes = tmp_path / "nodes.json"
+    table = tmp_path / "nodes.csv"
+    compared = (scores["eap"], scores["relp-qk"])
+    excise("patch", *model, "--pairs", find, "--edges", *compared, "--output", nodes, "--csv", table)
+    found = read_json(nodes)
+    assert [row["name"] for row in found["nodes"][:3]] == ["input", "L0H0", "L0H1"]
+    assert found["agreement"].keys() == {"eap", "relp-qk"}
+    assert table.read_text().splitlines()[0] == "node,name,exact,standard_error,eap,relp-qk"
+
+    circuit = tmp_path / "circuit.json"
+    excise("circuit", "--edges", scores["eap-ig"], "--size", 40, "--select", "greedy", "--output", circuit)
+    chosen = read_json(circuit)
+    assert chosen["sizes"]["edges"] == len(chosen["edges"]) <= 40
+    assert 0 < chosen["stability"]["bootstrap_mean"] <= 1
+
+    curve, one = tmp_path / "curve.json", tmp_path / "one.json"
+    excise("faithfulness", *model, "--pairs", judge, "--edges", scores["eap-ig"], "--output", curve)
+    excise("faithfulness", *model, "--pairs", judge, "--circuit", circuit, "--output", one)
+    ranked = read_json(curve)
+    assert ranked["fractions"] == list(FRACTIONS)
+    assert ranked["rankings"]["signed"]["faithfulness"][-1] == pytest.approx(1)
+    assert len(ranked["values"]["signed"]) == len(FRACTIONS)
+    judged = read_json(one)
+    assert judged["circuit"]["edges"] + judged["complement"]["edges"] == chosen["edges_in_graph"]
+
+    said = excise("faithfulness", *model, "--pairs", find, "--circuit", circuit, "--output", one, fails=True)
+    assert "had no part in finding it" in said
+
+    heads = tmp_path / "heads.json"
+    excise(
+        "remove-heads", *model, "--pairs", find, "--judge", judge, "--threshold", 0.3, "--ablation", "zero",
+        "--output", heads,
+    )  # fmt: skip
+    manifest = read_json(heads)
+    assert len(manifest["kept"]) + len(manifest["removed"]) == manifest["heads"] == 8
+    assert manifest["judged"]["pairs"] == 4
+
+
+def test_a_model_that_cannot_do_the_task_is_refused(excise, tiny_model, texts, tmp_path):
+    files = ("--find", tmp_path / "f", "--judge", tmp_path / "j")
+    said = excise("pairs", "--texts", texts, "--model", tiny_model, "--pairs", 4, *files, fails=True)
+    assert "does not do this task" in said
+    assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("--objective", "kl"), "exactly zero"),
+        (("--objective", "logits"), "unknown objective"),
+        (("--ablation", "mena"), "Did you mean 'mean'"),
+        (("--method", "acdc"), "unknown method"),
+        (("--dtype", "float16"), "float16"),
+        (("--device", "spread"), "one device"),
+        (("--batch-size", "0"), "at least 1"),
+    ],
+)
+def test_bad_options_are_refused(excise, tiny_model, pairs, tmp_path, change, said):
+    options = ("--method", "eap", "--model", tiny_model, "--pairs", pairs[0], "--output", tmp_path / "x")
+    assert said in excise("edges", *options, *change, fails=True)
+
+
+def test_empty_and_whole_circuits_are_refused(excise, tiny_model, pairs, tmp_path):
+    scores, circuit = tmp_path / "scores", tmp_path / "circuit"
+    excise("edges", "--method", "eap", "--model", tiny_model, "--pairs", pairs[0], "--output", scores)
+    for size, said in (("1", "is empty"), ("100000", "of none or of all"), ("0.0001", "of none or of all")):
+        assert said in excise("circuit", "--edges", scores, "--size", size, "--output", circuit, fails=True)
