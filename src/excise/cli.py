@@ -27,6 +27,8 @@ STAGES = (
     "embed",
     "retrieve",
     "retention",
+    "patch-heads",
+    "encoder-cost",
     "inspect",
     "split-prompts",
     "generate",

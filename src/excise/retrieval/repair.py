@@ -1,63 +1,21 @@
 """Fit the output projections of a cut encoder again, in closed form: sequential least squares with error feedback."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from excise.errors import ExciseError
-from excise.models.encoder import Encoder, forward
+from excise.models.encoder import Encoder
 from excise.models.families import architecture
 from excise.models.parts import decoder_layers
 from excise.models.structure import Structure
 from excise.retrieval.moments import Batch
+from excise.retrieval.states import State, first_inputs
 
 RIDGE = 0.01
 """Ridge, as a share of the mean diagonal of the Gram matrix."""
-
-
-@dataclass
-class State:
-    """One batch on its way through both models.
-
-    Attributes:
-        dense: input of the next layer of the dense model, ``[texts, tokens, hidden]``.
-        built: the same of the model being built.
-        mask: true for tokens, ``[texts, tokens]``.
-        keywords: what the layers are called with besides.
-    """
-
-    dense: Tensor
-    built: Tensor
-    mask: Tensor
-    keywords: dict[str, Any]
-
-
-class _Seen(Exception):
-    """The first layer was reached."""
-
-
-def _first_inputs(encoder: Encoder, batch: Batch) -> State:
-    """What enters the first layer."""
-    held: list[Any] = []
-
-    def keep(_: object, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        held.extend((arguments, keywords))
-        raise _Seen
-
-    handle = decoder_layers(encoder.model)[0].register_forward_pre_hook(keep, with_kwargs=True)
-    _, rows, mask = batch
-    try:
-        forward(encoder, rows, mask)
-    except _Seen:
-        pass
-    finally:
-        handle.remove()
-    (hidden, *rest), keywords = held
-    names = ("attention_mask", "encoder_hidden_states", "encoder_attention_mask", "past_key_values")
-    return State(hidden, hidden, mask.bool(), keywords | dict(zip(names, rest, strict=False)))
 
 
 def least_squares(dense: Encoder, model: nn.Module, structure: Structure, batches: Sequence[Batch]) -> None:
@@ -87,7 +45,7 @@ def least_squares(dense: Encoder, model: nn.Module, structure: Structure, batche
         )
     dense_layers, built_layers = decoder_layers(dense.model), decoder_layers(model)
     with torch.no_grad():
-        states = [_first_inputs(dense, batch) for batch in batches]
+        states = [first_inputs(dense, batch) for batch in batches]
         at = 0
         for place, row in enumerate(structure.layers):
             for skipped in range(at, row.layer):
