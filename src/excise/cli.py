@@ -48,6 +48,7 @@ STAGES = (
     "circuit",
     "faithfulness",
     "remove-heads",
+    "draw-circuit",
     "perplexity",
     "fluency",
     "capability",
