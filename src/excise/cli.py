@@ -24,6 +24,7 @@ STAGES = (
     "split-collection",
     "importance",
     "shrink",
+    "distil",
     "embed",
     "retrieve",
     "retention",

@@ -1,9 +1,11 @@
-"""Calibration texts: documents and queries that importance, repair and distillation may see."""
+"""Calibration texts, which importance, repair and distillation may see, and embeddings of texts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from excise.artefacts import Json, sha256_file
+from torch import Tensor
+
+from excise.artefacts import Json, read_tensors, sha256_file
 from excise.data.collections import read_documents
 from excise.errors import ExciseError
 
@@ -36,3 +38,22 @@ def texts_info(paths: Mapping[str, Sequence[Path]], texts: Sequence[tuple[str, s
         "queries": [sha256_file(path) for path in paths["query"]] if texts else [],
         "number_of_texts": len(texts),
     }
+
+
+def read_embeddings(path: Path, files: Mapping[str, str]) -> tuple[Json, dict[str, Tensor]]:
+    """Provenance and embeddings of a file of ``excise embed``.
+
+    Args:
+        path: the file.
+        files: SHA-256 of the files that the embeddings must be of: ``documents``, ``queries``.
+
+    Raises:
+        ExciseError: it was made by another stage, or of other files.
+    """
+    meta, vectors = read_tensors(path)
+    if meta.get("stage") != "embed":
+        raise ExciseError(f"{path}: written by excise {meta.get('stage')}, not by embed")
+    for name, sha256 in files.items():
+        if meta["settings"].get(name) != sha256:
+            raise ExciseError(f"{path}: embeddings of other {name} than those given; embed these")
+    return meta, vectors

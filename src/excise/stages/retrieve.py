@@ -6,12 +6,6 @@ this one, so that an index that is there already stays. Without queries only the
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
-
-    from excise.artefacts import Json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.data.collections import read_documents, read_queries
     from excise.errors import ExciseError
     from excise.provenance import provenance
+    from excise.retrieval.texts import read_embeddings
     from excise.tasks.measurement import About, Measured, write_measurements
     from excise.tasks.retrieval import measure
 
@@ -51,8 +46,8 @@ def run(arguments: argparse.Namespace) -> None:
             )
     if arguments.dense is None and not queries:
         raise ExciseError("nothing to measure: give --queries, or --dense to compare embeddings with, or both")
-    meta, vectors = _embeddings(arguments.vectors, files)
-    dense = _embeddings(arguments.dense, files)[1] if arguments.dense else None
+    meta, vectors = read_embeddings(arguments.vectors, files)
+    dense = read_embeddings(arguments.dense, files)[1] if arguments.dense else None
     measurements = measure(arguments.name, head.get("label", arguments.name), vectors, dense, documents, queries, files)
     written = provenance(
         "retrieve",
@@ -66,21 +61,3 @@ def run(arguments: argparse.Namespace) -> None:
     for one in measurements:
         said = ", ".join(f"{name} {metric.figure:.4f}" for name, metric in one.metrics.items())
         logging.getLogger(__name__).info("%s: %s: %s", arguments.variant, one.label, said)
-
-
-def _embeddings(path: Path, files: dict[str, str]) -> "tuple[Json, dict[str, torch.Tensor]]":
-    """Provenance and embeddings of a file, which must be of these documents and queries.
-
-    Raises:
-        ExciseError: it was made by another stage or of other files.
-    """
-    from excise.artefacts import read_tensors
-    from excise.errors import ExciseError
-
-    meta, vectors = read_tensors(path)
-    if meta.get("stage") != "embed":
-        raise ExciseError(f"{path}: written by excise {meta.get('stage')}, not by embed")
-    for name, sha256 in files.items():
-        if meta["settings"].get(name) != sha256:
-            raise ExciseError(f"{path}: embeddings of other {name} than those given; embed these")
-    return meta, vectors

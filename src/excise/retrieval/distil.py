@@ -1,0 +1,148 @@
+"""Train a smaller encoder to give the embeddings of the dense one: no labels, the structure stays as it is.
+
+Everything depends on the number of the step alone (order of texts, learning rate), so a killed job goes on from its
+last checkpoint to the same weights, bit for bit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from excise.artefacts import Json, read_tensors, write_tensors
+from excise.errors import ExciseError
+from excise.models.encoder import Encoder, forward, padded
+from excise.models.parts import decoder_layers
+from excise.progress import Progress
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train.
+
+    Attributes:
+        epochs: times that every text is seen.
+        batch: texts of a step; all about equally long.
+        rate: largest learning rate, after a twentieth of the steps; then it falls linearly to 0.
+        seed: of the order of the texts.
+        every: steps between two checkpoints.
+    """
+
+    epochs: int = 3
+    batch: int = 32
+    rate: float = 5e-4
+    seed: int = 0
+    every: int = 100
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ExciseError: one is out of range.
+        """
+        if min(self.epochs, self.batch, self.every) < 1 or not self.rate > 0:
+            raise ExciseError(f"training: epochs, batch, every and rate must be above 0, found {asdict(self)}")
+
+
+def order(lengths: Sequence[int], epoch: int, training: Training) -> list[list[int]]:
+    """Places of the texts of each step of one epoch: equal lengths in a random order, batches in a random order."""
+    generator = torch.Generator().manual_seed(training.seed * 1_000_003 + epoch)
+    shuffled = torch.randperm(len(lengths), generator=generator).tolist()
+    near = sorted(shuffled, key=lambda place: lengths[place])
+    groups = [near[start : start + training.batch] for start in range(0, len(near), training.batch)]
+    return [groups[place] for place in torch.randperm(len(groups), generator=generator).tolist()]
+
+
+def rate_at(step: int, steps: int, training: Training) -> float:
+    """Learning rate of a step: rising over a twentieth of them, then falling linearly."""
+    warm = max(1, steps // 20)
+    return training.rate * min((step + 1) / warm, (steps - step) / max(1, steps - warm + 1))
+
+
+def distil(
+    student: Encoder, ids: Sequence[Sequence[int]], targets: Tensor, training: Training, *, checkpoint: Path, key: Json
+) -> list[float]:
+    """Train the layers of a student, in place; embeddings of tokens stay as they are.
+
+    The loss of a step is the mean of 1 - cos(student, teacher) over its texts: aligning embeddings, as KALE (Campos et
+    al. 2023, arXiv 2304.01016) and LEAF (arXiv 2509.12539) do. AdamW, no dropout.
+
+    Args:
+        student: dense or cut.
+        ids: token ids of the texts.
+        targets: embeddings of the teacher, ``[texts, hidden]``.
+        training: how.
+        checkpoint: file that keeps the state of a run that is not finished.
+        key: what a checkpoint must say to belong to this run.
+
+    Returns:
+        The mean loss of each epoch that this call finished, over the steps that it made.
+
+    Raises:
+        ExciseError: the checkpoint belongs to another run, or the loss is not finite.
+    """
+    lengths = [len(one) for one in ids]
+    per_epoch = len(order(lengths, 0, training))
+    steps = per_epoch * training.epochs
+    parameters = [parameter for layer in decoder_layers(student.model) for parameter in layer.parameters()]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimiser = torch.optim.AdamW(parameters, lr=training.rate, weight_decay=0.0)
+    start = _resume(checkpoint, parameters, optimiser, key)
+    losses: list[float] = []
+    made: list[float] = []
+    with Progress(steps, "steps", "distilling") as progress:
+        progress.advance(start)
+        for step in range(start, steps):
+            epoch, number = divmod(step, per_epoch)
+            if number == 0 or step == start:
+                batches, made = order(lengths, epoch, training), []
+            places = batches[number]
+            vectors = forward(student, *padded(student, [ids[place] for place in places]))
+            loss = (1 - torch.nn.functional.cosine_similarity(vectors, targets[places].to(vectors), dim=-1)).mean()
+            if not loss.isfinite():
+                raise ExciseError(f"distillation: the loss is not finite at step {step}; lower --rate")
+            for group in optimiser.param_groups:
+                group["lr"] = rate_at(step, steps, training)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            made.append(loss.item())
+            progress.advance()
+            if number == per_epoch - 1:
+                losses.append(sum(made) / len(made))
+            if (step + 1) % training.every == 0 and step + 1 < steps:
+                _keep(checkpoint, step + 1, parameters, optimiser, key)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    checkpoint.unlink(missing_ok=True)
+    return losses
+
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def _keep(path: Path, step: int, parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer, key: Json) -> None:
+    tensors = {f"{n}.weight": parameter.detach().cpu() for n, parameter in enumerate(parameters)}
+    for n, parameter in enumerate(parameters):
+        tensors |= {f"{n}.{name}": optimiser.state[parameter][name].cpu() for name in _MOMENTS}
+    write_tensors(path, {"key": key, "step": step}, tensors)
+
+
+def _resume(path: Path, parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer, key: Json) -> int:
+    """Put back what ``_keep`` kept; returns the step to go on with."""
+    if not path.is_file():
+        return 0
+    meta, tensors = read_tensors(path)
+    if meta["key"] != key:
+        raise ExciseError(
+            f"{path}: the checkpoint of another run (other inputs or settings); remove it, or finish that"
+        )
+    with torch.no_grad():
+        for n, parameter in enumerate(parameters):
+            parameter.copy_(tensors[f"{n}.weight"])
+            kept = {name: tensors[f"{n}.{name}"].to(parameter.device) for name in _MOMENTS}
+            optimiser.state[parameter] = {"step": torch.tensor(float(meta["step"])), **kept}
+    return int(meta["step"])

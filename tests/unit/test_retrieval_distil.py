@@ -1,0 +1,108 @@
+"""Distillation: the student comes nearer, its structure stays, and a killed run ends in the same bytes."""
+
+import json
+
+import pytest
+import torch
+
+from excise.errors import ExciseError
+from excise.models.encoder import embed, load_encoder
+from excise.models.structure import Layer, Structure
+from excise.retrieval import distil as module
+from excise.retrieval.distil import Training, distil, order, rate_at
+from excise.retrieval.shrinking import shrink
+from tests.unit.encoders import make_encoder, some_texts
+
+SMALL = Structure(tuple(Layer(n, (0, 2), tuple(range(12))) for n in range(3)), heads=4, neurons=24)
+TEXTS = some_texts(48, seed=6)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_encoder(tmp_path_factory.mktemp("encoder") / "model")
+
+
+def trained(folder, path, training, key=None):
+    dense = load_encoder(folder)
+    student = shrink(dense, SMALL, repair="none", texts=[])
+    ids = [dense.tokenizer(text)["input_ids"] for text in TEXTS]
+    losses = distil(student, ids, embed(dense, TEXTS).vectors, training, checkpoint=path, key=key or {"run": 1})
+    return student, losses
+
+
+def test_the_student_comes_nearer_on_texts_that_it_has_not_seen(folder, tmp_path):
+    student, losses = trained(folder, tmp_path / "c", Training(epochs=12, batch=8, rate=3e-3))
+    new = some_texts(40, seed=77)
+    dense = load_encoder(folder)
+    before = shrink(dense, SMALL, repair="none", texts=[])
+    wanted = embed(dense, new).vectors
+    nearness = [float(torch.cosine_similarity(embed(each, new).vectors, wanted).mean()) for each in (before, student)]
+    assert nearness[1] > nearness[0] + 0.05
+    assert losses[-1] < 0.5 * losses[0]
+    assert len(losses) == 12
+    assert student.model.encoder.layer[0].output.dense.weight.shape == (16, 12)
+    assert torch.equal(student.model.embeddings.word_embeddings.weight, dense.model.embeddings.word_embeddings.weight)
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(folder, tmp_path, monkeypatch):
+    training = Training(epochs=2, batch=8, every=5)
+    whole, _ = trained(folder, tmp_path / "a", training)
+    real, steps = module.rate_at, []
+
+    def killed(step, *rest):
+        steps.append(step)
+        if step == 7:
+            raise KeyboardInterrupt
+        return real(step, *rest)
+
+    monkeypatch.setattr(module, "rate_at", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(folder, tmp_path / "b", training)
+    monkeypatch.setattr(module, "rate_at", lambda step, *rest: steps.append(step) or real(step, *rest))
+    resumed, _ = trained(folder, tmp_path / "b", training)
+    assert steps == [*range(8), *range(5, 12)]
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True))
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_checkpoint_of_another_run_is_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "rate_at", lambda step, *_: 1e-4 if step < 6 else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trained(folder, tmp_path / "c", Training(batch=8, every=5))
+    with pytest.raises(ExciseError, match="the checkpoint of another run"):
+        trained(folder, tmp_path / "c", Training(batch=8, every=5), key={"run": 2})
+
+
+def test_every_text_is_seen_once_an_epoch_and_the_rate_rises_and_falls():
+    lengths = [3, 9, 4, 4, 8, 3, 5]
+    training = Training(batch=3, seed=1)
+    batches = order(lengths, 0, training)
+    assert sorted(place for batch in batches for place in batch) == list(range(7))
+    assert batches == order(lengths, 0, training)
+    assert [order(lengths, epoch, training) for epoch in range(1, 5)].count(batches) < 4
+    rates = [rate_at(step, 100, training) for step in range(100)]
+    assert max(rates) == training.rate == rates[4]
+    assert rates[:5] == sorted(rates[:5])
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert 0 < rates[99] < 0.02 * training.rate
+    with pytest.raises(ExciseError, match="must be above 0"):
+        Training(rate=0)
+
+
+def test_the_stage_trains_what_shrink_made(folder, tmp_path, excise):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"id": str(n), "text": text}) + "\n" for n, text in enumerate(TEXTS)))
+    scores, teacher = tmp_path / "s.safetensors", tmp_path / "t.safetensors"
+    excise("importance", "--model", folder, "--method", "random", "--output", scores)
+    shares = ("--neurons", 0.5, "--heads", 0.5)
+    excise("shrink", "--model", folder, "--scores", scores, *shares, "--output", tmp_path / "small")
+    excise("embed", "--model", folder, "--documents", texts, "--output", teacher)
+    options = ("--model", tmp_path / "small", "--texts", texts, "--teacher", teacher, "--output", tmp_path / "trained")
+    assert "mean loss per epoch" in excise("distil", *options, "--epochs", 1)
+    first = (tmp_path / "trained" / "model.safetensors").read_bytes()
+    excise("distil", *options, "--epochs", 1)
+    assert (tmp_path / "trained" / "model.safetensors").read_bytes() == first
+    assert load_encoder(tmp_path / "trained").structure == load_encoder(tmp_path / "small").structure
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"id": "1", "text": "cats"}\n')
+    assert "embeddings of other documents" in excise("distil", *options, "--texts", other, fails=True)
