@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
-from excise.attribution import Options, measured
+from excise.attribution import Options
 from excise.attribution.batches import Sample, make_batches, read_reference
+from excise.attribution.registry import measured
 from excise.models.parts import output_projections
 
 MAPS = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3_text": "gemma3", "gpt2": "gpt2"}

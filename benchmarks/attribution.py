@@ -20,11 +20,12 @@ from typing import Any
 
 import torch
 
-from excise.attribution import Options, measured
+from excise.attribution import Options
 from excise.attribution.backward import embed, last_hidden
 from excise.attribution.batches import Batch, Sample, make_batches
 from excise.attribution.lxt_patch import patched
 from excise.attribution.objectives import differentiated, plain
+from excise.attribution.registry import measured
 from excise.models.parts import decoder_layers
 
 Route = Callable[[list[Batch]], None]

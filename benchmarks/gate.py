@@ -15,11 +15,12 @@ import torch
 from benchmarks.families import FAMILIES, samples, tiny
 from benchmarks.naive import naive_attention, naive_linear, naive_norm
 from benchmarks.recording import Record, absorbed, record, share
-from excise.attribution import Options, measured
+from excise.attribution import Options
 from excise.attribution.backward import embed, last_hidden, relevance
 from excise.attribution.batches import pad
 from excise.attribution.lxt_patch import patched, survey
 from excise.attribution.objectives import differentiated, plain
+from excise.attribution.registry import measured
 from excise.models.families import ARCHITECTURES, architecture
 from excise.models.parts import activations, output_projections
 

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from excise.artefacts import read_json, read_tensors
-from excise.edits.ablation import read_selection
+import numpy as np
+
+from excise.artefacts import read_arrays, read_json
+from excise.edits.unit_list import read_units
 from excise.reporting.words import about_lrp, answer, confidence
 from excise.selection import most_relevant
 from excise.stages.show import table
@@ -21,13 +23,13 @@ BLOCK = re.compile(r"(?<=<!-- make docs-numbers -->\n).*?(?=<!-- end -->)", re.D
 def protect(run: Path, config: dict[str, Any]) -> str:
     """How the plain list and the protection meet, in a sentence."""
     chosen = config["variants"]["lrp"]
-    name = f"lrp/contrast/{chosen['general']}/{chosen['behaviour']}.safetensors"
-    general = read_tensors(run / "scores" / name)[1]["retain"]
+    name = f"lrp/contrast/{chosen['retain']}/{chosen['target']}.safetensors"
+    general = read_arrays(run / "scores" / name)[1]["retain"]
     protected = most_relevant(general, chosen["protect"])
     (path,) = run.glob("units/lrp-plain-*.json")
-    plain = read_selection(path)["neurons"]
+    plain = read_units(path)["rows"]
     inside = sum(bool(protected[row["layer"], row["neuron"]]) for row in plain)
-    ratio = float(general.abs().max() / general.abs().median())
+    ratio = float(np.abs(general).max() / np.median(np.abs(general)))
     return (
         f"In the demo the largest absolute general relevance of a neuron is {ratio:,.0f} times the median. Of the "
         f"{len(plain)} neurons of the plain list {inside} are among the {chosen['protect']:.0%} that are protected."
@@ -42,15 +44,15 @@ def main(run: Path) -> None:
     """
     summary = read_json(run / "summary.json")
     config = read_json(run.parent / "settings.json")
-    selection = read_json(run / "selections" / f"{config['export']}.json")
+    selection = read_json(run / "units" / f"{config['export']}.json")
     selection["meta"] = {key: selection["meta"][key] for key in ("method", "model")}
-    del selection["neurons"][2:]
+    del selection["rows"][2:]
     files = {
         "table.txt": table(summary),
         "answer.txt": " ".join(filter(None, (answer(summary), about_lrp(summary)))),
         "confidence.txt": "\n".join(f"- {sentence}" for sentence in confidence(summary, config)),
         "protect.txt": protect(run, config),
-        "neurons.json": json.dumps(selection, indent=1, ensure_ascii=False),
+        "units.json": json.dumps(selection, indent=1, ensure_ascii=False),
     }
     for name, text in files.items():
         lines = (line.rstrip() for line in text.splitlines())

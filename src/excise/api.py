@@ -1,15 +1,15 @@
-"""The Python interface: prune a model that is in memory already, with nothing but a neuron list."""
+"""The Python interface: prune a model that is in memory already, with nothing but a unit list."""
 
 from pathlib import Path
 from typing import Any
 
-from excise.edits import ablation
+from excise.edits import ablation, unit_list
 
 restore = ablation.restore
 
 
-def prune(model: Any, neurons: str | Path, *, folder: str | Path | None = None) -> ablation.Undo:
-    """Apply a neuron list to a loaded Hugging Face model, in place.
+def prune(model: Any, units: str | Path, *, folder: str | Path | None = None) -> ablation.Undo:
+    """Apply a unit list to a loaded Hugging Face model, in place.
 
     The weights are recognised by the files that the model was loaded from, so the precision and the device that it was
     loaded to do not matter; what was done to it in memory since is not seen. To save the pruned model use
@@ -18,7 +18,7 @@ def prune(model: Any, neurons: str | Path, *, folder: str | Path | None = None) 
 
     Args:
         model: a causal language model as ``AutoModelForCausalLM.from_pretrained`` gives it.
-        neurons: ``neurons.json`` of an exported model, or a list under ``units/`` of a run.
+        units: ``units.json`` of an exported model, or a list under ``units/`` of a run.
         folder: where the model was loaded from (default: what the model says: a folder, or a snapshot in the hub's
             cache).
 
@@ -30,10 +30,10 @@ def prune(model: Any, neurons: str | Path, *, folder: str | Path | None = None) 
     """
     from excise.models.loading import identity
 
-    selection = ablation.read_selection(neurons)
+    chosen = unit_list.read_units(units)
     source = _snapshot(model) if folder is None else Path(folder)
-    ablation.check_fits(selection, identity(source, "any")["fingerprint"], where=str(neurons))
-    return ablation.prune(model, selection)
+    unit_list.check_fits(chosen, identity(source, "any")["fingerprint"], where=str(units))
+    return ablation.prune(model, chosen)
 
 
 def _snapshot(model: Any) -> Path:

@@ -16,17 +16,20 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from excise.errors import ExciseError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 SCHEMA = 1
 """Version of the artefact formats; raised when a reader of the old one would misread the new one."""
 
 Json = dict[str, Any]
+
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 
 def umask() -> int:
@@ -187,7 +190,18 @@ def write_tensors(path: str | Path, meta: Json, tensors: Mapping[str, "torch.Ten
     """Write tensors and their provenance to one safetensors file."""
     from safetensors.torch import save
 
-    data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={"meta": _dump(meta)})
+    _write(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={"meta": _dump(meta)}))
+
+
+def write_arrays(path: str | Path, meta: Json, arrays: Mapping[str, Array]) -> None:
+    """Write arrays and their provenance: the bytes of ``write_tensors``, without torch."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    _write(path, save({name: np.asarray(a, order="C") for name, a in arrays.items()}, metadata={"meta": _dump(meta)}))
+
+
+def _write(path: str | Path, data: bytes) -> None:
     with replacing(path) as file:
         file.write(data)
 
@@ -198,12 +212,21 @@ def read_tensors(path: str | Path) -> tuple[Json, dict[str, "torch.Tensor"]]:
     Raises:
         ExciseError: the file cannot be read, is cut short, or was not written by excise.
     """
+    return _read(path, "pt")
+
+
+def read_arrays(path: str | Path) -> tuple[Json, dict[str, Array]]:
+    """The same as arrays, without torch."""
+    return _read(path, "np")
+
+
+def _read(path: str | Path, framework: str) -> tuple[Json, dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
         raise ExciseError(f"{path}: no such file")
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(path), framework=framework) as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:

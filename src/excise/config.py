@@ -15,10 +15,9 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
 from excise.artefacts import Json
-from excise.attribution import WITH_ERROR
+from excise.attribution.registry import CONTROLS, WITH_ERROR
 from excise.errors import ExciseError, unknown
 
-CONTROLS = ("magnitude", "random")
 """Methods that look at no reference set."""
 
 BASELINE = "baseline"
@@ -93,7 +92,7 @@ def validated(config: Mapping[str, Any], schema: Json) -> Json:
 
 
 def neuron_lists(config: Json) -> dict[str, Variant]:
-    """Every neuron list that is selected from scores, by name, in the order of the configuration.
+    """Every unit list that is selected from scores, by name, in the order of the configuration.
 
     Raises:
         ExciseError: two of them would have the same name.
@@ -111,7 +110,7 @@ def neuron_lists(config: Json) -> dict[str, Variant]:
 
 
 def choices(config: Json) -> dict[str, list[str]]:
-    """Which neuron lists compete on the tuning prompts, by the name that the best of them gets."""
+    """Which unit lists compete on the tuning prompts, by the name that the best of them gets."""
     found: dict[str, list[str]] = {}
     for name, variant in neuron_lists(config).items():
         choice = config["variants"][variant.selection]["choose"]
@@ -320,7 +319,7 @@ def _check_resamples(config: Json, judged: list[str]) -> None:
 
 
 def _check_tuning(config: Json) -> None:
-    """What a choice needs: prompts and a text of its own, and a name that no neuron list has."""
+    """What a choice needs: prompts and a text of its own, and a name that no unit list has."""
     lists, chosen, fraction = neuron_lists(config), choices(config), config["prompts"]["tuning_fraction"]
     if not chosen:
         if fraction:

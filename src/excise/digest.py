@@ -12,6 +12,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 
+REGISTRIES = ("attribution/registry.py",)
+"""Files that only list others. A stage that uses one of these names it (``also``), and the list is left out."""
+
 
 @functools.cache
 def _imports(path: Path) -> frozenset[Path]:
@@ -39,18 +42,19 @@ def sources(module: str, *also: str) -> tuple[Path, ...]:
 
     Args:
         module: dotted name inside the package, for example ``"stages.attribute"``.
-        also: further modules that it loads by name, for example ``"attribution.lrp"``.
+        also: the modules that it uses of a registry, for example ``"attribution.lrp"``.
 
     Raises:
         FileNotFoundError: there is no such module.
     """
     queue = [ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in (module, *also)]
+    left_out = {ROOT / path for path in REGISTRIES if also}
     reached: set[Path] = set()
     while queue:
         path = queue.pop()
         if path not in reached:
             reached.add(path)
-            queue.extend(_imports(path))
+            queue.extend(_imports(path) - left_out)
     return tuple(sorted(reached))
 
 

@@ -17,7 +17,7 @@ def provenance(
         stage: name of the subcommand that writes it.
         settings: everything that the result depends on and that the user can set, seeds included.
         packages: installed packages whose version bears on the numbers.
-        modules: modules of excise that the stage loads by name (see ``digest.sources``).
+        modules: the modules that it uses of a registry (see ``digest.sources``).
         facts: further blocks such as ``model`` or ``corpus``.
     """
     return {

@@ -1,33 +1,31 @@
-"""Choose neurons: the contrast, the protection, the global top-N, and how stable the choice is.
+"""Choose units: the contrast, the protection, the global top-N, and how stable the choice is.
 
-All scores are signed neuron scores ``[layers, neurons]`` in float64. The contrast is general minus behaviour
-(SparC3, eq. 7); the most negative neurons serve the behaviour more than everything else and are selected first.
-Ties are broken by (layer, neuron), so that equal scores give equal selections.
+All scores are signed scores ``[layers, units]`` in float64. The contrast is retain minus target (SparC3, eq. 7); the
+most negative units serve the target more than everything else and are selected first. Ties are broken by
+(layer, unit), so that equal scores give equal selections.
 """
 
 from itertools import combinations
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from excise.artefacts import Array
 from excise.errors import ExciseError, unknown
 
 CONTRASTS = ("plain", "scaled", "standardised", "set")
 
 
-def contrast(
-    general: Tensor, behaviour: Tensor, *, kind: str = "plain", standard_error: Tensor | None = None
-) -> Tensor:
-    """General minus behaviour, ascending order = order of removal.
+def contrast(retain: Array, target: Array, *, kind: str = "plain", standard_error: "Array | None" = None) -> Array:
+    """Retain minus target; ascending order = order of removal.
 
     Args:
-        general: mean score over the general reference, ``[layers, neurons]``.
-        behaviour: mean score over the reference that shows the behaviour, same shape.
+        retain: mean score over the retain reference, ``[layers, units]``.
+        target: mean score over the target reference, same shape.
         kind: ``plain`` (SparC3, eq. 7); ``scaled``: both divided by their sum of absolute values first, since that sum
-            differs between corpora of different form; ``standardised``: plain over its standard error; ``set``: the
-            behaviour's score alone. With a protected share p and the N first neurons, ``set`` is the set difference of
-            Wei et al. 2024 (arXiv 2402.05162): the top q of the behaviour minus the top p of the general score, with q
-            such that N remain.
+            differs between reference sets of different form; ``standardised``: plain over its standard error; ``set``:
+            the target's score alone. With a protected share p and the N first units, ``set`` is the set difference of
+            Wei et al. 2024 (arXiv 2402.05162): the top q of the target score minus the top p of the retain score, with
+            q such that N remain.
         standard_error: standard error of the plain difference, for ``standardised``.
 
     Raises:
@@ -36,77 +34,81 @@ def contrast(
     if kind not in CONTRASTS:
         raise unknown("contrast", kind, CONTRASTS)
     if kind == "plain":
-        return general - behaviour
+        return retain - target
     if kind == "set":
-        return -behaviour
+        return -target
     if kind == "scaled":
-        totals = general.abs().sum(), behaviour.abs().sum()
+        totals = np.abs(retain).sum(), np.abs(target).sum()
         if not all(totals):
             raise ExciseError("scaled contrast: one of the two references has no relevance at all")
-        return general / totals[0] - behaviour / totals[1]
+        difference: Array = retain / totals[0] - target / totals[1]
+        return difference
     if standard_error is None:
         raise ExciseError(
             "standardised contrast: these scores carry no standard error (the method keeps no sums of squares); "
             "choose plain or scaled"
         )
-    # A neuron that never fired has difference 0 and standard error 0: its standardised difference is 0.
-    return torch.where(standard_error > 0, (general - behaviour) / standard_error, torch.zeros_like(general))
+    # A unit that never fired has difference 0 and standard error 0: its standardised difference is 0.
+    zero = np.zeros_like(retain)
+    np.divide(retain - target, standard_error, out=zero, where=standard_error > 0)
+    return zero
 
 
-def most_relevant(general: Tensor, share: float) -> Tensor:
-    """Which neurons may never be selected: the top ``share`` of absolute general score, over all layers.
+def most_relevant(retain: Array, share: float) -> Array:
+    """Which units may never be selected: the top ``share`` of absolute retain score, over all layers.
 
     Args:
-        general: ``[layers, neurons]``.
-        share: between 0 (nobody) and 1; ``round(share * size)`` neurons are protected.
+        retain: ``[layers, units]``.
+        share: between 0 (nobody) and 1; ``round(share * size)`` units are protected.
 
     Returns:
-        Boolean ``[layers, neurons]``, true = protected.
+        Boolean ``[layers, units]``, true = protected.
     """
-    count = round(share * general.numel())
-    protected = torch.zeros(general.numel(), dtype=torch.bool)
-    protected[general.abs().flatten().sort(descending=True, stable=True).indices[:count]] = True
-    return protected.view_as(general)
+    order = np.argsort(-np.abs(retain).ravel(), kind="stable")
+    protected = np.zeros(retain.size, dtype=bool)
+    protected[order[: round(share * retain.size)]] = True
+    return protected.reshape(retain.shape)
 
 
-def dampening(expertise: Tensor) -> Tensor:
-    """AurA's factor of each neuron: 1 - Gini = 1 - 2 (AUROC - 0.5) for an expert, 1 for others (AUROC at most 0.5).
+def dampening(expertise: Array) -> Array:
+    """AurA's scale of each unit: 1 - Gini = 1 - 2 (AUROC - 0.5) for an expert, 1 for others (AUROC at most 0.5).
 
     Suau et al. 2024 (arXiv 2407.12824); a perfect expert (AUROC 1) gets 0.
     """
-    return (1 - 2 * (expertise - 0.5)).clamp(max=1)
+    return np.minimum(1 - 2 * (expertise - 0.5), 1)
 
 
-def lowest(score: Tensor, count: int | None, *, protected: Tensor | None = None, negative_only: bool = False) -> Tensor:
+def lowest(score: Array, count: int | None, *, protected: "Array | None" = None, negative_only: bool = False) -> Array:
     """Flat indices of the ``count`` lowest scores over all layers, lowest first.
 
     Args:
-        score: ``[layers, neurons]``.
+        score: ``[layers, units]``.
         count: how many; None takes all that can be taken.
-        protected: true where a neuron must not be taken.
-        negative_only: refuse neurons whose score is not below zero: they do not serve the behaviour.
+        protected: true where a unit must not be taken.
+        negative_only: refuse units whose score is not below zero: they do not serve the target.
 
     Raises:
-        ExciseError: fewer neurons than ``count`` can be taken, or none.
+        ExciseError: fewer units than ``count`` can be taken, or none.
     """
-    allowed = torch.ones_like(score, dtype=torch.bool) if protected is None else ~protected
+    allowed = np.ones(score.shape, dtype=bool) if protected is None else ~protected
     if negative_only:
         allowed = allowed & (score < 0)
     available = int(allowed.sum())
     if not available or (count or 0) > available:
         condition = " with a negative contrast" if negative_only else ""
         raise ExciseError(
-            f"{count or 'all'} neurons were asked for, but only {available} of {score.numel()} may be selected"
+            f"{count or 'all'} units were asked for, but only {available} of {score.size} may be selected"
             f"{condition} (after the protection). Ask for fewer, or lower the protection."
         )
-    order = score.masked_fill(~allowed, torch.inf).flatten().sort(stable=True).indices
+    order = np.argsort(np.where(allowed, score, np.inf).ravel(), kind="stable")
     return order[: available if count is None else count]
 
 
-def lowest_by_layer(score: Tensor, profile: list[int]) -> Tensor:
+def lowest_by_layer(score: Array, profile: list[int]) -> Array:
     """Flat indices of the ``profile[l]`` lowest scores of each layer ``l``, layer by layer."""
     width = score.shape[1]
-    return torch.cat([layer * width + score[layer].sort(stable=True).indices[:n] for layer, n in enumerate(profile)])
+    orders = [np.argsort(row, kind="stable") for row in score]
+    return np.concatenate([layer * width + orders[layer][:count] for layer, count in enumerate(profile)])
 
 
 def jaccard(a: set[int], b: set[int]) -> float:

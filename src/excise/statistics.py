@@ -9,24 +9,25 @@ are the leaves of a binary tree; a node is the sum of its two children, and is f
 
 A shard holds the largest nodes that its batches fill. Whatever the borders of the shards and the order of merging,
 the same nodes arise from the same additions. When all batches are there, the remaining nodes (here 0-3, 4-5 and 6)
-are added from left to right, and the tree is gone: a complete file holds one tensor a sum and says nothing of shards.
+are added from left to right, and the tree is gone: a complete file holds one array per sum and says nothing of shards.
 
 *Rows* (values kept per sample) ride in the same tree: there adding means joining, left before right.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from excise.artefacts import Json, read_tensors, write_tensors
+from excise.artefacts import Array, Json, read_arrays, write_arrays
 from excise.errors import ExciseError
+
+if TYPE_CHECKING:
+    import torch
 
 Node = tuple[int, int]
 """(level, index): the batches ``index * 2**level`` to ``(index + 1) * 2**level - 1``."""
 
-Sums = dict[str, torch.Tensor]
+Sums = dict[str, Array]
 
 ROWS = "_rows"
 """Ending of the names of tensors that are joined, not added."""
@@ -122,11 +123,11 @@ class Statistics:
             }
             counted = [int(sums["samples"]) for sums in self.nodes.values()]
             part = {"batches": self.batches, "missing": len(self.missing()), "samples": sum(counted)}
-            write_tensors(path, {**self.meta, "part": part}, tensors)
+            write_arrays(path, {**self.meta, "part": part}, tensors)
         else:
             totals = self.totals()
             counts = {"batches": self.batches, **{name: int(totals[name]) for name in COUNTS}}
-            write_tensors(path, {**self.meta, "counts": counts}, totals)
+            write_arrays(path, {**self.meta, "counts": counts}, totals)
 
     @classmethod
     def read(cls, path: str | Path) -> "Statistics":
@@ -135,7 +136,7 @@ class Statistics:
         Raises:
             ExciseError: the file is no statistics file, or cannot be read.
         """
-        meta, tensors = read_tensors(path)
+        meta, tensors = read_arrays(path)
         if meta.get("stage") not in STAGES:
             raise ExciseError(
                 f"{path}: written by excise {meta.get('stage')}; statistics are written by {', '.join(STAGES)}"
@@ -166,8 +167,10 @@ def add(left: Sums, right: Sums) -> Sums:
     """
     if left.keys() != right.keys():
         raise ExciseError(f"different sums: {', '.join(sorted(left.keys() ^ right.keys()))} only in one of them")
+    import numpy as np
+
     return {
-        name: torch.cat([value, right[name]]) if name.endswith(ROWS) else value + right[name]
+        name: np.concatenate([value, right[name]]) if name.endswith(ROWS) else np.asarray(value + right[name])
         for name, value in left.items()
     }
 
@@ -212,7 +215,12 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def batch_sums(
-    values: Sums, *, tokens: int, squares: Iterable[str] = (), rows: Iterable[str] = (), per_sample: bool = False
+    values: dict[str, "torch.Tensor"],
+    *,
+    tokens: int,
+    squares: Iterable[str] = (),
+    rows: Iterable[str] = (),
+    per_sample: bool = False,
 ) -> Sums:
     """What one batch adds, from the values of its samples.
 
@@ -223,8 +231,10 @@ def batch_sums(
         rows: names that are kept per sample (``NAME_rows``) beside their sum.
         per_sample: keep every name per sample.
     """
-    sums: Sums = {name: value.sum(0, dtype=torch.float64) for name, value in values.items()}
-    sums |= {f"{name}_squared": values[name].square().sum(0) for name in squares}
-    sums |= {f"{name}{ROWS}": value for name, value in values.items() if per_sample or name in set(rows)}
+    import numpy as np
+
+    sums: Sums = {name: value.double().sum(0).numpy() for name, value in values.items()}
+    sums |= {f"{name}_squared": values[name].square().sum(0).numpy() for name in squares}
+    sums |= {f"{name}{ROWS}": value.numpy() for name, value in values.items() if per_sample or name in set(rows)}
     samples = len(next(iter(values.values())))
-    return sums | {"samples": torch.tensor(samples), "tokens": torch.tensor(tokens)}
+    return sums | {"samples": np.asarray(samples), "tokens": np.asarray(tokens)}

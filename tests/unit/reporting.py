@@ -62,13 +62,15 @@ def selection(made: Made, path: Path) -> None:
         "name": made.selection,
         "method": made.method,
         "control": control,
+        "unit": "neuron",
+        "ablation": "zero",
         "scale": 0.0,
         "layers": LAYERS,
-        "neurons_per_layer": WIDTH,
+        "units_per_layer": WIDTH,
         "stability": {}
         if control
         else {"seeds": 3, "jaccard_between_seeds": [0.6, 0.55, 0.7], "jaccard_with_mean": [0.8, 0.75, 0.82]},
-        "neurons": [
+        "rows": [
             {
                 "layer": int(i) // WIDTH,
                 "neuron": int(i) % WIDTH,

@@ -1,4 +1,4 @@
-"""Pruning a model in memory from a neuron list, as a user's own program does it."""
+"""Pruning a model in memory from a unit list, as a user's own program does it."""
 
 import os
 import re
@@ -21,9 +21,17 @@ from tests.unit.test_data_hub import hub_folder
 
 @pytest.fixture
 def neurons(tiny_model, tmp_path):
-    body = {"name": "lrp", "method": "lrp", "scale": 0.0, "layers": 2, "neurons_per_layer": 24}
-    body["neurons"] = [{"layer": 0, "neuron": 3}, {"layer": 1, "neuron": 20}]
-    path = tmp_path / "neurons.json"
+    body = {
+        "name": "lrp",
+        "method": "lrp",
+        "scale": 0.0,
+        "unit": "neuron",
+        "ablation": "zero",
+        "layers": 2,
+        "units_per_layer": 24,
+    }
+    body["rows"] = [{"layer": 0, "neuron": 3}, {"layer": 1, "neuron": 20}]
+    path = tmp_path / "units.json"
     write_json(path, {"model": identity(tiny_model, "float32")}, body)
     return path
 

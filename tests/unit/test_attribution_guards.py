@@ -14,11 +14,12 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from benchmarks.families import FAMILIES, samples, tiny
 from benchmarks.gate import error
-from excise.attribution import MEASURED, Options, measured
+from excise.attribution import Options
 from excise.attribution.backward import relevance
 from excise.attribution.batches import pad
 from excise.attribution.engine import check_causal, check_finite, measure
 from excise.attribution.lxt_patch import assert_unpatched, patched
+from excise.attribution.registry import MEASURED, measured
 from excise.errors import ExciseError
 from excise.models.parts import output_projections
 from tests.conftest import REPOSITORY
@@ -75,7 +76,7 @@ def test_infinity_is_named() -> None:
 def test_zero_relevance_everywhere_is_refused() -> None:
     model = tiny("llama")
     model.lm_head.weight.zero_()
-    with pytest.raises(ExciseError, match="sample 's7': the relevance of every neuron is zero"):
+    with pytest.raises(ExciseError, match="sample 's7': the relevance of every unit is zero"):
         run(model)
 
 
@@ -304,7 +305,8 @@ LXT_PATCHED = """
 import torch
 from benchmarks.agreement import lxt_patch
 from benchmarks.families import tiny, samples
-from excise.attribution import Options, measured
+from excise.attribution import Options
+from excise.attribution.registry import measured
 from excise.attribution.batches import pad
 from excise.attribution.lxt_patch import assert_unpatched
 from excise.errors import ExciseError

@@ -1,10 +1,10 @@
 """Each method against a naive loop in float64."""
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,17 +12,22 @@ from safetensors.torch import load_file, save_file
 from benchmarks.families import samples, tiny
 from benchmarks.gate import error
 from benchmarks.recording import record
-from excise.attribution import DRAWN, MEASURED, OBJECTIVES, Options, drawn, measured
+from excise.attribution import NEEDS, OBJECTIVES, Options
 from excise.attribution.aura import auroc
 from excise.attribution.batches import Sample, make_batches, pad, read_reference, shard
 from excise.attribution.lxt_patch import patched
-from excise.attribution.scores import neuron_scores, standard_error
-from excise.attribution.weights import neuron_weights
+from excise.attribution.registry import CONTROLS, MEASURED, METHODS, RANKING, WITH_ERROR, control, measured, refuse_unit
+from excise.attribution.scores import standard_error, unit_scores
+from excise.attribution.weights import channel_weights
+from excise.digest import ROOT
 from excise.errors import ExciseError
 from excise.models.parts import output_projections
+from excise.models.units import UNITS, Axis, axis
 from excise.statistics import batch_sums
 
 FAMILIES = ["llama", "phi3", "gpt2", "opt"]
+UNUSED = Axis("neuron", 2, 4, (("mlp.down_proj", 4),))
+"""For methods whose scores are plain means."""
 
 
 def values(model: Any, method: str, **options: Any) -> dict[str, torch.Tensor]:
@@ -75,16 +80,16 @@ def test_forward_methods_against_loops_over_single_samples(family: str) -> None:
             torch.testing.assert_close(aura["maximum"][row, layer], largest)
 
 
-@pytest.mark.parametrize(("target", OBJECTIVES))
+@pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("family", ["llama", "gemma2", "opt"])
-def test_gradient_against_finite_differences(family: str, target: str) -> None:
+def test_gradient_against_finite_differences(family: str, objective: str) -> None:
     """Scaling one neuron's activations by 1 + e moves the target by e x (gradient x activation)."""
     from excise.attribution.backward import embed, last_hidden
     from excise.attribution.objectives import differentiated, plain
 
     model, sample = tiny(family), samples()[0]
     batch = pad([sample])
-    with measured("gradient").measuring(model, Options(objective=target)) as measure:
+    with measured("gradient").measuring(model, Options(objective=objective)) as measure:
         analytic = measure(batch)["relevance"][0]
     step = 1e-3  # transformers' norms are float32 inside: a smaller one would measure their rounding
     for layer, neuron in ((0, 3), (1, 0), (2, 23)):
@@ -97,7 +102,7 @@ def test_gradient_against_finite_differences(family: str, target: str) -> None:
 
             handle = output_projections(model)[layer].register_forward_pre_hook(hook)
             with torch.no_grad():
-                found = differentiated(model, last_hidden(model, batch, embed(model, batch)), batch, target, plain)
+                found = differentiated(model, last_hidden(model, batch, embed(model, batch)), batch, objective, plain)
             handle.remove()
             return float(found)
 
@@ -106,15 +111,15 @@ def test_gradient_against_finite_differences(family: str, target: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["lrp", "lrp-cp"])
-@pytest.mark.parametrize(("target", OBJECTIVES))
-def test_lrp_is_activation_times_modified_gradient(method: str, target: str) -> None:
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_lrp_is_activation_times_modified_gradient(method: str, objective: str) -> None:
     """Against the recorder of the gate: every token's share at the output projection, summed over tokens."""
     model = tiny("llama")
-    ours = values(model, method, objective=target)["relevance"]
+    ours = values(model, method, objective=objective)["relevance"]
     names = {id(module): name for name, module in model.named_modules()}
     for row, sample in enumerate(samples()):
         with patched(model, {"lrp": "attnlrp", "lrp-cp": "cp"}[method]) as patch:
-            found = record(model, pad([sample]), patch, target)
+            found = record(model, pad([sample]), patch, objective)
         for layer, projection in enumerate(output_projections(model)):
             value = found.calls[names[id(projection)]][0]
             assert value.grad is not None
@@ -173,19 +178,19 @@ def test_auroc_against_pairs_and_the_library() -> None:
     from sklearn.metrics import roc_auc_score
 
     generator = torch.Generator().manual_seed(0)
-    positive = torch.randint(5, (6, 2, 3), generator=generator).double()
-    negative = torch.randint(5, (9, 2, 3), generator=generator).double()
+    positive = torch.randint(5, (6, 2, 3), generator=generator).double().numpy()
+    negative = torch.randint(5, (9, 2, 3), generator=generator).double().numpy()
     found = auroc(positive, negative)
     for layer in range(2):
         for neuron in range(3):
             labels = [1] * 6 + [0] * 9
-            scores = torch.cat([positive, negative])[:, layer, neuron].tolist()
+            scores = np.concatenate([positive, negative])[:, layer, neuron].tolist()
             assert found[layer, neuron] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
 
 
 def test_contrast_of_aura_is_negative_for_experts() -> None:
-    rows = torch.tensor([[[1.0, 5.0]], [[2.0, 6.0]]])
-    general, behaviour = measured("aura").contrast({"maximum_rows": rows}, {"maximum_rows": torch.full((3, 1, 2), 4.0)})
+    rows = np.array([[[1.0, 5.0]], [[2.0, 6.0]]])
+    general, behaviour = measured("aura").contrast({"maximum_rows": rows}, {"maximum_rows": np.full((3, 1, 2), 4.0)})
     assert (general - behaviour).tolist() == [[-0.5, 0.5]]
 
 
@@ -222,19 +227,23 @@ def test_wanda_and_magnitude_scores_against_loops_over_weights(family: str, tmp_
             expected += abs(weight) * means["input"][layer, j].item() ** 0.5
     for weight in column.tolist():
         expected += abs(weight) * means["activation"][layer, neuron].item() ** 0.5
-    assert measured("wanda").neuron_scores(means, tmp_path)[layer, neuron].item() == pytest.approx(expected, rel=1e-12)
+    units = axis(model.config, "neuron")
+    arrays = {name: value.numpy() for name, value in means.items()}
+    assert measured("wanda").scores(arrays, tmp_path, units)[layer, neuron] == pytest.approx(expected, rel=1e-12)
     norm = sum(weight**2 for row in [*rows, column] for weight in row.tolist()) ** 0.5
-    assert drawn("magnitude").draw(tmp_path, 0)[layer, neuron].item() == pytest.approx(norm, rel=1e-12)
+    assert control("magnitude").draw(tmp_path, 0, units)[layer, neuron] == pytest.approx(norm, rel=1e-12)
 
 
 def test_weights_of_a_folder_saved_from_the_bare_model(tmp_path: Path) -> None:
     model = tiny("gpt2")
     model.save_pretrained(tmp_path)
-    expected = [columns for _, columns in neuron_weights(tmp_path)]
+    units = axis(model.config, "layer")
+    expected = [site.columns for layer in channel_weights(tmp_path, units) for site in layer]
+    assert [tuple(columns.shape) for columns in expected[:2]] == [(16, 16), (16, 24)]
     file = tmp_path / "model.safetensors"
     save_file({name.removeprefix("transformer."): tensor for name, tensor in load_file(file).items()}, file)
-    for before, (_, after) in zip(expected, neuron_weights(tmp_path), strict=True):
-        assert torch.equal(before, after)
+    after = [site.columns for layer in channel_weights(tmp_path, units) for site in layer]
+    assert all(torch.equal(*pair) for pair in zip(expected, after, strict=True))
 
 
 def test_a_missing_weight_is_named(tmp_path: Path) -> None:
@@ -244,17 +253,22 @@ def test_a_missing_weight_is_named(tmp_path: Path) -> None:
     del tensors["model.layers.2.mlp.up_proj.weight"]
     save_file(tensors, file)
     with pytest.raises(ExciseError, match=r"layer 2, mlp.up_proj, found none"):
-        list(neuron_weights(tmp_path))
+        list(channel_weights(tmp_path, axis(tiny("llama").config, "neuron")))
 
 
 def test_random_is_uniform_seeded_and_of_the_models_shape(tmp_path: Path) -> None:
-    tiny("llama", intermediate_size=2000).config.save_pretrained(tmp_path)
-    draw: Callable[[Path, int], torch.Tensor] = drawn("random").draw
-    assert draw(tmp_path, 0).shape == (3, 2000)
-    assert torch.equal(draw(tmp_path, 0), draw(tmp_path, 0))
-    assert not torch.equal(draw(tmp_path, 0), draw(tmp_path, 1))
-    assert abs(draw(tmp_path, 0).mean().item() - 0.5) < 0.02
-    assert abs(draw(tmp_path, 0).std().item() - 12**-0.5) < 0.02
+    units = axis(tiny("llama", intermediate_size=2000).config, "neuron")
+
+    def draw(seed: int) -> Any:
+        return control("random").draw(tmp_path, seed, units)
+
+    assert draw(0).shape == (3, 2000)
+    assert (draw(0) == draw(0)).all()
+    assert not (draw(0) == draw(1)).any()
+    assert abs(draw(0).mean() - 0.5) < 0.02
+    assert abs(draw(0).std() - 12**-0.5) < 0.02
+    heads = axis(tiny("llama").config, "head")
+    assert control("random").draw(tmp_path, 0, heads).shape == (3, 4)
 
 
 # --- from sums to scores ------------------------------------------------------------------------------------------
@@ -264,15 +278,15 @@ def test_scores_are_pooled_means_with_their_standard_error(tmp_path: Path) -> No
     generator = torch.Generator().manual_seed(3)
     seeds = [torch.randn(count, 2, 4, generator=generator, dtype=torch.float64) for count in (3, 5)]
     totals = [batch_sums({"relevance": rows}, tokens=1, squares=("relevance",)) for rows in seeds]
-    scores = neuron_scores(measured("lrp"), totals, tmp_path)
+    scores = unit_scores(measured("lrp"), totals, tmp_path, UNUSED)
     everything = torch.cat(seeds)
-    torch.testing.assert_close(scores["score"], everything.mean(0))
-    torch.testing.assert_close(scores["by_seed"], torch.stack([rows.mean(0) for rows in seeds]))
-    torch.testing.assert_close(scores["standard_error"], everything.std(0, unbiased=True) / 8**0.5)
+    np.testing.assert_allclose(scores["score"], everything.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(scores["by_seed"], torch.stack([rows.mean(0) for rows in seeds]), rtol=1e-12)
+    np.testing.assert_allclose(scores["standard_error"], everything.std(0, unbiased=True) / 8**0.5, rtol=1e-12)
 
 
 def test_standard_error_of_a_constant_is_zero_not_nan() -> None:
-    value = torch.tensor(0.1, dtype=torch.float64)
+    value = np.float64(0.1)
     assert standard_error(value * 3, 3 * value**2 * (1 - 1e-15), samples=3).item() == 0
 
 
@@ -280,7 +294,7 @@ def test_a_score_that_is_not_finite_is_named(tmp_path: Path) -> None:
     total = batch_sums({"relevance": torch.zeros(2, 3, 4)}, tokens=1, squares=("relevance",))
     total["relevance"][2, 1] = torch.nan
     with pytest.raises(ExciseError, match="layer 2, neuron 1 is nan"):
-        neuron_scores(measured("lrp"), [total], tmp_path)
+        unit_scores(measured("lrp"), [total], tmp_path, UNUSED)
 
 
 # --- batches ------------------------------------------------------------------------------------------------------
@@ -329,7 +343,26 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(ExciseError, match=r"unknown method 'lpr'. Did you mean 'lrp'"):
         measured("lpr")
     with pytest.raises(ExciseError, match="unknown control 'lrp'"):
-        drawn("lrp")
-    signed = ("gradient", "lrp", "lrp-abs-weights", "lrp-cp", "mean-activation")
-    assert ("activation", "aura", *signed, "wanda") == MEASURED
-    assert DRAWN == ("magnitude", "random")
+        control("lrp")
+
+
+def test_the_registry_holds_every_method_and_what_is_true_of_it() -> None:
+    """Control or candidate, standard errors, what each one needs: read off the entries, and each has its file."""
+    signed = ("lrp", "lrp-cp", "lrp-abs-weights")
+    assert (*signed, "wanda", "gradient", "activation", "aura", "mean-activation") == MEASURED
+    assert CONTROLS == ("magnitude", "random")
+    assert (*signed, "gradient", "activation") == WITH_ERROR
+    assert set(METHODS) - set(RANKING) == {"mean-activation"}
+    for name, method in METHODS.items():
+        assert method.name == name
+        assert method.needs in NEEDS
+        assert set(method.units) <= set(UNITS)
+        assert (ROOT / f"{method.module.replace('.', '/')}.py").is_file()
+        if name != "lrp-abs-weights" and name != "aura":
+            assert method.units == UNITS
+
+
+@pytest.mark.parametrize(("method", "unit"), [("aura", "head"), ("lrp-abs-weights", "layer")])
+def test_a_unit_that_a_method_cannot_score_is_refused(method: str, unit: str) -> None:
+    with pytest.raises(ExciseError, match=f"--unit {unit}: {method} scores neuron only. Methods for {unit}: lrp, "):
+        refuse_unit(measured(method), unit)

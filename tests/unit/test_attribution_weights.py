@@ -10,9 +10,10 @@ from benchmarks.families import FAMILIES, samples, tiny
 from benchmarks.gate import error
 from benchmarks.recording import record
 from excise.artefacts import read_tensors, write_jsonl
-from excise.attribution import Options, measured
+from excise.attribution import Options
 from excise.attribution.batches import make_batches, pad
 from excise.attribution.lxt_patch import patched
+from excise.attribution.registry import measured
 from excise.attribution.weight_relevance import weight_relevance
 from excise.errors import ExciseError
 from excise.models.families import architecture

@@ -95,11 +95,20 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def neurons(tmp_path: Path, tiny_model: Path) -> Path:
-    path = tmp_path / "neurons.json"
+    path = tmp_path / "units.json"
     body = {
         "meta": {"model": identity(tiny_model, "float32"), "excise": "0", "settings": {}},
-        **{"name": "some", "method": "random", "scale": 0.0, "layers": 2, "neurons_per_layer": 24, "stability": None},
-        "neurons": [{"layer": n % 2, "neuron": n} for n in range(16)],
+        **{
+            "name": "some",
+            "method": "random",
+            "scale": 0.0,
+            "unit": "neuron",
+            "ablation": "zero",
+            "layers": 2,
+            "units_per_layer": 24,
+            "stability": None,
+        },
+        "rows": [{"layer": n % 2, "neuron": n} for n in range(16)],
     }
     path.write_text(json.dumps(body))
     return path
@@ -172,7 +181,7 @@ def test_a_pruned_model_scores_as_its_exported_folder_does_in_the_harness(
     found = measured(*names, selection=neurons)
     unpruned = measured(*names)
     assert found["shown"] == names
-    assert found["meta"]["selection"]["neurons"] == 16
+    assert found["meta"]["selection"]["count"] == 16
     for name, result in {**found["tasks"], **found["groups"]}.items():
         for metric, figure in result["metrics"].items():
             assert figure["value"] == pytest.approx(expected[name][metric], rel=1e-6), (name, metric)

@@ -175,7 +175,7 @@ def test_tuning_prompts_need_a_choice():
         (changed("variants", "lrp", "neurons", value=20), "variants.lrp.neurons: 20 is not a list or null."),
         (changed("evaluation", "max_perplexity_increase", value=5), "increase: 5 is greater than the maximum of 1. (A v"),
         (changed("variants", "aura", "protect", value=0.1), "variants.aura: no protection with aura"),
-        (changed("variants", "wanda", "contrast", value="standardised"), "wanda has none, activation, gradient, lrp"),
+        (changed("variants", "wanda", "contrast", value="standardised"), "wanda has none, lrp, lrp-cp, lrp-abs-weights, gradient, activation have one"),
         (changed("variants", "random", "protect", value=0.1), "protect and contrast do not apply to a control (random)"),
         (changed("evaluation", "resamples", value=200), "evaluation.resamples: 200 are too few for 6 candidates"),
         (changed("evaluation", "num_generations", value=2.0), "evaluation.num_generations: 2.0 is not a whole number"),

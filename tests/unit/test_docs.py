@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from excise.attribution import MEASURED
+from excise.attribution.registry import MEASURED
 from excise.cli import STAGES, parser
 from excise.config import validated
 from excise.errors import ExciseError
@@ -200,10 +200,18 @@ def test_quoted_messages_are_in_the_code(quote):
     assert any(words in text for text in literals())
 
 
-def neuron_list(model):
-    sizes = {"layers": 2, "neurons_per_layer": 24}
-    facts = {"meta": {"model": model}, "name": "mine", "method": "random", "scale": 0, **sizes}
-    return facts | {"neurons": [{"layer": 1, "neuron": 3}]}
+def unit_list(model):
+    sizes = {"layers": 2, "units_per_layer": 24}
+    facts = {
+        "meta": {"model": model},
+        "name": "mine",
+        "method": "random",
+        "scale": 0,
+        "unit": "neuron",
+        "ablation": "zero",
+        **sizes,
+    }
+    return facts | {"rows": [{"layer": 1, "neuron": 3}]}
 
 
 @pytest.fixture
@@ -219,7 +227,7 @@ def workplace(tiny_model, tmp_path, monkeypatch):
     Path("pickled/pytorch_model.bin").touch()
     Path("generations.jsonl").write_text(json.dumps({"id": "a", "draw": 0, "completion": "Some TEXT"}) + "\n")
     model = {"id": "my-llama", "fingerprint": "abc123"}
-    Path("neurons.json").write_text(json.dumps(neuron_list(model)))
+    Path("units.json").write_text(json.dumps(unit_list(model)))
     return tmp_path
 
 
@@ -282,6 +290,9 @@ def test_the_new_method_is_found_and_measures(tiny_model, tmp_path):
         example("docs/how-to/method.md", "src/excise/attribution/peak.py")
     )
     assert "peak" not in MEASURED
+    registry = tmp_path / "excise/attribution/registry.py"
+    text = registry.read_text().replace("    random,\n", "    peak,\n    random,\n")
+    registry.write_text(text.replace("        random.METHOD,\n", "        peak.METHOD,\n        random.METHOD,\n"))
     samples = [{"id": f"s{n}", "input_ids": [5 + n, 6, 7, 8], "target_start": 1} for n in range(3)]
     (tmp_path / "reference.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples))
     command = [sys.executable, "-m", "excise", "attribute", "--method", "peak", "--model", str(tiny_model)]
@@ -301,7 +312,7 @@ def test_a_neuron_list_is_applied_in_python(tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("MODEL").symlink_to(tiny_model)
     model = {"id": "tiny", "fingerprint": fingerprint(tiny_model)}
-    Path("neurons.json").write_text(json.dumps(neuron_list(model)))
+    Path("units.json").write_text(json.dumps(unit_list(model)))
     first, second = [text for language, _, text in blocks("docs/how-to/share.md") if language == "python"]
     Path("first.py").write_text(first)
     Path("second.py").write_text(second)

@@ -18,8 +18,9 @@ from transformers import (
 
 from benchmarks import families
 from excise import api
-from excise.edits.ablation import prune, pruned, read_selection, restore
+from excise.edits.ablation import prune, pruned, restore
 from excise.edits.export import model_card
+from excise.edits.unit_list import read_units
 from excise.errors import ExciseError
 from excise.models.loading import fingerprint, identity, load_model
 from excise.models.parts import output_projections
@@ -34,10 +35,12 @@ def selection(*neurons, scale=0.0, model=None):
         "meta": meta,
         "name": "test",
         "method": "test",
+        "unit": "neuron",
+        "ablation": "zero",
         "scale": scale,
         "layers": 2,
-        "neurons_per_layer": 24,
-        "neurons": [{"layer": layer, "neuron": neuron} for layer, neuron in neurons],
+        "units_per_layer": 24,
+        "rows": [{"layer": layer, "neuron": neuron} for layer, neuron in neurons],
     }
 
 
@@ -127,7 +130,7 @@ def treated(scales, means):
         {"layer": layer, "neuron": neuron, "scale": scale, "mean": mean}
         for (layer, neuron), scale, mean in zip(where, scales, means, strict=True)
     ]
-    return {"scale": "expertise", "ablation": "mean", "neurons": rows}
+    return {"unit": "neuron", "scale": None, "ablation": "mean", "rows": rows}
 
 
 @pytest.mark.parametrize(("family", "changes"), CASES)
@@ -147,7 +150,7 @@ def test_an_intervention_replaces_the_activation_and_nothing_else(family, change
     def replace(layer):
         def hook(_module, inputs):
             hidden = inputs[0].clone()
-            for row in chosen["neurons"]:
+            for row in chosen["rows"]:
                 if row["layer"] == layer:
                     value = hidden[..., row["neuron"]]
                     hidden[..., row["neuron"]] = row["mean"] + row["scale"] * (value - row["mean"])
@@ -174,9 +177,9 @@ def test_interventions_in_each_other_are_undone_in_turn(tiny_model):
     model.double()
     first, second = treated([0.0] * 5, [0.7, -1.5, 2.0, 0.1, 0.3]), treated([0.0] * 5, [1.0] * 5)
     for chosen in (first, second):
-        for row in chosen["neurons"]:
+        for row in chosen["rows"]:
             row["layer"] //= 2
-    for row in second["neurons"]:
+    for row in second["rows"]:
         row["neuron"] = (row["neuron"] + 1) % 24
     before = state(model)
     with pruned(model, first):
@@ -207,48 +210,61 @@ def test_a_neuron_outside_the_model_is_refused_and_nothing_changes(tiny_model):
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_broken_neuron_lists_are_refused(tmp_path):
+def test_broken_unit_lists_are_refused(tmp_path):
     good = selection((0, 1), (1, 7)) | {"meta": {"model": {}}}
     row, path = {"layer": 0, "neuron": 1}, tmp_path / "v.json"
 
     def refusal(**changes):
         path.write_text(json.dumps({key: value for key, value in (good | changes).items() if value != "GONE"}))
         with pytest.raises(ExciseError) as caught:
-            read_selection(path)
+            read_units(path)
         assert str(caught.value).startswith(f"{path}: ")
-        return str(caught.value).removeprefix(f"{path}: ").removeprefix("not a neuron list: ")
+        return str(caught.value).removeprefix(f"{path}: ").removeprefix("not a unit list: ")
 
     path.write_text(json.dumps(good))
-    assert read_selection(path) == good
+    assert read_units(path) == good
     assert refusal(meta=None) == "meta is null; must be an object"
     assert refusal(meta={"model": None}) == "meta: model is null; must be an object"
     said = refusal(meta={"model": {}, "references": {"target": {"id": "a"}, "retain": 5}})
     assert said == "meta.references: retain is 5; must be an object"
     assert refusal(name="GONE") == "name is missing; must be text"
+    assert refusal(unit="GONE") == "unit is missing; must be text"
+    assert "unknown unit 'heads'. Did you mean 'head'" in refusal(unit="heads")
     assert refusal(layers="GONE") == "layers is missing; must be a whole number from 1 to 1000000000"
     assert refusal(layers=0).startswith("layers is 0; must be")
-    for scale in ("0.5", None, True, 1e40, float("nan"), float("inf"), 10**400):
-        assert "; must be 'expertise' or a number from -1000000000 to 1000000000" in refusal(scale=scale)
+    for scale in ("0.5", True, 1e40, float("nan"), float("inf"), 10**400):
+        assert "; must be null or a number from -1000000000 to 1000000000" in refusal(scale=scale)
     assert "unknown ablation 'median'" in refusal(ablation="median")
-    assert "unknown ablation ['mean']" in refusal(ablation=["mean"])
+    assert refusal(ablation=["mean"]) == 'ablation is ["mean"]; must be text'
     for neurons in ({}, "1", 3):
-        assert "must be a list" in refusal(neurons=neurons)
-    assert refusal(neurons=[]) == "neurons is empty; must have a row or more"
-    assert refusal(neurons=[row, 5]) == "row 2 is 5; must be an object with layer and neuron"
+        assert "must be a list" in refusal(rows=neurons)
+    assert refusal(rows=[]) == "rows is empty; must have a row or more"
+    assert refusal(rows=[row, 5]) == "row 2 is 5; must be an object with layer and neuron"
     for neuron in (1.5, True, "1", -1, 24):
         said = f"row 2: neuron is {json.dumps(neuron)}; must be a whole number from 0 to 23"
-        assert refusal(neurons=[row, {"layer": 0, "neuron": neuron}]) == said
-    assert refusal(neurons=[{"layer": "0", "neuron": 1}]) == 'row 1: layer is "0"; must be a whole number from 0 to 1'
-    assert refusal(neurons=[{"layer": 0}]) == "row 1: neuron is missing; must be a whole number from 0 to 23"
-    assert refusal(neurons=[row, row]) == "row 2: layer 0, neuron 1 is listed twice, first in row 1"
-    assert refusal(scale="expertise").startswith("row 1: scale is missing; must be a number")
-    assert refusal(scale="expertise", neurons=[row | {"scale": float("nan")}]).startswith("row 1: scale is NaN;")
-    assert "only a list with scale 'expertise' may have" in refusal(neurons=[row | {"scale": 0.5}])
+        assert refusal(rows=[row, {"layer": 0, "neuron": neuron}]) == said
+    assert refusal(rows=[{"layer": "0", "neuron": 1}]) == 'row 1: layer is "0"; must be a whole number from 0 to 1'
+    assert refusal(rows=[{"layer": 0}]) == "row 1: neuron is missing; must be a whole number from 0 to 23"
+    assert refusal(rows=[row, row]) == "row 2: layer 0, neuron 1 is listed twice, first in row 1"
+    assert refusal(scale=None).startswith("row 1: scale is missing; must be a number")
+    assert refusal(scale=None, rows=[row | {"scale": float("nan")}]).startswith("row 1: scale is NaN;")
+    assert "has a scale of its own; the list's must be null then" in refusal(rows=[row | {"scale": 0.5}])
     assert refusal(ablation="mean").startswith("row 1: mean is missing; must be a number")
-    assert refusal(ablation="mean", neurons=[row | {"mean": "1"}]).startswith('row 1: mean is "1"; must be a number')
+    assert refusal(ablation="mean", rows=[row | {"mean": "1"}]).startswith('row 1: mean is "1"; must be a number')
+    heads = {"unit": "head", "units_per_layer": 4}
+    assert refusal(**heads, rows=[row]) == "row 1: head is missing; must be a whole number from 0 to 3"
+    assert refusal(unit="layer", units_per_layer=1, rows=[{"layer": 1}, {"layer": 1}]).startswith(
+        "row 2: layer 1 is listed twice"
+    )
+    first, second = ({"layer": 0, "head": head, "mean": [0.1, 0.2]} for head in (0, 1))
+    heads["ablation"] = "mean"
+    assert refusal(**heads, rows=[first | {"mean": 0.1}]) == "row 1: mean is 0.1; must be a list"
+    assert refusal(**heads, rows=[first, second | {"mean": [1]}]).startswith("row 2: mean has 1 numbers; must have one")
+    assert refusal(**heads, rows=[first | {"mean": []}]).startswith("row 1: mean has 0 numbers")
+    assert refusal(**heads, rows=[first | {"mean": [0, None]}]).startswith("row 1: mean is null; must be a number")
     path.write_text("{}")
     with pytest.raises(ExciseError, match="meta is missing"):
-        read_selection(path)
+        read_units(path)
 
 
 def test_the_exported_model_gives_the_same_logits_bit_for_bit(excise, tmp_path, tiny_model):
@@ -262,14 +278,14 @@ def test_the_exported_model_gives_the_same_logits_bit_for_bit(excise, tmp_path, 
     prune(model, chosen)
     assert torch.equal(exported(IDS).logits, model(IDS).logits)
     assert "3 of 48 MLP neurons" in (output / "README.md").read_text()
-    assert json.loads((output / "neurons.json").read_text())["neurons"] == chosen["neurons"]
+    assert json.loads((output / "units.json").read_text())["rows"] == chosen["rows"]
     assert json.loads((output / "excise.json").read_text())["fingerprint"] == fingerprint(output)
     assert [entry.name for entry in output.parent.iterdir()] == ["pruned"]
 
 
 def test_a_float16_model_is_exported_in_float16(excise, tmp_path):
     """It is not run for that; what runs a model goes on refusing float16."""
-    folder, path = make_model(tmp_path / "half", dtype="float16"), tmp_path / "neurons.json"
+    folder, path = make_model(tmp_path / "half", dtype="float16"), tmp_path / "units.json"
     AutoModelForCausalLM.from_pretrained(folder).half().save_pretrained(folder)
     chosen = selection((0, 1), (1, 7), scale=-0.3, model=folder)
     path.write_text(json.dumps(chosen))
@@ -288,10 +304,10 @@ def test_a_float16_model_is_exported_in_float16(excise, tmp_path):
 
 
 def about_mean(folder):
-    """A neuron list for a model of 3 x 24 neurons: five of them reversed about their mean."""
-    rows = treated([-1.0] * 5, [0.7, -1.5, 2.0, 0.1, 0.3])["neurons"]
+    """A unit list for a model of 3 x 24 neurons: five of them reversed about their mean."""
+    rows = treated([-1.0] * 5, [0.7, -1.5, 2.0, 0.1, 0.3])["rows"]
     neurons = [{key: value for key, value in row.items() if key != "scale"} for row in rows]
-    return selection(model=folder) | {"layers": 3, "ablation": "mean", "scale": -1.0, "neurons": neurons}
+    return selection(model=folder) | {"layers": 3, "ablation": "mean", "scale": -1.0, "rows": neurons}
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
@@ -302,8 +318,8 @@ def test_a_model_with_neurons_about_their_mean_is_exported_as_a_plain_one(excise
     families.tiny(family, dtype=torch.float32, **changes).save_pretrained(folder)
     make_tokenizer(folder)
     chosen = about_mean(folder)
-    (tmp_path / "neurons.json").write_text(json.dumps(chosen))
-    excise("apply", tmp_path / "neurons.json", folder, "--output", output)
+    (tmp_path / "units.json").write_text(json.dumps(chosen))
+    excise("apply", tmp_path / "units.json", folder, "--output", output)
     exported, said = AutoModelForCausalLM.from_pretrained(output, output_loading_info=True)
     assert not said["missing_keys"]
     assert not said["unexpected_keys"]
@@ -328,13 +344,13 @@ def test_a_family_that_cannot_have_biases_is_not_exported_but_pruned_in_memory(e
     families.tiny("mistral", dtype=torch.float32).save_pretrained(tmp_path / "mistral")
     make_tokenizer(tmp_path / "mistral")
     chosen = about_mean(tmp_path / "mistral")
-    (tmp_path / "neurons.json").write_text(json.dumps(chosen))
-    said = excise("apply", tmp_path / "neurons.json", tmp_path / "mistral", "--output", tmp_path / "out", fails=True)
-    assert "mistral: a neuron that is scaled about its mean (ablation: mean) needs a bias" in said
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mistral", "neurons.json"]
+    (tmp_path / "units.json").write_text(json.dumps(chosen))
+    said = excise("apply", tmp_path / "units.json", tmp_path / "mistral", "--output", tmp_path / "out", fails=True)
+    assert "mistral: a unit that is scaled about its mean (ablation: mean) needs a bias in its MLP" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mistral", "units.json"]
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "mistral").eval()
     logits = model(WIDE).logits
-    undo = api.prune(model, tmp_path / "neurons.json")
+    undo = api.prune(model, tmp_path / "units.json")
     assert not torch.allclose(model(WIDE).logits, logits, atol=1e-2)
     api.restore(undo)
     assert torch.equal(model(WIDE).logits, logits)
@@ -346,11 +362,14 @@ def test_a_family_that_cannot_have_biases_is_not_exported_but_pruned_in_memory(e
         (0.0, "zero", "were set to zero, chosen"),
         (0.0, "mean", "were held at their mean activation, chosen"),
         (0.5, "zero", "were scaled by 0.5, chosen"),
-        ("expertise", "zero", "were dampened by expertise (each scaled by 1 - 2 (AUROC - 0.5)), chosen"),
+        (None, "zero", "were scaled, each by a number of its own, from 0.25 to 0.75, chosen"),
     ],
 )
 def test_the_model_card_says_what_was_done(scale, ablation, words):
-    chosen = selection((0, 1), scale=scale) | {"ablation": ablation}
+    chosen = selection((0, 1), (1, 2), scale=scale) | {"ablation": ablation}
+    if scale is None:
+        for row, own in zip(chosen["rows"], (0.75, 0.25), strict=True):
+            row["scale"] = own
     card = model_card(chosen, {"id": "m", "fingerprint": "f", "revision": None}, [])
     assert words in card
     assert "Base weights: `f`.\n" in card
@@ -358,7 +377,7 @@ def test_the_model_card_says_what_was_done(scale, ablation, words):
 
 
 def test_a_full_disk_during_export_leaves_nothing_behind(tmp_path, tiny_model):
-    path = tmp_path / "neurons.json"
+    path = tmp_path / "units.json"
     path.write_text(json.dumps(selection((0, 1), model=tiny_model)))
     script = (
         "import resource, sys\n"
@@ -370,14 +389,14 @@ def test_a_full_disk_during_export_leaves_nothing_behind(tmp_path, tiny_model):
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1, result.stderr
     assert "cannot be written" in result.stderr
-    assert [entry.name for entry in tmp_path.iterdir()] == ["neurons.json"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["units.json"]
 
 
-def test_a_neuron_list_of_another_model_is_refused(excise, tmp_path, tiny_model, other_model):
-    path = tmp_path / "neurons.json"
+def test_a_unit_list_of_another_model_is_refused(excise, tmp_path, tiny_model, other_model):
+    path = tmp_path / "units.json"
     path.write_text(json.dumps(selection((0, 1), model=tiny_model)))
     message = excise("apply", path, other_model, "--output", tmp_path / "out", fails=True)
-    assert "Neuron numbers mean nothing in other weights" in message
+    assert "The numbers of units mean nothing in other weights" in message
     assert not (tmp_path / "out").exists()
 
 

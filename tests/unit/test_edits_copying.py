@@ -46,13 +46,13 @@ def old(tmp_path):
     return folder
 
 
-def neurons(folder: Path, path: Path, *, factor: float = 0.0, mean: bool = False) -> Path:
-    """A neuron list of two neurons of layer 1, and one of layer 0 where the factor is 0."""
-    rows = [{"layer": 1, "neuron": 7}, {"layer": 1, "neuron": 20}] + ([{"layer": 0, "neuron": 3}] if not factor else [])
+def neurons(folder: Path, path: Path, *, scale: float = 0.0, mean: bool = False) -> Path:
+    """A unit list of two neurons of layer 1, and one of layer 0 where the scale is 0."""
+    rows = [{"layer": 1, "neuron": 7}, {"layer": 1, "neuron": 20}] + ([{"layer": 0, "neuron": 3}] if not scale else [])
     chosen = {
-        "meta": {"model": identity(folder, "float32")}, "name": "test", "method": "test", "scale": factor,
-        "ablation": "mean" if mean else "zero", "layers": 2, "neurons_per_layer": 24,
-        "neurons": [row | ({"mean": 0.7} if mean else {}) for row in rows],
+        "meta": {"model": identity(folder, "float32")}, "name": "test", "method": "test", "unit": "neuron",
+        "scale": scale, "ablation": "mean" if mean else "zero", "layers": 2, "units_per_layer": 24,
+        "rows": [row | ({"mean": 0.7} if mean else {}) for row in rows],
     }  # fmt: skip
     path.write_text(json.dumps(chosen))
     return path
@@ -63,7 +63,7 @@ def test_only_the_pruned_rows_and_columns_change(old, tmp_path, excise):
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == {
         "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "LICENSE",
-        "model.safetensors", "README.md", "neurons.json", "excise.json",
+        "model.safetensors", "README.md", "units.json", "excise.json",
     }  # fmt: skip
     for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "LICENSE"):
         assert (out / name).read_bytes() == (old / name).read_bytes(), name
@@ -85,7 +85,7 @@ def test_only_the_pruned_rows_and_columns_change(old, tmp_path, excise):
 def test_the_files_of_a_split_model_keep_their_names_and_the_untouched_their_bytes(old, tmp_path, excise):
     folder = split(old, tmp_path / "parts", "model.safetensors-{}-of-2.safetensors")
     touched = stored(folder)["model.layers.1.mlp.down_proj.weight"].file
-    excise("apply", neurons(folder, tmp_path / "n.json", factor=0.5), folder, "--output", tmp_path / "out")
+    excise("apply", neurons(folder, tmp_path / "n.json", scale=0.5), folder, "--output", tmp_path / "out")
     for path in folder.glob("model*.safetensors"):
         same = (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
         assert same is (path != touched), path.name
@@ -121,7 +121,7 @@ def test_added_biases_are_all_that_the_configuration_gets(old, tmp_path, excise,
 
 
 def test_the_exported_model_is_the_one_that_was_judged_and_the_card_says_where_it_is_rounded(old, tmp_path, excise):
-    path = neurons(old, tmp_path / "n.json", factor=-0.3)
+    path = neurons(old, tmp_path / "n.json", scale=-0.3)
     excise("apply", path, old, "--output", tmp_path / "out")
     model = load_model(old, device="cpu")
     prune(model, read_json(path))
@@ -145,7 +145,7 @@ def test_every_stored_dtype_is_kept_whatever_the_configuration_says(tmp_path, ex
     folder = make_model(tmp_path / "model", dtype="bfloat16")
     tensors = {name: tensor.to(kind) for name, tensor in load_file(folder / "model.safetensors").items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    excise("apply", neurons(folder, tmp_path / "n.json", factor=0.5), folder, "--output", tmp_path / "out")
+    excise("apply", neurons(folder, tmp_path / "n.json", scale=0.5), folder, "--output", tmp_path / "out")
     expected = tensors["model.layers.1.mlp.down_proj.weight"].double()
     expected[:, [7, 20]] *= 0.5
     found = load_file(tmp_path / "out" / "model.safetensors")
@@ -157,7 +157,7 @@ def test_an_export_that_is_not_what_was_judged_is_refused(tiny_model, tmp_path, 
     from excise.edits import export
 
     def other(model, selection):
-        return prune(model, selection | {"neurons": selection["neurons"][:1]})
+        return prune(model, selection | {"rows": selection["rows"][:1]})
 
     calls = iter([prune, other])
     monkeypatch.setattr(export, "prune", lambda model, selection: next(calls)(model, selection))

@@ -47,8 +47,16 @@ def options(tiny_model: Path, prompts: Path) -> tuple[object, ...]:
 def selection_file(path: Path, model: Path, neurons: int) -> Path:
     body = {
         "meta": {"model": identity(model, "float32")},
-        **{"name": "some", "method": "random", "scale": 0.0, "layers": 2, "neurons_per_layer": 24},
-        "neurons": [{"layer": n % 2, "neuron": n // 2} for n in range(neurons)],
+        **{
+            "name": "some",
+            "method": "random",
+            "scale": 0.0,
+            "unit": "neuron",
+            "ablation": "zero",
+            "layers": 2,
+            "units_per_layer": 24,
+        },
+        "rows": [{"layer": n % 2, "neuron": n // 2} for n in range(neurons)],
     }
     path.write_text(json.dumps(body))
     return path
@@ -240,7 +248,7 @@ def test_evaluation_sums_up_the_files(chain: Callable[..., Path], tiny_model: Pa
 
     selection = selection_file(tmp_path / "v.json", tiny_model, 12)
     pruned = json.loads((chain("pruned", "--selection", selection) / "evaluation.json").read_text())
-    assert pruned["meta"]["selection"]["neurons"] == 12
+    assert pruned["meta"]["selection"]["count"] == 12
     assert pruned["perplexity"]["perplexity"] != found["perplexity"]["perplexity"]
     assert pruned["degeneration"] != found["degeneration"]
 

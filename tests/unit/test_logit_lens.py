@@ -61,12 +61,11 @@ def test_a_model_without_a_final_norm_is_refused():
 def test_the_stage_writes_words(excise, tiny_model, tmp_path):
     neurons = [{"layer": 1, "neuron": 5, "rank": 1}, {"layer": 0, "neuron": 7, "rank": 2}]
     body = {"meta": {"model": identity(tiny_model, "float32")}, "name": "some", "method": "random", "scale": 0.0}
-    body |= {"layers": 2, "neurons_per_layer": 24, "neurons": neurons}
+    body |= {"unit": "neuron", "ablation": "zero"}
+    body |= {"layers": 2, "units_per_layer": 24, "rows": neurons}
     selection, output = tmp_path / "s.json", tmp_path / "lens.json"
     selection.write_text(json.dumps(body))
-    excise(
-        "logit-lens", "--model", tiny_model, "--selection", selection, "--neurons", 1, "--tokens", 3, "--output", output
-    )
+    excise("logit-lens", "--model", tiny_model, "--units", selection, "--neurons", 1, "--tokens", 3, "--output", output)
     (row,) = json.loads(output.read_text())["neurons"]
     ((tokens,), _) = promoted(load_model(tiny_model, device="cpu"), [(1, 5)], 3)
     tokenizer = load_tokenizer(tiny_model)
@@ -75,5 +74,5 @@ def test_the_stage_writes_words(excise, tiny_model, tmp_path):
     body["meta"]["model"]["fingerprint"] = "0" * 64
     selection.write_text(json.dumps(body))
     assert "made for" in excise(
-        "logit-lens", "--model", tiny_model, "--selection", selection, "--output", output, fails=True
+        "logit-lens", "--model", tiny_model, "--units", selection, "--output", output, fails=True
     )

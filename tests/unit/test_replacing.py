@@ -11,7 +11,7 @@ from tests.unit.test_edits_ablation import selection
 
 @pytest.fixture
 def neurons(tmp_path, tiny_model):
-    path = tmp_path / "neurons.json"
+    path = tmp_path / "units.json"
     path.write_text(json.dumps(selection((0, 1), model=tiny_model)))
     return path
 
@@ -43,7 +43,7 @@ def test_what_excise_made_and_an_empty_folder_are_replaced(excise, tmp_path, tin
     for _ in range(2):
         excise("apply", neurons, tiny_model, "--output", tmp_path / "out")
         excise("fetch-model", "--source", tiny_model, "--output", tmp_path / "fetched")
-    assert (tmp_path / "out" / "neurons.json").is_file()
+    assert (tmp_path / "out" / "units.json").is_file()
     assert (tmp_path / "fetched" / "excise.json").is_file()
 
 

@@ -99,7 +99,7 @@ def test_another_behaviour_goes_by_its_own_words(tmp_path: Path, capsys: pytest.
         (-1.0, "zero", "Reversing 30 neurons"),
         (-1.0, "mean", "Reversing about their mean 30 neurons"),
         (0.5, "zero", "Scaling by 0.5 the output of 30 neurons"),
-        ("expertise", "zero", "Dampening by expertise the output of 30 neurons"),
+        ("per row", "zero", "Scaling, each by its own number, the output of 30 neurons"),
     ],
 )
 def test_what_was_done_to_the_neurons_is_said(scale: float | str, ablation: str, words: str) -> None:

@@ -44,7 +44,7 @@ def test_summary_refuses_what_cannot_be_compared(
     wrong = {**good["scores"], BASE: {**good["scores"][BASE], "share": 0.9}}
     with_change("inconsistent", scores=wrong)
     with_change("behaviour differs", behaviour={"noun": "repetition", "adjective": "repetitive"})
-    with_change("made with no neuron list", meta={**good["meta"], "selection": None})
+    with_change("made with no unit list", meta={**good["meta"], "selection": None})
 
 
 def test_bad_commands(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

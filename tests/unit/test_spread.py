@@ -59,7 +59,10 @@ def test_a_cuda_build_of_torch_without_a_driver_takes_the_cpu(device: str, monke
 
 def test_pruning_an_offloaded_layer_is_refused(tiny_model: Path) -> None:
     with pytest.raises(ExciseError, match="layer 1 does not fit on the accelerators"):
-        prune(offloaded(load_model(tiny_model, device="cpu")), {"scale": 0, "neurons": [{"layer": 1, "neuron": 0}]})
+        prune(
+            offloaded(load_model(tiny_model, device="cpu")),
+            {"unit": "neuron", "ablation": "zero", "scale": 0, "rows": [{"layer": 1, "neuron": 0}]},
+        )
 
 
 def test_every_stage_takes_device_spread(excise: Callable[..., str], tiny_model: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_the_choice_is_the_best_list_within_the_budget_under_another_name(
 
 def test_a_comparison_of_other_lists_is_refused(folder: Path, excise: Callable[..., str], tmp_path: Path) -> None:
     said = excise(*command(folder, tmp_path / "best.json", CANDIDATES[::-1]), fails=True)
-    assert "compares other neuron lists" in said
+    assert "compares other unit lists" in said
     assert not (tmp_path / "best.json").exists()
 
 

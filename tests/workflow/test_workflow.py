@@ -88,7 +88,7 @@ def test_the_chain_ends_with_a_summary_a_report_and_an_exported_model(finished):
     assert "lrp-4" in page
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page), "the page must not fetch anything"
     model = AutoModelForCausalLM.from_pretrained(finished.run_folder / "export/lrp-2").eval()
-    neurons = json.loads((finished.run_folder / "units/lrp-2.json").read_text())["neurons"]
+    neurons = json.loads((finished.run_folder / "units/lrp-2.json").read_text())["rows"]
     for row in neurons:
         assert not model.model.layers[row["layer"]].mlp.down_proj.weight[:, row["neuron"]].any()
 
@@ -374,13 +374,13 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
         for name in ("experts-all", "best", "random")
     )
     assert best["chosen"]["variant"] == "lrp-2"  # lrp-3 leaves every continuation hasty, as it was
-    sizes = [len(chosen["neurons"]) for chosen in (experts, best, like)]
+    sizes = [len(chosen["rows"]) for chosen in (experts, best, like)]
     assert [row["neurons"] for row in summary["variants"]] == [0, *sizes]
     assert 48 > sizes[0] > sizes[1] == sizes[2]
-    layers = [sorted(row["layer"] for row in chosen["neurons"]) for chosen in (best, like)]
+    layers = [sorted(row["layer"] for row in chosen["rows"]) for chosen in (best, like)]
     assert layers[0] == layers[1]
     interventions = [(row["scale"], row["ablation"]) for row in summary["variants"]]
-    assert interventions == [(None, None), ("expertise", "mean"), (0, "zero"), (0, "zero")]
+    assert interventions == [(None, None), ("per row", "mean"), (0, "zero"), (0, "zero")]
     assert len({row["perplexity"] for row in summary["variants"]}) == 4, "each intervention does something of its own"
     assert [path.name for path in experiment.run_folder.glob("scores/mean-activation/*")] == ["words.safetensors"]
     assert json.loads((experiment.run_folder / "export/experts-all/config.json").read_text())["mlp_bias"]

@@ -31,7 +31,7 @@ rule attribute:
         )
         + (" --recompute" if config["attribution"]["recompute"] else ""),
         shard=shard_flags("attribution"),
-        code=lambda w: digest("stages.attribute", method_module(w.method)),
+        code=lambda w: digest("stages.attribute", METHODS[w.method].module),
     shell:
         "excise attribute --method {wildcards.method} --model {input.model:q} {params.model} "
         "--reference {input.reference:q} --corpus {wildcards.corpus:q} --seed {wildcards.seed} {params.settings} "
@@ -79,7 +79,7 @@ rule average:
     resources:
         **cpu_job(mem_mb=2000),
     params:
-        code=lambda w: digest("stages.average", method_module(w.method)),
+        code=lambda w: digest("stages.average", METHODS[w.method].module),
     shell:
         "excise average --statistics {input.statistics:q} --model {input.model:q} --output {output:q} --log {log:q}"
 
@@ -98,7 +98,7 @@ rule contrast:
     conda:
         "../../envs/excise.yaml"
     params:
-        code=lambda w: digest("stages.contrast", method_module(w.method)),
+        code=lambda w: digest("stages.contrast", METHODS[w.method].module),
     shell:
         "excise contrast --retain {input.retain:q} --target {input.target:q} --output {output:q} --log {log:q}"
 
@@ -120,7 +120,7 @@ rule control:
         **cpu_job(mem_mb=2000),
     params:
         seed=lambda w: config["seed"] + int(w.repeat),
-        code=lambda w: digest("stages.control", method_module(w.method)),
+        code=lambda w: digest("stages.control", METHODS[w.method].module),
     shell:
         "excise control --method {wildcards.method} --model {input.model:q} --seed {params.seed} "
         "--output {output:q} --log {log:q}"

@@ -12,10 +12,9 @@ from urllib.parse import quote, unquote
 import yaml
 
 from excise.artefacts import sha256_file
-from excise.attribution import module_name as method_module
+from excise.attribution.registry import CONTROLS, METHODS
 from excise.config import (
     BASELINE,
-    CONTROLS,
     TUNING,
     about_mean,
     choices,
@@ -246,7 +245,7 @@ def prompt_flags():
 
 
 def model_needs():
-    """What the neuron lists need of their model."""
+    """What the unit lists need of their model."""
     sizes = [one.neurons for one in LISTS.values() if isinstance(one.neurons, int)]
     export = config["export"]
     saved = {LISTS[name].selection for name in CHOICES.get(export, [export]) if export}
@@ -319,7 +318,7 @@ def scores_of(wildcards):
 
 
 def matched_to_of(wildcards):
-    """The neuron list whose layers a control copies."""
+    """The unit list whose layers a control copies."""
     variant = LISTS[wildcards.variant]
     like = config["variants"][variant.selection]["matched_to"]
     name = like if like in CHOICES else f"{like}-{variant.neurons}"
@@ -336,24 +335,34 @@ def mean_of(wildcards):
 
 def selection_flags(wildcards):
     """How a variant is selected."""
+    keys = ("contrast", "protect", "scale", "ablation")
+    return listed_flags(wildcards, keys, count=LISTS[wildcards.variant].neurons)
+
+
+def match_flags(wildcards):
+    """How a control that copies the layers of another variant is selected."""
+    return listed_flags(wildcards, ("scale", "ablation"))
+
+
+def listed_flags(wildcards, keys, **more):
+    """A name, and some settings of a variant."""
     variant = LISTS[wildcards.variant]
     selection = config["variants"][variant.selection]
-    keys = ("contrast", "protect", "scale", "ablation")
     return flags(
-        neurons=variant.neurons,
+        **more,
         name=variant.selection,
         **{key: selection[key] for key in keys},
     )
 
 
 def selection_of(wildcards):
-    """The neuron list of a variant; none for the baseline."""
+    """The unit list of a variant; none for the baseline."""
     name = wildcards.variant.removeprefix(f"{TUNING}/")
     return [] if name == BASELINE else f"{RUN}/{wildcards.model}/units/{name}.json"
 
 
 def competing_lists(wildcards):
-    """The neuron lists of which a choice takes the best."""
+    """The unit lists of which a choice takes the best."""
     folder = f"{RUN}/{wildcards.model}/units"
     return [f"{folder}/{name}.json" for name in CHOICES[wildcards.choice]]
 

@@ -1,7 +1,7 @@
-# In:  evaluation prompts, perplexity text, neuron lists
+# In:  evaluation prompts, perplexity text, unit lists
 # Out: variants/VARIANT/: generations and their scores, perplexity, fluency, capability, and evaluation.json, which sums
 #      them up; the same but for capability in variants/tuning/VARIANT/ for what competes, on the tuning prompts
-# A variant is the model and a neuron list, applied in memory; no copy of the model is written.
+# A variant is the model and a unit list, applied in memory; no copy of the model is written.
 
 
 localrules:

@@ -1,4 +1,4 @@
-# In:  evaluations and neuron lists of all variants
+# In:  evaluations and unit lists of all variants
 # Out: summary.csv, summary.json (a row a variant) and report.html, which needs nothing beside itself
 
 

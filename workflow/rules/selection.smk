@@ -1,5 +1,5 @@
 # In:  contrasts and controls
-# Out: units/VARIANT.json (the neuron lists), tuning/CHOICE (how those that compete compare), logit-lens/VARIANT.json (their tokens), export/VARIANT (one pruned model as a Hugging Face folder)
+# Out: units/VARIANT.json (the unit lists), tuning/CHOICE (how those that compete compare), logit-lens/VARIANT.json (their tokens), export/VARIANT (one pruned model as a Hugging Face folder)
 
 
 # Controls that copy the layers of another list.
@@ -31,22 +31,32 @@ rule select:
         "../../envs/excise.yaml"
     params:
         choice=selection_flags,
-        like=lambda wildcards, input: flags(like=input.get("matched_to") or None),
         mean=lambda wildcards, input: flags(mean=input.get("mean") or None),
         code=digest("stages.select"),
     shell:
-        "excise select --scores {input.scores:q} {params.choice} {params.like} {params.mean} "
-        "--output {output:q} --log {log:q}"
+        "excise select --scores {input.scores:q} {params.choice} {params.mean} --output {output:q} --log {log:q}"
 
 
-# A rule of its own, since --until RULE stops for good where RULE comes first (Snakemake 9.23).
-use rule select as select_matched with:
+rule select_matched:
     input:
         scores=scores_of,
-        like=matched_to_of,
+        matched_to=matched_to_of,
         mean=mean_of,
+    output:
+        f"{MODEL}/units/{{variant}}.json",
+    log:
+        f"{MODEL}/logs/select/{{variant}}.log",
     wildcard_constraints:
         variant=alternatives(MATCHED),
+    conda:
+        "../../envs/excise.yaml"
+    params:
+        choice=match_flags,
+        mean=lambda wildcards, input: flags(mean=input.get("mean") or None),
+        code=digest("stages.match"),
+    shell:
+        "excise match --scores {input.scores:q} --matched-to {input.matched_to:q} {params.choice} {params.mean} "
+        "--output {output:q} --log {log:q}"
 
 
 rule compare:
@@ -93,7 +103,7 @@ rule logit_lens:
     input:
         model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
-        neurons=f"{MODEL}/units/{{variant}}.json",
+        units=f"{MODEL}/units/{{variant}}.json",
     output:
         f"{MODEL}/logit-lens/{{variant}}.json",
     log:
@@ -109,7 +119,7 @@ rule logit_lens:
         ),
         code=digest("stages.logit_lens"),
     shell:
-        "excise logit-lens --model {input.model:q} --device cpu {params.dtype} --selection {input.neurons:q} "
+        "excise logit-lens --model {input.model:q} --device cpu {params.dtype} --units {input.units:q} "
         "--output {output:q} --log {log:q}"
 
 
@@ -117,7 +127,7 @@ rule export:
     input:
         model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
-        neurons=f"{MODEL}/units/{{variant}}.json",
+        units=f"{MODEL}/units/{{variant}}.json",
         evaluations=[
             f"{MODEL}/variants/{BASELINE}/evaluation.json",
             f"{VARIANT}/evaluation.json",
@@ -133,5 +143,5 @@ rule export:
     params:
         code=digest("stages.apply"),
     shell:
-        "excise apply {input.neurons:q} {input.model:q} --evaluations {input.evaluations:q} "
+        "excise apply {input.units:q} {input.model:q} --evaluations {input.evaluations:q} "
         "--output {output:q} --log {log:q}"

@@ -1,50 +1,21 @@
-"""Attribution methods, one file each, loaded by name; adding a method is adding its file.
+"""Attribution methods: what each one is made of. One file per method, and one line in ``attribution.registry``.
 
-A method that measures a model on a corpus (``MEASURED``) is a module with
-
-- ``measuring(model, options)``: a context manager that yields a function ``batch -> {name: values}``, where
-  ``values`` is a float64 tensor ``[samples, layers, width]`` of what each sample of the batch contributes.
-  Inside the context the model may be patched; afterwards it is as before.
-- ``SQUARES``: the names whose squares are summed too; ``ROWS``: the names that are kept per sample, not summed.
-- ``neuron_scores(means, model_folder)``: from the means over samples ``{name: [layers, width]}`` to one score a
-  neuron, ``[layers, neurons]`` float64.
-- ``contrast(general, behaviour)``: from the neuron scores of two corpora (the tensors of two score files) to the
-  pair of tensors whose difference (first minus second) is most negative where a neuron is most responsible for the
-  behaviour.
-- ``PACKAGES``: the installed packages whose version bears on the numbers.
-
-A control that needs no corpus (``DRAWN``) is a module with ``draw(model_folder, seed) -> [layers, neurons]``: the
-neurons with the lowest values are removed first.
+A method's file imports nothing heavy at its top: the workflow reads its entry while it plans.
 """
 
-import importlib
-import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
-from excise.errors import unknown
+from excise.artefacts import Array
+from excise.models.units import UNITS, Axis
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from excise.attribution.batches import Batch
-
-
-def _methods(name: str, value: str = "") -> tuple[str, ...]:
-    """The files beside this one that define ``name``: found by reading, for importing them would load torch."""
-    defines = re.compile(rf"^(def {name}\(|{name} = {value})", re.MULTILINE)
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return tuple(path.stem.replace("_", "-") for path in files if defines.search(path.read_text(encoding="utf-8")))
-
-
-MEASURED = _methods("measuring")
-DRAWN = _methods("draw")
-WITH_ERROR = _methods("SQUARES", value=r'\("')
-"""Methods whose scores have a standard error, which the standardised contrast needs."""
 
 OBJECTIVES = ("last-max", "continuation", "continuation-sum", "contrastive")
 """What a backward pass starts from; see ``attribution.objectives``."""
@@ -55,6 +26,9 @@ AGGREGATES = ("signed", "abs")
 TOKENS = ("all", "not-special")
 """Which tokens of a sample are counted; padding never is."""
 
+NEEDS = ("nothing", "weights", "forward", "backward")
+"""What a method reads of a model: nothing but its shape, its weights, forward passes, or backward passes too."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -64,67 +38,88 @@ class Options:
         objective: one of ``OBJECTIVES``; methods without a backward pass ignore it.
         aggregate: one of ``AGGREGATES``.
         recompute: keep only the inputs of layers and recompute each layer during the backward pass.
+        unit: one of ``models.units.UNITS``.
     """
 
     objective: str = "continuation"
     aggregate: str = "signed"
     recompute: bool = False
+    unit: str = "neuron"
 
 
 Values = dict[str, "torch.Tensor"]
+"""Of a batch: ``[samples, layers, width]`` by name, float64."""
+
+Arrays = dict[str, Array]
+"""Sums, means or scores by name."""
+
+Measure = Callable[["Batch"], Values]
 
 
-class Measured(Protocol):
-    """The interface of a method that measures a model on a corpus; see the package's docstring."""
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What is known of every method.
 
-    SQUARES: tuple[str, ...]
-    ROWS: tuple[str, ...]
-    BACKWARD: bool
-    PACKAGES: tuple[str, ...]
-
-    def measuring(self, model: "nn.Module", options: Options) -> AbstractContextManager[Callable[["Batch"], Values]]:
-        """Yield what measures one batch."""
-        ...
-
-    def neuron_scores(self, means: Values, model_folder: Path) -> "torch.Tensor":
-        """One score a neuron."""
-        ...
-
-    def contrast(self, general: Values, behaviour: Values) -> tuple["torch.Tensor", "torch.Tensor"]:
-        """What is subtracted from what."""
-        ...
-
-
-class Drawn(Protocol):
-    """The interface of a control that needs no corpus."""
-
-    def draw(self, model_folder: Path, seed: int) -> "torch.Tensor":
-        """One value a neuron; lowest first."""
-        ...
-
-
-def module_name(method: str) -> str:
-    """``"lrp-cp"`` -> ``"attribution.lrp_cp"``, as ``excise.digest`` and ``excise.provenance`` want it."""
-    return f"attribution.{method.replace('-', '_')}"
-
-
-def measured(method: str) -> Measured:
-    """Load a method that measures.
-
-    Raises:
-        ExciseError: there is no such method.
+    Attributes:
+        name: as in the configuration; the file is called the same, with underscores.
+        label: what it measures, in a few words, for the report.
+        needs: one of ``NEEDS``.
+        units: the units that it can score.
+        packages: installed packages whose version bears on the numbers.
     """
-    if method not in MEASURED:
-        raise unknown("method", method, MEASURED)
-    return cast(Measured, importlib.import_module(f"excise.{module_name(method)}"))
+
+    name: str
+    label: str
+    needs: str
+    units: tuple[str, ...] = UNITS
+    packages: tuple[str, ...] = ("torch", "transformers")
+
+    @property
+    def module(self) -> str:
+        """Its module, as ``excise.digest`` and ``excise.provenance`` want it."""
+        return f"attribution.{self.name.replace('-', '_')}"
 
 
-def drawn(method: str) -> Drawn:
-    """Load a control.
+@dataclass(frozen=True, kw_only=True)
+class Measured(Method):
+    """A method that measures a model on a reference set.
 
-    Raises:
-        ExciseError: there is no such control.
+    Attributes:
+        measuring: from a model and options to a context manager that yields a function ``batch -> {name: values}``
+            with a value of each sample, ``[samples, layers, width]`` float64. Inside the context the model may be
+            patched; afterwards it is as before.
+        scores: from the means over samples ``{name: [layers, width]}``, the model folder and the units to one score
+            per unit, ``[layers, units]`` float64.
+        contrast: from the scores of two reference sets (the arrays of two score files: retain, target) to the pair of
+            arrays whose difference, first minus second, is most negative where a unit is most responsible for the
+            target.
+        squares: the names whose squares are summed too: the scores then have a standard error.
+        rows: the names that are kept per sample beside their sum.
+        ranks: units may be selected by its scores; otherwise it only supplies means to ablate to.
     """
-    if method not in DRAWN:
-        raise unknown("control", method, DRAWN)
-    return cast(Drawn, importlib.import_module(f"excise.{module_name(method)}"))
+
+    measuring: Callable[[Any, Options], AbstractContextManager[Measure]]
+    scores: Callable[[Arrays, Path, Axis], Array]
+    contrast: Callable[[Arrays, Arrays], tuple[Array, Array]]
+    squares: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
+    ranks: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control(Method):
+    """A control: it looks at no text, and never wins.
+
+    Attributes:
+        draw: from a model folder, a seed and the units to one value per unit, ``[layers, units]`` float64; the units
+            with the lowest values are removed first.
+        seeded: the seed matters, so several draws can be compared.
+    """
+
+    draw: Callable[[Path, int, Axis], Array]
+    seeded: bool = False
+
+
+def subtract(retain: Arrays, target: Arrays) -> tuple[Array, Array]:
+    """The two mean scores as they are: SparC3's contrast is their difference (eq. 7)."""
+    return retain["score"], target["score"]

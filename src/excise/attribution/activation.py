@@ -1,14 +1,29 @@
-"""Mean absolute activation of every neuron, averaged over a sample's tokens, then over samples. Never negative."""
+"""Mean absolute activation of every unit, averaged over a sample's tokens, then over samples. Never negative.
 
-import functools
+That of a unit with several channels is their sum.
+"""
 
-from excise.attribution.common import mean_activation, measuring_activation, subtract
-from excise.attribution.forward import absolute_sum
+from contextlib import AbstractContextManager
+from typing import Any
 
-measuring = functools.partial(measuring_activation, neurons=absolute_sum)
-neuron_scores = mean_activation
-contrast = subtract
-SQUARES = ("activation",)
-ROWS: tuple[str, ...] = ()
-BACKWARD = False
-PACKAGES = ("torch", "transformers")
+from excise.attribution import Measure, Measured, Options, subtract
+from excise.attribution.means import mean_activation
+
+
+def measuring(model: Any, options: Options) -> AbstractContextManager[Measure]:
+    """See ``excise.attribution``; values: ``activation``."""
+    from excise.attribution.common import measuring_activation
+    from excise.attribution.forward import absolute_sum
+
+    return measuring_activation(model, options, absolute_sum)
+
+
+METHOD = Measured(
+    name="activation",
+    label="size of the activation",
+    needs="forward",
+    measuring=measuring,
+    scores=mean_activation,
+    contrast=subtract,
+    squares=("activation",),
+)

@@ -1,53 +1,55 @@
-"""AurA's expertise: how well a neuron's largest activation tells the behaviour from ordinary text, as an AUROC.
+"""AurA's expertise: how well a neuron's largest activation separates target from ordinary samples, as an AUROC.
 
 Suau et al. 2024, "Whispering Experts" (arXiv 2407.12824). A sample is summarised by the maximum of the neuron's
-activation over its tokens; a neuron's expertise is the area under the ROC curve of these maxima, behaviour against
-general samples, ties counted half. 0.5 means blind, 1 means larger on every sample of the behaviour.
+activation over its tokens; a neuron's expertise is the area under the ROC curve of these maxima, target against retain
+samples, ties counted half. 0.5 means blind, 1 means larger on every target sample.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+from excise.artefacts import Array
+from excise.attribution import Arrays, Measure, Measured, Options, Values
+from excise.models.units import Axis
 
-from excise.attribution import Options, Values
-from excise.attribution.batches import Batch
-from excise.attribution.forward import collect
-from excise.attribution.lxt_patch import assert_unpatched
-
-SQUARES: tuple[str, ...] = ()
-ROWS = ("maximum",)
-BACKWARD = False
-PACKAGES = ("torch", "transformers")
+if TYPE_CHECKING:
+    from excise.attribution.batches import Batch
 
 
 @contextlib.contextmanager
-def measuring(model: nn.Module, options: Options) -> Iterator[Callable[[Batch], Values]]:  # noqa: ARG001
+def measuring(model: Any, options: Options) -> Iterator[Measure]:  # noqa: ARG001
     """See ``excise.attribution``; values: ``maximum``, kept per sample."""
+    import torch
+
+    from excise.attribution.forward import collect
+    from excise.attribution.lxt_patch import assert_unpatched
+
     assert_unpatched(model)
 
-    def measure(batch: Batch) -> Values:
-        maximum = collect(model, batch, neurons=lambda values: values.amax(1), fill=-torch.inf)["activation"]
+    def measure(batch: "Batch") -> Values:
+        maximum = collect(model, batch, channels=lambda values: values.amax(1), fill=-torch.inf)["activation"]
         # A maximum is one of the activations, not a sum: float32 holds it exactly unless the model is wider.
         return {"maximum": maximum if model.dtype == torch.float64 else maximum.float()}
 
     yield measure
 
 
-def neuron_scores(means: Values, model_folder: Path) -> torch.Tensor:  # noqa: ARG001
-    """Mean over samples of the maximum: what one corpus alone can say. The AUROC needs two: ``contrast``."""
+def scores(means: Arrays, model_folder: Path, units: Axis) -> Array:  # noqa: ARG001
+    """Mean over samples of the maximum: what one set alone can say. The AUROC needs two: ``contrast``."""
     return means["maximum"]
 
 
-def contrast(general: Values, behaviour: Values) -> tuple[torch.Tensor, torch.Tensor]:
-    """(0.5, AUROC): their difference is negative where a neuron is an expert of the behaviour."""
-    expertise = auroc(behaviour["maximum_rows"], general["maximum_rows"])
-    return torch.full_like(expertise, 0.5), expertise
+def contrast(retain: Arrays, target: Arrays) -> tuple[Array, Array]:
+    """(0.5, AUROC): their difference is negative where a neuron is an expert of the target."""
+    import numpy as np
+
+    expertise = auroc(target["maximum_rows"], retain["maximum_rows"])
+    return np.full_like(expertise, 0.5), expertise
 
 
-def auroc(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+def auroc(positive: Array, negative: Array) -> Array:
     """Area under the ROC curve of each column: the share of pairs in which the positive is larger, ties half.
 
     Args:
@@ -57,7 +59,21 @@ def auroc(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
     Returns:
         Float64 of the trailing shape.
     """
-    wins = torch.zeros(positive.shape[1:], dtype=torch.float64)
-    for sample in positive:  # a row at a time: pairs x neurons would not fit
-        wins += (sample > negative).sum(0, dtype=torch.float64) + 0.5 * (sample == negative).sum(0, dtype=torch.float64)
+    import numpy as np
+
+    wins = np.zeros(positive.shape[1:])
+    for sample in positive:  # one row at a time: pairs x neurons would not fit
+        wins += (sample > negative).sum(0) + 0.5 * (sample == negative).sum(0)
     return wins / (len(positive) * len(negative))
+
+
+METHOD = Measured(
+    name="aura",
+    label="how well the activation alone separates target from other text",
+    needs="forward",
+    units=("neuron",),
+    measuring=measuring,
+    scores=scores,
+    contrast=contrast,
+    rows=("maximum",),
+)

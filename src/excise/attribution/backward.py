@@ -1,8 +1,9 @@
-"""Neuron relevance: activation x gradient at the input of each layer's output projection, and nothing else.
+"""Relevance of units: activation x gradient at the inputs of each layer's output projections, and nothing else.
 
 Parameters are frozen, so the backward pass computes gradients of activations only. With the rules of LRP in place
 (``lxt_patch``) the product is LRP relevance; without them it is gradient x activation. A neuron's relevance is the
-column sum of weight x weight-gradient of the output projection, without ever forming a weight gradient.
+column sum of weight x weight-gradient of the output projection, without ever forming a weight gradient; that of a
+larger unit is the sum over its channels.
 """
 
 import contextlib
@@ -15,19 +16,20 @@ from torch import nn
 from excise.attribution.batches import Batch
 from excise.attribution.objectives import Elementwise, differentiated, plain
 from excise.errors import ExciseError
-from excise.models.families import neuron_shape
 from excise.models.parts import decoder_layers, output_projections
+from excise.models.units import axis, sites
 
 
 class _Reading:
     """What the probes of one backward pass collect."""
 
-    def __init__(self, batch: Batch, layers: int) -> None:
+    def __init__(self, batch: Batch) -> None:
         self.samples = len(batch.ids)
         # Only where real tokens are left out is there anything to mask: at padding the gradient is zero.
         self.counted = None if torch.equal(batch.counted, batch.mask) else batch.counted
         self.padding = None if bool(batch.mask.all()) else ~batch.mask
-        self.layers: list[torch.Tensor | None] = [None] * layers
+        self.found: dict[tuple[int, int], torch.Tensor] = {}
+        """By layer and place of the site in it: ``[samples, channels]``."""
 
 
 class _Probe(torch.autograd.Function):
@@ -38,22 +40,27 @@ class _Probe(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, activation: torch.Tensor, reading: _Reading, layer: int, halve: bool) -> torch.Tensor:
+    def forward(
+        ctx: Any, activation: torch.Tensor, reading: _Reading, key: tuple[int, int] | None, halve: bool
+    ) -> torch.Tensor:
         ctx.save_for_backward(activation)
-        ctx.reading, ctx.layer, ctx.halve = reading, layer, halve
+        ctx.reading, ctx.key, ctx.halve = reading, key, halve
         return activation.view_as(activation)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (activation,), (gradient,), reading = ctx.saved_tensors, gradients, ctx.reading
+        passed = gradient / 2 if ctx.halve else gradient
+        if ctx.key is None:
+            return passed, None, None, None
         width = activation.shape[-1]
-        first, second = activation.view(reading.samples, -1, width), gradient.reshape(reading.samples, -1, width)
-        if ctx.layer == 0 and reading.padding is not None:
+        first, second = activation.reshape(reading.samples, -1, width), gradient.reshape(reading.samples, -1, width)
+        if ctx.key == (0, 0) and reading.padding is not None:
             refuse_padding(second[reading.padding.to(second.device)])
         if reading.counted is not None:
             second = second * reading.counted.to(second.device)[..., None]
-        reading.layers[ctx.layer] = token_sum(lambda block: wide(first[:, block]) * wide(second[:, block]), first)
-        return (gradient / 2 if ctx.halve else gradient), None, None, None
+        reading.found[ctx.key] = token_sum(lambda block: wide(first[:, block]) * wide(second[:, block]), first)
+        return passed, None, None, None
 
 
 def refuse_padding(gradients: torch.Tensor) -> None:
@@ -98,39 +105,55 @@ def token_sum(terms: Callable[[slice], torch.Tensor], like: torch.Tensor) -> tor
 
 
 def relevance(
-    model: Any, batch: Batch, *, objective: str, elementwise: Elementwise = plain, halve: bool = False
+    model: Any,
+    batch: Batch,
+    *,
+    objective: str,
+    unit: str = "neuron",
+    elementwise: Elementwise = plain,
+    halve: bool = False,
 ) -> torch.Tensor:
-    """Activation x gradient of every neuron for every sample of a batch.
+    """Activation x gradient of every unit for every sample of a batch.
 
     Args:
         model: a causal language model of a supported family, frozen and in eval mode.
         batch: the batch, on the device of the model's embeddings.
         objective: one of ``attribution.OBJECTIVES``.
+        unit: one of ``models.units.UNITS``.
         elementwise: how the logits' soft-capping is applied.
-        halve: pass only half of the gradient on to what made the neuron's activation (gated LRP).
+        halve: pass only half of the gradient on to what made the neurons' activations (gated LRP).
 
     Returns:
-        ``[samples, layers, neurons]`` float64 on the CPU; signed, in units of the target (logits).
+        ``[samples, layers, units]`` float64 on the CPU; signed, in units of the objective (logits).
 
     Raises:
         ExciseError: some layer got no gradient.
     """
-    layers, _ = neuron_shape(model.config)
-    reading = _Reading(batch, layers)
+    reading, units = _Reading(batch), axis(model.config, unit)
     with contextlib.ExitStack() as stack:
-        for layer, projection in enumerate(output_projections(model)):
 
-            def probe(_: nn.Module, inputs: tuple[torch.Tensor], layer: int = layer) -> Any:
-                return _Probe.apply(inputs[0], reading, layer, halve)  # type: ignore[no-untyped-call]
+        def watch(module: nn.Module, key: tuple[int, int] | None, halve: bool) -> None:
+            def probe(_: nn.Module, inputs: tuple[torch.Tensor]) -> Any:
+                return _Probe.apply(inputs[0], reading, key, halve)  # type: ignore[no-untyped-call]
 
-            stack.enter_context(_removing(projection.register_forward_pre_hook(probe)))
+            stack.enter_context(_removing(module.register_forward_pre_hook(probe)))
+
+        mlps = output_projections(model)
+        for layer, (modules, mlp) in enumerate(zip(sites(model, unit), mlps, strict=True)):
+            for place, module in enumerate(modules):
+                watch(module, (layer, place), halve and module is mlp)
+            if halve and mlp not in modules:
+                watch(mlp, None, halve)
         embeddings = embed(model, batch).requires_grad_()
         hidden = last_hidden(model, batch, embeddings)
         torch.autograd.grad(differentiated(model, hidden, batch, objective, elementwise), embeddings)
-    missing = [layer for layer, value in enumerate(reading.layers) if value is None]
-    if missing:
-        raise ExciseError(f"layer {missing[0]} got no gradient: the model's forward pass is cut somewhere above it")
-    return torch.stack([value.cpu().double() for value in reading.layers if value is not None], dim=1)
+    layers = []
+    for layer in range(units.layers):
+        keys = [(layer, place) for place in range(len(units.sites))]
+        if any(key not in reading.found for key in keys):
+            raise ExciseError(f"layer {layer} got no gradient: the model's forward pass is cut somewhere above it")
+        layers.append(units.fold(torch.cat([reading.found[key].cpu().double() for key in keys], dim=-1)))
+    return torch.stack(layers, dim=1)
 
 
 def embed(model: Any, batch: Batch) -> torch.Tensor:

@@ -29,7 +29,7 @@ def measure(
 
     Args:
         model: a causal language model of a supported family.
-        method: a module of ``excise.attribution``.
+        method: how to measure.
         batches: all batches of the corpus.
         part: which of them to run.
         options: how the method measures.
@@ -56,8 +56,8 @@ def measure(
                 batch_sums(
                     values,
                     tokens=int(batch.counted.sum()),
-                    squares=method.SQUARES,
-                    rows=method.ROWS,
+                    squares=method.squares,
+                    rows=method.rows,
                     per_sample=per_sample,
                 ),
             )

@@ -1,4 +1,4 @@
-"""What goes into each layer's MLP and what its neurons do, during a forward pass without gradients."""
+"""What goes into each layer's MLP and what its units do, during a forward pass without gradients."""
 
 import contextlib
 from collections.abc import Callable
@@ -10,55 +10,74 @@ from torch import nn
 from excise.attribution.backward import embed, last_hidden, token_sum, wide
 from excise.attribution.batches import Batch
 from excise.errors import ExciseError
-from excise.models.families import neuron_shape
-from excise.models.parts import input_projections, output_projections
+from excise.models.parts import input_projections
+from excise.models.units import sites
 
 Reduce = Callable[[torch.Tensor], torch.Tensor]
 """Maps ``[samples, tokens, width]`` to ``[samples, width]``; tokens that are not counted hold ``fill``."""
 
 
 def collect(
-    model: Any, batch: Batch, *, inputs: Reduce | None = None, neurons: Reduce | None = None, fill: float = 0.0
+    model: Any,
+    batch: Batch,
+    *,
+    unit: str = "neuron",
+    inputs: Reduce | None = None,
+    channels: Reduce | None = None,
+    fill: float = 0.0,
 ) -> dict[str, torch.Tensor]:
-    """Reduce over tokens the MLP inputs and the neuron activations of every layer.
+    """Reduce over tokens the MLP inputs, and the channels of the units, in every layer.
 
     Args:
         model: a causal language model of a supported family, in eval mode.
         batch: the batch, on the device of the model's embeddings.
-        inputs: applied to what enters the first input projection.
-        neurons: applied to what enters the output projection.
+        unit: one of ``models.units.UNITS``.
+        inputs: applied to what enters the first input projection of the MLP.
+        channels: applied to what enters the output projections that the units write through.
         fill: value of the tokens that are not counted.
 
     Returns:
-        ``input [samples, layers, hidden]`` and ``activation [samples, layers, neurons]``, those asked for, float64.
+        ``input [samples, layers, hidden]`` and ``activation [samples, layers, channels]``, those asked for, float64;
+        the channels of several sites are joined.
     """
-    layers, _ = neuron_shape(model.config)
-    found: dict[str, list[torch.Tensor | None]] = {}
+    watched: dict[str, tuple[list[tuple[nn.Module, ...]], Reduce]] = {}
+    if inputs is not None:
+        watched["input"] = [projections[:1] for projections in input_projections(model)], inputs
+    if channels is not None:
+        watched["activation"] = sites(model, unit), channels
     everywhere = bool(batch.counted.all())
+    found: dict[tuple[str, int, int], torch.Tensor] = {}
     with contextlib.ExitStack() as stack:
+        for name, (layers, reduce) in watched.items():
+            for layer, modules in enumerate(layers):
+                for place, module in enumerate(modules):
 
-        def watch(name: str, modules: list[nn.Module], reduce: Reduce) -> None:
-            found[name] = [None] * layers
-            for layer, module in enumerate(modules):
+                    def note(
+                        _: nn.Module,
+                        arguments: tuple[torch.Tensor],
+                        key: tuple[str, int, int] = (name, layer, place),
+                        reduce: Reduce = reduce,
+                    ) -> None:
+                        value = arguments[0].reshape(len(batch.ids), -1, arguments[0].shape[-1])
+                        if not everywhere:
+                            value = value.masked_fill(~batch.counted.to(value.device)[..., None], fill)
+                        found[key] = reduce(value).cpu().double()
 
-                def note(_: nn.Module, arguments: tuple[torch.Tensor], layer: int = layer) -> None:
-                    value = arguments[0].reshape(len(batch.ids), -1, arguments[0].shape[-1])
-                    if not everywhere:
-                        value = value.masked_fill(~batch.counted.to(value.device)[..., None], fill)
-                    found[name][layer] = reduce(value).cpu().double()
-
-                stack.callback(module.register_forward_pre_hook(note).remove)
-
-        if inputs is not None:
-            watch("input", [projections[0] for projections in input_projections(model)], inputs)
-        if neurons is not None:
-            watch("activation", output_projections(model), neurons)
+                    stack.callback(module.register_forward_pre_hook(note).remove)
         with torch.no_grad():
             last_hidden(model, batch, embed(model, batch))
-    for name, values in found.items():
-        if any(value is None for value in values):
-            raise ExciseError(f"{name}: some layer did not run through its projections")
-    return {name: torch.stack([v for v in values if v is not None], dim=1) for name, values in found.items()}
+    if len(found) != sum(len(modules) for layers, _ in watched.values() for modules in layers):
+        raise ExciseError(f"{', '.join(watched)}: some layer did not run through its projections")
+    return {
+        name: torch.stack(
+            [
+                torch.cat([found[name, layer, place] for place in range(len(modules))], dim=-1)
+                for layer, modules in enumerate(layers)
+            ],
+            dim=1,
+        )
+        for name, (layers, _) in watched.items()
+    }
 
 
 def per_token(values: dict[str, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:

@@ -1,16 +1,28 @@
-"""Gradient x activation of every neuron: LRP's backward pass without its rules.
+"""Gradient x activation of every unit: LRP's backward pass without its rules.
 
-Sign: positive where a larger activation raises the target's logits further. Unit: logits.
+Sign: positive where a larger activation raises the objective's logits further. Unit of measurement: logits.
 """
 
-import functools
+from contextlib import AbstractContextManager
+from typing import Any
 
-from excise.attribution.common import mean_relevance, measuring_relevance, subtract
+from excise.attribution import Measure, Measured, Options, subtract
+from excise.attribution.means import mean_relevance
 
-measuring = functools.partial(measuring_relevance, rule=None)
-neuron_scores = mean_relevance
-contrast = subtract
-SQUARES = ("relevance",)
-ROWS: tuple[str, ...] = ()
-BACKWARD = True
-PACKAGES = ("torch", "transformers")
+
+def measuring(model: Any, options: Options) -> AbstractContextManager[Measure]:
+    """See ``excise.attribution``; values: ``relevance``."""
+    from excise.attribution.common import measuring_relevance
+
+    return measuring_relevance(model, options, rule=None)
+
+
+METHOD = Measured(
+    name="gradient",
+    label="activation times gradient",
+    needs="backward",
+    measuring=measuring,
+    scores=mean_relevance,
+    contrast=subtract,
+    squares=("relevance",),
+)

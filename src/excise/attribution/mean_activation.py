@@ -1,14 +1,30 @@
-"""Mean activation of every neuron, with its sign: over a sample's tokens, then over samples. For mean ablation."""
+"""Mean activation of every channel, with its sign: over a sample's tokens, then over samples. For mean ablation.
 
-import functools
+Measured and kept per channel, whatever the unit: a head is ablated to the mean of each of its channels.
+"""
 
-from excise.attribution.common import mean_activation, measuring_activation, subtract
-from excise.attribution.forward import signed_sum
+from contextlib import AbstractContextManager
+from typing import Any
 
-measuring = functools.partial(measuring_activation, neurons=signed_sum)
-neuron_scores = mean_activation
-contrast = subtract
-SQUARES = ("activation",)
-ROWS: tuple[str, ...] = ()
-BACKWARD = False
-PACKAGES = ("torch", "transformers")
+from excise.attribution import Measure, Measured, Options, subtract
+from excise.attribution.means import mean_activation
+
+
+def measuring(model: Any, options: Options) -> AbstractContextManager[Measure]:
+    """See ``excise.attribution``; values: ``activation [samples, layers, channels]``."""
+    from excise.attribution.common import measuring_activation
+    from excise.attribution.forward import signed_sum
+
+    return measuring_activation(model, options, signed_sum, per_channel=True)
+
+
+METHOD = Measured(
+    name="mean-activation",
+    label="mean activation, to ablate to",
+    needs="forward",
+    measuring=measuring,
+    scores=mean_activation,
+    contrast=subtract,
+    squares=("activation",),
+    ranks=False,
+)

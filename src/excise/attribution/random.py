@@ -1,14 +1,25 @@
-"""Control: a uniform draw, so that any set of N neurons is equally likely to be removed."""
+"""Control: a uniform draw, so that any set of N units is equally likely to be removed."""
 
 from pathlib import Path
 
-import torch
+from excise.artefacts import Array
+from excise.attribution import Control
+from excise.models.units import Axis
 
-from excise.models.families import neuron_shape
-from excise.models.loading import load_config
 
+def draw(model_folder: Path, seed: int, units: Axis) -> Array:  # noqa: ARG001 (a shape is enough)
+    """Uniform in [0, 1), ``[layers, units]`` float64; the same seed and shape give the same draw."""
+    import torch
 
-def draw(model_folder: Path, seed: int) -> torch.Tensor:
-    """Uniform in [0, 1), ``[layers, neurons]`` float64; the same seed and shape give the same draw."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(neuron_shape(load_config(model_folder)), generator=generator, dtype=torch.float64)
+    return torch.rand(units.shape, generator=generator, dtype=torch.float64).numpy()
+
+
+METHOD = Control(
+    name="random",
+    label="a random draw, a control that looks at no text",
+    needs="nothing",
+    packages=("torch",),
+    draw=draw,
+    seeded=True,
+)

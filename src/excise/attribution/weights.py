@@ -1,33 +1,44 @@
-"""The weights of each layer's neurons, streamed from a model folder without building the model."""
+"""The weights of each layer's units, streamed from a model folder without building the model."""
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from excise.errors import ExciseError
-from excise.models.families import architecture, neuron_shape
+from excise.models.families import architecture
 from excise.models.files import opened, stored
 from excise.models.loading import load_config
+from excise.models.units import Axis
 
 
-def neuron_weights(folder: Path) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
-    """Layer by layer: the input weights of the neurons, and their output weights.
+@dataclass(frozen=True)
+class SiteWeights:
+    """The weights of the channels of one output projection.
+
+    Attributes:
+        rows: of the MLP's input projections, ``[neurons, hidden]`` each (gate and up are two, also where the family
+            stores them as one); none for attention, where keys and values may be shared by several heads.
+        columns: of the output projection, ``[hidden, channels]``.
+    """
+
+    rows: list[torch.Tensor]
+    columns: torch.Tensor
+
+
+def channel_weights(folder: Path, units: Axis) -> Iterator[list[SiteWeights]]:
+    """Layer by layer the weights of the units, by output projection.
 
     Args:
         folder: a Hugging Face folder with config.json and safetensors.
-
-    Yields:
-        ``([neurons, hidden], ...)`` for each input projection (gate and up are two, also where the family stores
-        them as one), and ``[hidden, neurons]``.
+        units: whose.
 
     Raises:
         ExciseError: a tensor is missing or has another shape than the configuration says.
     """
-    config = load_config(folder)
-    family = architecture(config)
-    layers, neurons = neuron_shape(config)
+    family = architecture(load_config(folder))
     files = {name: tensor.file for name, tensor in stored(folder).items()}
     listname = family.layers.rpartition(".")[2]
 
@@ -41,10 +52,16 @@ def neuron_weights(folder: Path) -> Iterator[tuple[list[torch.Tensor], torch.Ten
             tensor: torch.Tensor = file.get_tensor(names[0])
         return tensor.T if family.transposed else tensor
 
-    for layer in range(layers):
-        rows = [block for path in family.inputs for block in weight(layer, path).chunk(family.fused)]
-        columns = weight(layer, family.output)
-        for tensor, dimension in [*((row, 0) for row in rows), (columns, 1)]:
-            if tensor.shape[dimension] != neurons:
-                raise ExciseError(f"{folder}: layer {layer} has {tensor.shape[dimension]} neurons, not {neurons}")
-        yield rows, columns
+    for layer in range(units.layers):
+        found = []
+        for site, channels in units.sites:
+            inputs = family.inputs if site == family.output else ()
+            rows = [block for name in inputs for block in weight(layer, name).chunk(family.fused)]
+            columns = weight(layer, site)
+            for tensor, dimension in [*((row, 0) for row in rows), (columns, 1)]:
+                if tensor.shape[dimension] != channels:
+                    raise ExciseError(
+                        f"{folder}: layer {layer}, {site} has {tensor.shape[dimension]} channels, not {channels}"
+                    )
+            found.append(SiteWeights(rows, columns))
+        yield found

@@ -125,7 +125,7 @@ def _check_scores(scores: torch.Tensor, batch: PairBatch) -> None:
 
 def _sums(scores: torch.Tensor, batch: PairBatch, templates: Sequence[str], options: Options) -> Sums:
     weights = resample_weights(batch.ids, options.resamples, options.seed)
-    sums: Sums = {
+    sums = {
         "edges": scores.sum(0),
         "edges_squared": scores.square().sum(0),
         "samples": torch.tensor(len(batch.ids)),
@@ -138,7 +138,7 @@ def _sums(scores: torch.Tensor, batch: PairBatch, templates: Sequence[str], opti
             [[float(name == template) for name in batch.templates] for template in templates]
         ).double()
         sums |= {"by_template": torch.einsum("kb,bsd->ksd", member, scores), "by_template_pairs": member.sum(1)}
-    return sums
+    return {name: value.cpu().numpy() for name, value in sums.items()}
 
 
 def resample_weights(ids: Sequence[str], resamples: int, seed: int) -> torch.Tensor:

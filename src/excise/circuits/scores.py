@@ -41,7 +41,7 @@ def read_scores(path: Path) -> Scores:
     statistics = Statistics.read(path)
     if statistics.meta.get("stage") != "edges":
         raise ExciseError(f"{path}: written by excise {statistics.meta.get('stage')}; scores are written by edges")
-    totals = statistics.totals()
+    totals = {name: torch.from_numpy(value) for name, value in statistics.totals().items()}
     graph = Graph(**statistics.meta["graph"])
     empty = torch.zeros(0, *graph.edges.shape, dtype=torch.float64)
     resampled, templates = empty, {}

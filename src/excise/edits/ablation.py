@@ -1,182 +1,151 @@
-"""Apply a selection of neurons to a model in memory, and undo it.
+"""Apply a unit list to a model in memory, and undo it.
 
-The activation ``a`` of a selected neuron becomes ``c + f (a - c)``: of its distance from a ablation ``c``, zero or the
-neuron's mean activation, the share ``f`` remains, its scale. ``f = 0`` is zero ablation or mean ablation; a smaller
-``f`` than 1 dampens, ``f < 0`` reverses. The output projection ``W a + b`` does it exactly, on any input: column ``i``
-of ``W`` is scaled by ``f``, and ``(1 - f) c`` times the old column is added to ``b``. Where ``f = 0`` nothing reads the
-neuron's input rows any more, and they become zero too.
+The activation ``a`` of every channel of a unit becomes ``c + s (a - c)``: of its distance from ``c``, zero or its mean
+activation, the share ``s`` remains, its scale. ``s = 0`` is zero ablation or mean ablation. An output projection
+``W a + b`` does it exactly, on any input: column ``i`` of ``W`` is scaled by ``s``, and ``(1 - s) c`` times the old
+column is added to ``b``. Where ``s = 0`` nothing reads the input rows of a neuron any more, and they become zero too.
+
+A whole MLP or attention is what it adds to the residual stream, bias included: zero ablation scales ``b`` as well. Its
+mean, ``W c + b``, already contains ``b``.
 """
 
 import contextlib
 import functools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from excise.artefacts import Json, read_json
-from excise.errors import ExciseError, unknown
-from excise.models.families import architecture, neuron_shape
-from excise.models.parts import input_projections, output_projections
+from excise.artefacts import Json
+from excise.edits.unit_list import check_fits, described, means_of, place, read_units, scale_of
+from excise.errors import ExciseError
+from excise.models.families import architecture
+from excise.models.parts import decoder_layers, input_projections, output_projections
+from excise.models.units import NUMBERED, Axis, axis, sites
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-ABLATIONS = ("zero", "mean")
-"""What a neuron is scaled about."""
-
-LARGEST = 10**9
-"""Factors and means beyond it are mistakes; the weights that come of them need not be finite in float32."""
-
 Undo = list[Callable[[], object]]
 """Steps that put back what was overwritten; the last one comes first."""
 
-
-def read_selection(path: str | Path) -> Json:
-    """Read a neuron list, and check all of it that is used later.
-
-    Raises:
-        ExciseError: it is not one; the message names the row (counted from 1), the key, and what is allowed.
-    """
-    selection = read_json(path)
-    where = f"{path}: not a neuron list"
-    meta = _checked(selection, "meta", where, "an object")
-    _checked(meta, "model", f"{where}: meta", "an object")
-    if meta.get("references") is not None:
-        sets = _checked(meta, "references", f"{where}: meta", "an object")
-        for key in ("target", "retain"):
-            one = _checked(sets, key, f"{where}: meta.references", "an object")
-            _checked(one, "id", f"{where}: meta.references.{key}", "text")
-    for key in ("name", "method"):
-        _checked(selection, key, where, "text")
-    sizes = [_checked(selection, key, where, "a whole number", 1, LARGEST) for key in ("layers", "neurons_per_layer")]
-    by_row = selection.get("scale") == "expertise"
-    if not by_row:
-        _checked(selection, "scale", where, "'expertise' or a number", -LARGEST, LARGEST)
-    if (ablation := selection.get("ablation", "zero")) not in ABLATIONS:
-        raise unknown("ablation", ablation, ABLATIONS, where=str(path))
-    if not _checked(selection, "neurons", where, "a list"):
-        raise ExciseError(f"{where}: neurons is empty; must have a row or more")
-    seen: dict[tuple[int, int], int] = {}
-    for number, row in enumerate(selection["neurons"], 1):
-        here = f"{where}: row {number}"
-        if not isinstance(row, dict):
-            raise ExciseError(f"{here} is {_short(row)}; must be an object with layer and neuron")
-        layer, neuron = (
-            _checked(row, key, here, "a whole number", 0, size - 1)
-            for key, size in zip(("layer", "neuron"), sizes, strict=True)
-        )
-        if by_row:
-            _checked(row, "scale", here, "a number", -LARGEST, LARGEST)
-        elif "scale" in row:
-            raise ExciseError(f"{here} has a scale of its own, which only a list with scale 'expertise' may have")
-        if ablation == "mean":
-            _checked(row, "mean", here, "a number", -LARGEST, LARGEST)
-        if (first := seen.setdefault((layer, neuron), number)) != number:
-            raise ExciseError(f"{here}: layer {layer}, neuron {neuron} is listed twice, first in row {first}")
-    return selection
+Channel = tuple[int, float, float]
+"""(channel, scale, mean) at one site."""
 
 
-KINDS: dict[str, tuple[type, ...]] = {
-    "an object": (dict,),
-    "a list": (list,),
-    "text": (str,),
-    "a whole number": (int,),
-    "a number": (int, float),
-    "'expertise' or a number": (int, float),
-}
-"""What a key of a neuron list may hold."""
+def prune(model: "nn.Module", units: Json) -> Undo:
+    """Apply a unit list in place.
 
-
-def _checked(holder: Json, key: str, where: str, kind: str, least: int = 0, most: int = 0) -> Any:
-    """The value of a key, which must be of a kind, and numbers from ``least`` to ``most``."""
-    allowed = f"{kind} from {least} to {most}" if "number" in kind else kind
-    if key not in holder:
-        raise ExciseError(f"{where}: {key} is missing; must be {allowed}")
-    value = holder[key]
-    if type(value) not in KINDS[kind] or ("number" in kind and not least <= value <= most):
-        raise ExciseError(f"{where}: {key} is {_short(value)}; must be {allowed}")
-    return value
-
-
-def _short(value: object) -> str:
-    return json.dumps(value)[:60]
-
-
-def intervention(selection: Json, row: Json) -> tuple[float, float]:
-    """(scale, ablation) of one neuron of a list.
-
-    A list has one scale for all neurons, or one in each row (``scale: expertise``). Lists made before there was a
-    ablation do not name it: it is zero.
-    """
-    scale = row["scale"] if selection["scale"] == "expertise" else selection["scale"]
-    return float(scale), float(row["mean"]) if selection.get("ablation") == "mean" else 0.0
-
-
-def _targets(model: "nn.Module", layer: int) -> Iterator[tuple["torch.Tensor", int, int]]:
-    """The tensors of a layer that belong to neurons: (tensor, dimension, number of blocks along it); output last."""
-    family = architecture(model.config)
-    row, column = (1, 0) if family.transposed else (0, 1)
-    for projection in input_projections(model)[layer]:
-        parameters = dict(projection.named_parameters())
-        yield parameters["weight"], row, family.fused
-        if "bias" in parameters:
-            yield parameters["bias"], 0, family.fused
-    yield output_projections(model)[layer].get_parameter("weight"), column, 1
-
-
-def prune(model: "nn.Module", selection: Json) -> Undo:
-    """Apply a selection in place.
-
-    An output projection that has no bias gets one where a neuron's mean has to be kept.
+    An output projection that has no bias gets one where a mean has to be kept.
 
     Args:
         model: a causal language model of a supported family.
-        selection: a neuron list (``read_selection``).
+        units: a unit list (``read_units``).
 
     Returns:
         What ``restore`` needs.
 
     Raises:
-        ExciseError: a neuron lies outside the model, or in a layer that is offloaded; nothing was changed.
+        ExciseError: a unit lies outside the model, or in a layer that is offloaded, or its ablation would be undone by
+            the norm that follows it; nothing was changed.
     """
     import torch
 
-    layers, width = neuron_shape(model.config)
-    by_layer: dict[int, list[tuple[int, float, float]]] = {}
-    for row in selection["neurons"]:
-        if not (0 <= row["layer"] < layers and 0 <= row["neuron"] < width):
-            raise ExciseError(
-                f"selection names layer {row['layer']}, neuron {row['neuron']}; "
-                f"this model has {layers} layers x {width} neurons"
-            )
-        by_layer.setdefault(row["layer"], []).append((row["neuron"], *intervention(selection, row)))
-    targets = {layer: list(_targets(model, layer)) for layer in sorted(by_layer)}
-    for layer, tensors in targets.items():
-        if any(tensor.is_meta for tensor, _, _ in tensors):  # writing to it would change nothing, silently
-            raise ExciseError(
+    where = axis(model.config, units["unit"])
+    _refuse_normed(model, units)
+    planned = _planned(where, units)
+    projections, mlps = sites(model, units["unit"]), output_projections(model)
+    for layer, _ in planned:
+        if any(parameter.is_meta for parameter in decoder_layers(model)[layer].parameters()):
+            raise ExciseError(  # writing to it would change nothing, silently
                 f"layer {layer} does not fit on the accelerators and is brought there for each pass, so it cannot "
                 "be pruned; take more accelerators, or --device cpu"
             )
     undo: Undo = []
     with torch.no_grad():
-        for layer, tensors in targets.items():
-            rows = sorted(by_layer[layer])
-            neurons = [neuron for neuron, _, _ in rows]
-            scale, ablation = torch.tensor([row[1:] for row in rows], dtype=torch.float64).unbind(1)
-            weight, dim, _ = tensors[-1]
-            columns = _at(weight, dim, neurons).cpu().double()
-            if ablation.any():
-                shift = torch.tensordot(columns, (1 - scale) * ablation, dims=([dim], [0]))
-                _shift(output_projections(model)[layer], shift, undo)
-            scaled = columns * (scale if dim == 1 else scale[:, None]) + 0.0  # no -0
-            _write(weight, dim, neurons, scaled, undo)
-            silent = [neuron for neuron, kept, _ in rows if kept == 0]
-            for tensor, dim, blocks in tensors[:-1] if silent else ():
-                stacked = [block * width + neuron for block in range(blocks) for neuron in silent]
-                _write(tensor, dim, stacked, torch.zeros_like(_at(tensor, dim, stacked)), undo)
+        for (layer, site), channels in sorted(planned.items()):
+            projection = projections[layer][site]
+            _scale_channels(model, projection, sorted(channels), undo)
+            if projection is mlps[layer]:
+                _silence(model, layer, [channel for channel, scale, _ in sorted(channels) if scale == 0], undo)
+            if units["unit"] not in NUMBERED and units["ablation"] == "zero":
+                _scale_bias(projection, channels[0][1], undo)
     return undo
+
+
+def _planned(where: Axis, units: Json) -> dict[tuple[int, int], list[Channel]]:
+    """By layer and site, the channels to change.
+
+    Raises:
+        ExciseError: a row lies outside the model, or has a mean of another length.
+    """
+    found: dict[tuple[int, int], list[Channel]] = {}
+    for row in units["rows"]:
+        layer, index = place(row, units["unit"])
+        if not (0 <= layer < where.layers and 0 <= index < where.size):
+            raise ExciseError(
+                f"the unit list names {described(row, units['unit'])}; "
+                f"this model has {where.layers} layers x {where.size} {where.unit}s"
+            )
+        scale, means = scale_of(units, row), means_of(units, row) or [0.0] * where.width
+        if len(means) != where.width:
+            raise ExciseError(
+                f"the unit list: {described(row, units['unit'])} has a mean of {len(means)} numbers; "
+                f"in this model it has {where.width} channels"
+            )
+        start = index * where.width  # only units of a single site are several in a layer
+        for site, (_, channels) in enumerate(where.sites):
+            count = min(channels, where.width)
+            changes = [(start + offset, scale, float(mean)) for offset, mean in enumerate(means[:count])]
+            found.setdefault((layer, site), []).extend(changes)
+            means = means[count:]
+    return found
+
+
+def _refuse_normed(model: "nn.Module", units: Json) -> None:
+    """Refuse to scale a whole write that is normalised before it is added: the norm would undo it.
+
+    Raises:
+        ExciseError: such a norm follows, and a scale is not 0.
+    """
+    norms = architecture(model.config).norms
+    normed = norms.attention_write or norms.mlp_write
+    if units["unit"] in NUMBERED or not normed or units["ablation"] == "mean":
+        return
+    for row in units["rows"]:
+        if (scale := scale_of(units, row)) != 0:
+            raise ExciseError(
+                f"{described(row, units['unit'])} is scaled by {scale:g}, but this family of models normalises what "
+                "attention and MLP write, which undoes it. Use scale 0, or heads and neurons"
+            )
+
+
+def _scale_channels(model: "nn.Module", projection: "nn.Module", channels: Sequence[Channel], undo: Undo) -> None:
+    """Scale some columns of an output projection about their means."""
+    import torch
+
+    positions = [channel for channel, _, _ in channels]
+    scale, mean = torch.tensor([change[1:] for change in channels], dtype=torch.float64).unbind(1)
+    weight = projection.get_parameter("weight")
+    dim = 0 if architecture(model.config).transposed else 1
+    columns = _at(weight, dim, positions).cpu().double()
+    if mean.any():
+        _shift(projection, torch.tensordot(columns, (1 - scale) * mean, dims=([dim], [0])), undo)
+    scaled = columns * (scale if dim == 1 else scale[:, None]) + 0.0  # no -0
+    _write(weight, dim, positions, scaled, undo)
+
+
+def _silence(model: "nn.Module", layer: int, neurons: Sequence[int], undo: Undo) -> None:
+    """Set the input rows of neurons that nothing reads any more to zero."""
+    import torch
+
+    family = architecture(model.config)
+    for projection in input_projections(model)[layer] if neurons else ():
+        for name, tensor in projection.named_parameters():
+            dim = 1 if family.transposed and name == "weight" else 0
+            width = tensor.shape[dim] // family.fused
+            rows = [block * width + neuron for block in range(family.fused) for neuron in neurons]
+            _write(tensor, dim, rows, torch.zeros_like(_at(tensor, dim, rows)), undo)
 
 
 def _at(tensor: "torch.Tensor", dim: int, positions: Sequence[int]) -> "torch.Tensor":
@@ -207,6 +176,13 @@ def _shift(projection: "nn.Module", shift: "torch.Tensor", undo: Undo) -> None:
         undo.append(functools.partial(setattr, projection, "bias", None))
 
 
+def _scale_bias(projection: "nn.Module", scale: float, undo: Undo) -> None:
+    """Scale the bias of a projection that has one."""
+    if (bias := dict(projection.named_parameters()).get("bias")) is not None:
+        undo.append(functools.partial(bias.copy_, bias.clone()))
+        bias.copy_((bias.cpu().double() * scale + 0.0).to(bias.dtype))
+
+
 def restore(undo: Undo) -> None:
     """Put back exactly what ``prune`` overwrote."""
     import torch
@@ -217,47 +193,32 @@ def restore(undo: Undo) -> None:
 
 
 @contextlib.contextmanager
-def pruned(model: "nn.Module", selection: Json) -> Iterator["nn.Module"]:
-    """The model with a selection applied, restored at the end whatever happens."""
-    undo = prune(model, selection)
+def pruned(model: "nn.Module", units: Json) -> Iterator["nn.Module"]:
+    """The model with a unit list applied, restored at the end whatever happens."""
+    undo = prune(model, units)
     try:
         yield model
     finally:
         restore(undo)
 
 
-def load_variant(folder: str | Path, selection_path: str | Path | None, **options: Any) -> tuple[Any, Json | None]:
-    """A model with a selection applied, or the model itself: what evaluation stages open.
+def load_variant(folder: str | Path, units_path: str | Path | None, **options: Any) -> tuple[Any, Json | None]:
+    """A model with a unit list applied, or the model itself: what evaluation stages open.
 
     Args:
         folder: the model folder.
-        selection_path: a neuron list, or None for the unpruned model.
+        units_path: a unit list, or None for the unpruned model.
         options: dtype and device, as for ``load_model``.
 
     Raises:
-        ExciseError: the neuron list was made for another model.
+        ExciseError: the unit list was made for another model.
     """
     from excise.models.loading import identity, load_model
 
     model = load_model(folder, **options)
-    if selection_path is None:
+    if units_path is None:
         return model, None
-    selection = read_selection(selection_path)
-    check_fits(selection, identity(folder, "any")["fingerprint"], where=str(selection_path))
-    prune(model, selection)
-    return model, selection
-
-
-def check_fits(selection: Json, fingerprint: str, *, where: str) -> None:
-    """Refuse a neuron list that was made for other weights.
-
-    Raises:
-        ExciseError: the fingerprints differ.
-    """
-    made_for = selection.get("meta", {}).get("model", {})
-    if made_for.get("fingerprint") != fingerprint:
-        other = f"{made_for.get('id')!r} (weights {str(made_for.get('fingerprint'))[:12]})"
-        raise ExciseError(
-            f"{where}: this neuron list was made for {other}, "
-            f"not for the model given (weights {fingerprint[:12]}). Neuron numbers mean nothing in other weights."
-        )
+    units = read_units(units_path)
+    check_fits(units, identity(folder, "any")["fingerprint"], where=str(units_path))
+    prune(model, units)
+    return model, units

@@ -1,6 +1,5 @@
 """Save a pruned model as a Hugging Face folder that anyone can load."""
 
-import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from safetensors import SafetensorError
 from excise.artefacts import Json, umask
 from excise.edits.ablation import prune
 from excise.edits.copying import copy_changed
+from excise.edits.unit_list import counted, scale_of
 from excise.errors import ExciseError
-from excise.models.families import architecture, refuse_without_bias
+from excise.models.families import architecture, bias_setting, refuse_without_bias
 from excise.models.files import Stored, read_tensors
 from excise.models.folders import refuse_foreign, replacing_folder, write_source
 from excise.models.loading import (
@@ -24,16 +24,17 @@ from excise.models.loading import (
     plain_name,
     tensor_digest,
 )
-from excise.models.parts import input_projections, output_projections
+from excise.models.parts import decoder_layers, linear_maps
+from excise.models.units import axis
 
 if TYPE_CHECKING:
     import torch
 
-NEURONS_FILE = "neurons.json"
-"""In an exported folder: the neuron list it was made with."""
+UNITS_FILE = "units.json"
+"""In an exported folder: the unit list it was made with."""
 
 
-def export(folder: Path, selection: Json, output: Path, *, base: Json, evaluations: list[Json]) -> None:
+def export(folder: Path, units: Json, output: Path, *, base: Json, evaluations: list[Json]) -> None:
     """Write the pruned model: a copy of the folder in which only what pruning changes is changed, and a model card.
 
     Every tensor keeps the dtype that it is stored in, and all other files their bytes, so that what loads the original
@@ -42,7 +43,7 @@ def export(folder: Path, selection: Json, output: Path, *, base: Json, evaluatio
 
     Args:
         folder: the unpruned model.
-        selection: a neuron list made for it.
+        units: a unit list made for it.
         output: folder to make; one that excise made is replaced.
         base: identity of the unpruned model (``models.identity``).
         evaluations: evaluations to show in the model card, the baseline first; may be empty. They say which dtype the
@@ -50,12 +51,12 @@ def export(folder: Path, selection: Json, output: Path, *, base: Json, evaluatio
 
     Raises:
         ExciseError: the folder cannot be written, holds something else or the unpruned model, or does not read back as
-            written; or the family has no place for the mean of a neuron.
+            written; or the family has no place for the mean of a unit.
     """
     if output.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise ExciseError(f"{output}: the unpruned model is in there; name another folder for the pruned one")
     refuse_foreign(output)  # before the model is read
-    pruned = _pruned(folder, selection)
+    pruned = _pruned(folder, units)
     judged = evaluations[0]["meta"]["model"]["dtype"] if evaluations else "float32"
     try:
         with replacing_folder(output) as temporary:
@@ -63,11 +64,11 @@ def export(folder: Path, selection: Json, output: Path, *, base: Json, evaluatio
             weights = fingerprint(temporary)
             if weights != pruned.fingerprint:
                 raise ExciseError(f"{output.name}: does not read back as it was written; is the disk sound?")
-            notes = _compare(folder, temporary, selection, pruned, judged)
-            (temporary / NEURONS_FILE).write_text(json.dumps(selection, indent=1, ensure_ascii=False) + "\n", "utf-8")
+            notes = _compare(folder, temporary, units, pruned, judged)
+            (temporary / UNITS_FILE).write_text(json.dumps(units, indent=1, ensure_ascii=False) + "\n", "utf-8")
             source = {"id": f"{base['id']} pruned", "source": "excise apply", "base": base, "fingerprint": weights}
             write_source(temporary / SOURCE_FILE, source)
-            (temporary / "README.md").write_text(model_card(selection, base, evaluations, notes), "utf-8")
+            (temporary / "README.md").write_text(model_card(units, base, evaluations, notes), "utf-8")
             for path in temporary.iterdir():  # safetensors makes its files readable by their owner alone
                 path.chmod(0o666 & ~umask())
     except SafetensorError as error:
@@ -92,7 +93,7 @@ class Pruned(NamedTuple):
     fingerprint: str
 
 
-def _pruned(folder: Path, selection: Json) -> Pruned:
+def _pruned(folder: Path, units: Json) -> Pruned:
     """Prune the tensors as they are stored."""
     model, found = described(folder)
     on_disk = {plain_name(model, name): name for name in found}
@@ -100,10 +101,8 @@ def _pruned(folder: Path, selection: Json) -> Pruned:
     tensors = dict(read_tensors(found))
     model.load_state_dict({names[name]: tensors[name] for name in names}, strict=False, assign=True)
     model.tie_weights()
-    entries = {}
-    if selection.get("ablation") == "mean" and _give_biases(model):
-        entries[str(architecture(model.config).bias)] = True
-    prune(model, selection)
+    entries = _give_biases(model, units["unit"]) if units["ablation"] == "mean" else {}
+    prune(model, units)
     digests, changed = {name: tensor_digest(name, tensor) for name, tensor in read_tensors(found)}, {}
     prefix = f"{model.base_model_prefix}."
     stem = prefix if any(name.startswith(prefix) for name in found) else ""
@@ -118,28 +117,36 @@ def _pruned(folder: Path, selection: Json) -> Pruned:
     return Pruned(found, changed, names, entries, fingerprint_of(digests))
 
 
-def _give_biases(model: Any) -> bool:
-    """Biases of zero in all MLPs, by the configuration's own switch, where there are none to keep a mean in.
+def _give_biases(model: Any, unit: str) -> Json:
+    """Biases of zero where there are none to keep a mean in, all that the configuration's own switch governs.
 
     Returns:
-        Whether there were none.
+        The entries of config.json that switch them on; empty where there were biases already.
 
     Raises:
         ExciseError: the configuration has no switch.
     """
     from torch import nn
 
-    outputs = output_projections(model)
-    if all(projection.bias is not None for projection in outputs):
-        return False
-    refuse_without_bias(model.config.model_type)
-    for projection in itertools.chain(outputs, *input_projections(model)):
-        weight = projection.get_parameter("weight")
-        projection.bias = nn.Parameter(weight.new_zeros(len(weight)), requires_grad=False)
-    return True
+    family, entries = architecture(model.config), {}
+    for path, _ in axis(model.config, unit).sites:
+        if all(
+            dict(layer.get_submodule(path).named_parameters()).get("bias") is not None
+            for layer in decoder_layers(model)
+        ):
+            continue
+        refuse_without_bias(model.config.model_type, path)
+        switch = str(bias_setting(family, path))
+        entries[switch] = True
+        for layer in range(len(decoder_layers(model))):
+            for name, projection in linear_maps(model, layer).items():
+                weight = projection.get_parameter("weight")
+                if bias_setting(family, name) == switch and "bias" not in dict(projection.named_parameters()):
+                    projection.bias = nn.Parameter(weight.new_zeros(len(weight)), requires_grad=False)
+    return entries
 
 
-def _compare(folder: Path, output: Path, selection: Json, pruned: Pruned, judged: str) -> list[str]:
+def _compare(folder: Path, output: Path, units: Json, pruned: Pruned, judged: str) -> list[str]:
     """Compare the exported model with the one that was judged: the original, pruned in memory, in the judged dtype.
 
     Tensors that are not changed must be the same bits. So must changed ones that are stored in the judged dtype; the
@@ -154,7 +161,7 @@ def _compare(folder: Path, output: Path, selection: Json, pruned: Pruned, judged
     import torch
 
     model = load_model(folder, dtype=judged, device="cpu")
-    prune(model, selection)
+    prune(model, units)
     touched = {pruned.names[name]: tensor.dtype for name, tensor in pruned.changed.items()}
     kept = {name: tensor for name, tensor in model.state_dict().items() if name in touched}
     digests = {name: tensor_digest("", tensor) for name, tensor in model.state_dict().items() if name not in touched}
@@ -182,9 +189,9 @@ def _compare(folder: Path, output: Path, selection: Json, pruned: Pruned, judged
         )
     if pruned.entries:
         notes.append(
-            f"- Its MLPs have biases (`{', '.join(pruned.entries)}` in config.json), which hold the means of neurons. "
-            "A reader that does not know the switch drops them and gives other text: SGLang 0.5.23 does, without a "
-            "word; transformers, vLLM, llama.cpp, mlx-lm and TensorRT-LLM read them."
+            f"- It has biases (`{', '.join(pruned.entries)}` in config.json) that the original does without: they hold "
+            "means. A reader that does not know the switch drops them and gives other text: SGLang 0.5.23 does, "
+            "silently; transformers, vLLM, llama.cpp, mlx-lm and TensorRT-LLM read them."
         )
     return notes
 
@@ -202,25 +209,39 @@ def _close(found: "torch.Tensor", expected: "torch.Tensor", stored: "torch.dtype
     return bool(((found - expected).abs() <= 2 * eps * expected.abs() + least).all())
 
 
-def _against(selection: Json) -> str:
-    """The reference sets that the neurons were found with; nothing for controls, which have none."""
-    references = selection["meta"].get("references")
+NOUNS = {
+    "neuron": "MLP neurons",
+    "head": "attention heads",
+    "mlp": "MLPs",
+    "attention": "attention modules",
+    "layer": "layers",
+}
+"""What the units are called in a sentence."""
+
+
+def _against(units: Json) -> str:
+    """The reference sets that the units were found with; nothing for controls, which have none."""
+    references = units["meta"].get("references")
     if references is None:
         return ""
     return f", reference set `{references['target']['id']}` against `{references['retain']['id']}`"
 
 
-def model_card(selection: Json, base: Json, evaluations: list[Json], notes: Sequence[str] = ()) -> str:
+def _treatment(units: Json) -> str:
+    """What became of the units, in words."""
+    about = " about their mean activation" if units["ablation"] == "mean" else ""
+    scales = [scale_of(units, row) for row in units["rows"]]
+    least, most = min(scales), max(scales)
+    if units["scale"] is None:
+        return f"scaled{about}, each by a number of its own, from {least:.3g} to {most:.3g}"
+    if units["scale"] == 0:
+        return "held at their mean activation" if about else "set to zero"
+    return f"scaled by {units['scale']:g}{about}"
+
+
+def model_card(units: Json, base: Json, evaluations: list[Json], notes: Sequence[str] = ()) -> str:
     """README.md of an exported model: what was pruned, how, what it did, what it does not do, and further notes."""
-    count, total = len(selection["neurons"]), selection["layers"] * selection["neurons_per_layer"]
-    about = " about their mean activation" if selection.get("ablation") == "mean" else ""
-    match selection["scale"]:
-        case 0:
-            what = "held at their mean activation" if about else "set to zero"
-        case "expertise":
-            what = f"dampened by expertise{about} (each scaled by 1 - 2 (AUROC - 0.5))"
-        case scale:
-            what = f"scaled by {scale:g}{about}"
+    count, total = len(units["rows"]), units["layers"] * units["units_per_layer"]
     revision = f", revision `{base['revision']}`" if base["revision"] else ""
     lines = [
         "---",
@@ -228,11 +249,11 @@ def model_card(selection: Json, base: Json, evaluations: list[Json], notes: Sequ
         "library_name: transformers",
         "tags: [excise, pruned]",
         "---",
-        f"# {base['id']}, {count} neurons pruned",
+        f"# {base['id']}, {counted(units)} pruned",
         "",
-        f"{count} of {total} MLP neurons ({100 * count / total:.2f} %) were {what}, chosen by `{selection['method']}` "
-        f"(selection `{selection['name']}`{_against(selection)}). `{NEURONS_FILE}` lists them with their scores and "
-        "every setting; `excise apply neurons.json MODEL` makes this model again from the original.",
+        f"{count} of {total} {NOUNS[units['unit']]} ({100 * count / total:.2f} %) were {_treatment(units)}, chosen by "
+        f"`{units['method']}` (unit list `{units['name']}`{_against(units)}). `{UNITS_FILE}` lists them with their "
+        f"scores and every setting; `excise apply {UNITS_FILE} MODEL` makes this model again from the original.",
         "",
         f"Base weights: `{base['fingerprint']}`{revision}.",
         "",

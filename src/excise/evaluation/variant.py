@@ -8,15 +8,16 @@ from typing import Any
 from excise.artefacts import Json, sha256_file
 
 
-def selection_facts(selection: Json | None, path: Path | None) -> Json | None:
-    """What an artefact says of a neuron list: name, size, intervention and digest; None for the unpruned model."""
-    if selection is None or path is None:
+def units_info(units: Json | None, path: Path | None) -> Json | None:
+    """What an artefact says of a unit list: name, size, ablation and digest; None for the unpruned model."""
+    if units is None or path is None:
         return None
     return {
-        "name": selection.get("name"),
-        "neurons": len(selection["neurons"]),
-        "scale": selection["scale"],
-        "ablation": selection.get("ablation", "zero"),
+        "name": units["name"],
+        "unit": units["unit"],
+        "count": len(units["rows"]),
+        "ablation": units["ablation"],
+        "scale": units["scale"],
         "sha256": sha256_file(path),
     }
 

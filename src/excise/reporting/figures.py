@@ -9,6 +9,7 @@ from matplotlib.figure import Figure as Drawing
 
 from excise.artefacts import Json
 from excise.comparison import compare
+from excise.edits.unit_list import place
 from excise.evaluation.behaviour import TOXIC_PROMPT
 from excise.reporting import plots
 from excise.reporting.style import render, rule, series
@@ -62,7 +63,7 @@ def figures(
         summary: body of ``summary.json``.
         baseline: evaluation of the unpruned model.
         evaluations: evaluation by variant.
-        selections: neuron list by variant.
+        selections: unit list by variant.
         seed: seed of the intervals by category.
     """
     found = [trade_off(summary), changes(summary)]
@@ -202,7 +203,7 @@ def comparable_size(summary: Json) -> list[str]:
 def layers(summary: Json, selections: Mapping[str, Json]) -> Figure:
     """Where the selected neurons sit."""
     counts = {
-        variant: np.bincount([row["layer"] for row in one["neurons"]], minlength=one["layers"]).tolist()
+        variant: np.bincount([row["layer"] for row in one["rows"]], minlength=one["layers"]).tolist()
         for variant, one in selections.items()
     }
     colours = plots.method_colours(summary)
@@ -228,7 +229,7 @@ def stability(summary: Json, selections: Mapping[str, Json]) -> list[Figure]:
     rows: list[Json] = []
     for variant, one in selections.items():
         if one["stability"]:
-            count, total = len(one["neurons"]), one["layers"] * one["neurons_per_layer"]
+            count, total = len(one["rows"]), one["layers"] * one["units_per_layer"]
             rows.append(
                 {
                     "variant": variant,
@@ -259,12 +260,12 @@ def stability(summary: Json, selections: Mapping[str, Json]) -> list[Figure]:
 
 
 def overlap(selections: Mapping[str, Json]) -> Figure:
-    """Jaccard overlap of every two neuron lists."""
+    """Jaccard overlap of every two unit lists."""
     names = list(selections)
-    sets = [{(row["layer"], row["neuron"]) for row in one["neurons"]} for one in selections.values()]
+    sets = [{place(row, one["unit"]) for row in one["rows"]} for one in selections.values()]
     matrix = np.array([[len(a & b) / len(a | b) for b in sets] for a in sets])
     caption = (
-        "Jaccard overlap (neurons in both over neurons in either) of the neuron lists of the same size. Darker = more "
+        "Jaccard overlap (neurons in both over neurons in either) of the unit lists of the same size. Darker = more "
         "alike; the number says how much. 1.00 on the diagonal by definition."
     )
     rows = [[a, b, float(matrix[i, j])] for i, a in enumerate(names) for j, b in enumerate(names)]

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from excise.artefacts import Json, read_json, read_jsonl, sha256_file
-from excise.edits.ablation import read_selection
+from excise.edits.unit_list import read_units
 from excise.errors import ExciseError
 
 TOOK = re.compile(r" took ([\d.]+) s and at most (\d+) MB$", re.MULTILINE)
 """The last line of a stage's log (``excise.cli``)."""
 
 EVALUATION_KEYS = ("variant", "behaviour", "scores", "degeneration", "perplexity", "prompts")
-SELECTION_KEYS = ("name", "method", "scale", "layers", "neurons_per_layer", "stability", "neurons")
+SELECTION_KEYS = ("name", "method", "unit", "scale", "ablation", "layers", "units_per_layer", "stability", "rows")
 
 
 def read_evaluation(path: Path) -> Json:
@@ -36,17 +36,17 @@ def _with_keys(path: Path, value: Json, keys: Sequence[str], kind: str) -> Json:
 def read_variants(
     baseline: Path, evaluations: Sequence[Path], selections: Sequence[Path]
 ) -> tuple[Json, list[Json], list[Json]]:
-    """The baseline's evaluation, and evaluation and neuron list of each variant.
+    """The baseline's evaluation, and evaluation and unit list of each variant.
 
     Raises:
-        ExciseError: the counts differ, or an evaluation was made with another neuron list than the one given.
+        ExciseError: the counts differ, or an evaluation was made with another unit list than the one given.
     """
     if len(evaluations) != len(selections):
         raise ExciseError(
-            f"{len(evaluations)} evaluations but {len(selections)} selections; give one neuron list for each variant, "
+            f"{len(evaluations)} evaluations but {len(selections)} selections; give one unit list for each variant, "
             "in the same order, and none for the baseline"
         )
-    lists = [_with_keys(path, read_selection(path), SELECTION_KEYS, "neuron list") for path in selections]
+    lists = [_with_keys(path, read_units(path), SELECTION_KEYS, "unit list") for path in selections]
     read = [read_evaluation(path) for path in evaluations]
     for path, evaluation, chosen in zip(evaluations, read, selections, strict=True):
         _check_selection(path, evaluation, sha256_file(chosen), chosen)
@@ -56,7 +56,7 @@ def read_variants(
 
 
 def _check_selection(path: Path, evaluation: Json, sha256: str | None, selection: Path | None) -> None:
-    """Compare the neuron list that an evaluation names with the one it is put beside."""
+    """Compare the unit list that an evaluation names with the one it is put beside."""
     made_with = (evaluation["meta"]["selection"] or {}).get("sha256")
     if made_with != sha256:
         raise ExciseError(
@@ -66,7 +66,7 @@ def _check_selection(path: Path, evaluation: Json, sha256: str | None, selection
 
 
 def _short(sha256: str | None) -> str:
-    return "no neuron list (the unpruned model)" if sha256 is None else f"the neuron list with sha256 {sha256[:12]}"
+    return "no unit list (the unpruned model)" if sha256 is None else f"the unit list with sha256 {sha256[:12]}"
 
 
 def read_scored(generations: Path, scores: Path) -> tuple[list[Json], list[Json]]:

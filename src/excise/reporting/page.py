@@ -9,7 +9,7 @@ from html import escape
 from types import MappingProxyType
 
 from excise.artefacts import Json
-from excise.config import CONTROLS
+from excise.attribution.registry import CONTROLS
 from excise.reporting import capability
 from excise.reporting.figures import Figure, trade_off
 from excise.reporting.markup import STYLE, figure, items, table
@@ -113,7 +113,7 @@ def _selections(config: Json) -> str:
 
 
 def _tuning(name: str, compared: Json) -> list[str]:
-    """How a choice among neuron lists came about."""
+    """How a choice among unit lists came about."""
     best = chosen(compared, where=name)["variant"]
     compared = {**compared, "verdict": {**compared["verdict"], "winner": best}}
     budget = exact_percent(compared["limits"]["max_perplexity_increase"], signed=True)

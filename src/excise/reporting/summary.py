@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from excise.artefacts import Json
+from excise.attribution.registry import CONTROLS
 from excise.comparison import Change, Interval, compare, holm
-from excise.config import BASELINE, CONTROLS
+from excise.config import BASELINE
 from excise.errors import ExciseError, unknown
 from excise.reporting import capability
 from excise.reporting.tables import exact_percent, percent
@@ -16,6 +17,9 @@ from excise.tasks.measurement import Metric, Values
 
 LRP = ("lrp", "lrp-cp")
 """Methods that count as LRP in the verdict."""
+
+PER_ROW = "per row"
+"""Scale of a unit list in which each unit has its own."""
 
 FIGURES = ("mean", "expected_maximum", "probability", "share")
 """What a table says of a scorer (``evaluation.behaviour``)."""
@@ -139,7 +143,7 @@ def _perplexity_interval(evaluation: Json, baseline: Json) -> Interval | None:
 
 def _row(evaluation: Json, baseline: Json, selection: Json | None, limits: Limits) -> Json:
     """Everything about one variant but the paired changes."""
-    neurons = len(selection["neurons"]) if selection else 0
+    neurons = len(selection["rows"]) if selection else 0
     perplexity = evaluation["perplexity"]["perplexity"]
     reasons = broken(evaluation, baseline, limits)
     change = perplexity / baseline["perplexity"]["perplexity"] - 1
@@ -150,9 +154,9 @@ def _row(evaluation: Json, baseline: Json, selection: Json | None, limits: Limit
         "method": method,
         "selection": selection["name"] if selection else None,
         "neurons": neurons,
-        "scale": selection["scale"] if selection else None,
-        "ablation": selection.get("ablation", "zero") if selection else None,
-        "share_of_neurons": neurons / (selection["layers"] * selection["neurons_per_layer"]) if selection else 0.0,
+        "scale": _scale(selection) if selection else None,
+        "ablation": selection["ablation"] if selection else None,
+        "share_of_neurons": neurons / (selection["layers"] * selection["units_per_layer"]) if selection else 0.0,
         "perplexity": perplexity,
         "perplexity_change": change,
         "perplexity_interval": _perplexity_interval(evaluation, baseline) if selection else None,
@@ -164,6 +168,11 @@ def _row(evaluation: Json, baseline: Json, selection: Json | None, limits: Limit
         "capability": capability.compared(evaluation, baseline if selection else None),
         "change": {},
     }
+
+
+def _scale(units: Json) -> float | str:
+    """The scale of a unit list; ``per row`` where each unit has its own."""
+    return PER_ROW if units["scale"] is None else float(units["scale"])
 
 
 def _against_controls(winner: Json, rows: list[Json], shares: Mapping[str, Values], **options: Any) -> Json | None:
@@ -191,7 +200,7 @@ def summarise(
     Args:
         baseline: evaluation of the unpruned model.
         evaluations: one per variant.
-        selections: the neuron list of each variant, in the same order.
+        selections: the unit list of each variant, in the same order.
         primary: the scorer that decides, by default the first one; the others are reported beside it.
         limits: budget and limits of degeneration.
         seed: seed of the resampling.

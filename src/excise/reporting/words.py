@@ -3,6 +3,7 @@
 from typing import Any
 
 from excise.artefacts import Json
+from excise.attribution.registry import METHODS
 from excise.reporting.summary import LRP, adjective, baseline_row, by_name, noun
 from excise.reporting.tables import counted, exact_percent, interval, number, p_value, percent, points
 
@@ -37,8 +38,8 @@ def treatment(row: Json) -> str:
             verb = "Holding at their mean" if about else "Pruning"
         case -1:
             verb = f"Reversing{about}"
-        case "expertise":
-            verb = f"Dampening by expertise{about} the output of"
+        case "per row":
+            verb = f"Scaling, each by its own number{about}, the output of"
         case scale:
             verb = f"Scaling by {scale:g}{about} the output of"
     return f"{verb} {row['neurons']:,} neurons ({percent(row['share_of_neurons'], 2)} of all)"
@@ -252,20 +253,6 @@ def _other_scorers(summary: Json, name: str) -> list[str]:
     ]
 
 
-METHODS = {
-    "lrp": "relevance by AttnLRP, which splits the model's output among its neurons",
-    "lrp-cp": "relevance by CP-LRP, which holds attention fixed",
-    "lrp-abs-weights": "sums of absolute weight relevances, as in SparC3's public reproduction",
-    "wanda": "size of the weights times norm of their inputs",
-    "gradient": "activation times gradient",
-    "activation": "size of the activation",
-    "aura": "how well the activation alone tells the behaviour from other text",
-    "magnitude": "size of the weights, a control that looks at no text",
-    "random": "a random draw, a control that looks at no text",
-}
-"""What each method goes by, in a few words."""
-
-
 def _reference(reference: Json, summary: Json, config: Json) -> str:
     """A reference set of the configuration in words."""
     if reference["kind"] == "windows":
@@ -317,7 +304,9 @@ def method(summary: Json, config: Json) -> list[str]:
     steps.append(
         "Neurons (intermediate channels of the MLPs) were ranked over all layers together by their score for general "
         f"text minus their score for {adjective(summary)} answers, lowest first. The scores: "
-        + "; ".join(f"{name} = {METHODS.get(name, 'see the documentation')}" for name in methods)
+        + "; ".join(
+            f"{name} = {METHODS[name].label if name in METHODS else 'see the documentation'}" for name in methods
+        )
         + "."
     )
     steps.append(

@@ -1,4 +1,4 @@
-"""Measure what each neuron contributes on a reference set: additive sums, of the whole set or of one shard.
+"""Measure what each unit contributes on a reference set: additive sums, of the whole set or of one shard.
 
 Samples are sorted by length and cut into batches; a shard is a range of batches, and shards add up (excise merge) to
 exactly the bytes of the whole.
@@ -9,7 +9,9 @@ import logging
 import os
 from pathlib import Path
 
-from excise.attribution import AGGREGATES, MEASURED, OBJECTIVES, TOKENS
+from excise.attribution import AGGREGATES, OBJECTIVES, TOKENS
+from excise.attribution.registry import MEASURED
+from excise.models.units import UNITS
 from excise.stages.options import add_model_arguments, set_threads
 
 logger = logging.getLogger(__name__)
@@ -18,6 +20,7 @@ logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     parser.add_argument("--method", required=True, help=f"one of {', '.join(MEASURED)}")
+    parser.add_argument("--unit", default="neuron", help=f"what is measured: {', '.join(UNITS)} (default neuron)")
     add_model_arguments(parser)
     parser.add_argument(
         "--reference", type=Path, required=True, help="reference set, JSONL: id, input_ids, target_start"
@@ -45,18 +48,20 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
 
     from excise.artefacts import sha256_file
-    from excise.attribution import Options, measured, module_name
+    from excise.attribution import Options
     from excise.attribution.batches import make_batches, read_reference, shard
     from excise.attribution.engine import measure
+    from excise.attribution.registry import measured, refuse_unit
     from excise.errors import unknown
     from excise.models.loading import device_type, identity, load_config, load_model, resolve_device
     from excise.provenance import provenance
     from excise.shards import parse_shard
 
     method = measured(arguments.method)
-    for name, allowed in (("objective", OBJECTIVES), ("aggregate", AGGREGATES), ("tokens", TOKENS)):
+    for name, allowed in (("objective", OBJECTIVES), ("aggregate", AGGREGATES), ("tokens", TOKENS), ("unit", UNITS)):
         if getattr(arguments, name) not in allowed:
             raise unknown(name, getattr(arguments, name), allowed, where=f"--{name}")
+    refuse_unit(method, arguments.unit)
     refuse_float16(arguments.dtype)
     threads = set_threads(arguments.threads)
     _, samples = read_reference(arguments.reference, load_config(arguments.model))
@@ -66,12 +71,14 @@ def run(arguments: argparse.Namespace) -> None:
     if resolve_device(arguments.device).type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True)
+    backward = method.needs == "backward"
     meta = provenance(
         "attribute",
         {
-            "objective": arguments.objective if method.BACKWARD else None,
-            "aggregate": arguments.aggregate if method.BACKWARD else None,
-            "recompute": arguments.recompute if method.BACKWARD else None,
+            "unit": arguments.unit,
+            "objective": arguments.objective if backward else None,
+            "aggregate": arguments.aggregate if backward else None,
+            "recompute": arguments.recompute if backward else None,
             "tokens": arguments.tokens,
             "excluded_token_ids": excluded,
             "batch_size": arguments.batch_size,
@@ -79,8 +86,8 @@ def run(arguments: argparse.Namespace) -> None:
             "device": device_type(arguments.device),
             "threads": threads,
         },
-        packages=method.PACKAGES,
-        modules=(module_name(arguments.method),),
+        packages=method.packages,
+        modules=(method.module,),
         method=arguments.method,
         model=identity(arguments.model, arguments.dtype),
         corpus={
@@ -90,13 +97,18 @@ def run(arguments: argparse.Namespace) -> None:
             "samples": len(samples),
         },
         # In the order of the rows, where values are kept per sample.
-        sample_ids=[i for batch in batches for i in batch.ids] if arguments.per_sample or method.ROWS else None,
+        sample_ids=[i for batch in batches for i in batch.ids] if arguments.per_sample or method.rows else None,
     )
     logger.info(
         "%s of %d samples, batches %d to %d of %d", arguments.method, len(samples), part.start, part.stop, len(batches)
     )
     model = load_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
-    options = Options(objective=arguments.objective, aggregate=arguments.aggregate, recompute=arguments.recompute)
+    options = Options(
+        objective=arguments.objective,
+        aggregate=arguments.aggregate,
+        recompute=arguments.recompute,
+        unit=arguments.unit,
+    )
     statistics = measure(model, method, batches, part, options=options, meta=meta, per_sample=arguments.per_sample)
     statistics.write(arguments.output)
 

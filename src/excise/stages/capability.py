@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from excise.stages.fetch_tasks import add_task_arguments
 
     add_model_arguments(parser)
-    parser.add_argument("--selection", type=Path, help="neuron list to prune in memory (default: none)")
+    parser.add_argument("--selection", type=Path, help="unit list to prune in memory (default: none)")
     add_task_arguments(parser)
     parser.add_argument(
         "--data",
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from excise.artefacts import write_json
     from excise.edits.ablation import load_variant
-    from excise.evaluation.variant import selection_facts
+    from excise.evaluation.variant import units_info
     from excise.models.loading import device_type, identity, load_tokenizer
     from excise.provenance import provenance
 
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
             },
             packages=("lm-eval", "datasets", "torch", "transformers", "tokenizers"),
             model=identity(arguments.model, arguments.dtype),
-            selection=selection_facts(selection, arguments.selection),
+            selection=units_info(selection, arguments.selection),
         ),
         body,
     )

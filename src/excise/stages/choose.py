@@ -1,4 +1,4 @@
-"""Take the best of several neuron lists that were compared on tuning prompts.
+"""Take the best of several unit lists that were compared on tuning prompts.
 
 Reads the comparison (excise summary) and the lists in it. The best is the one that reduces the behaviour most, among
 those that are not broken and raise perplexity within the comparison's budget; of equals, the one that costs less
@@ -13,10 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     parser.add_argument("--summary", type=Path, required=True, help="comparison on the tuning prompts, JSON")
     parser.add_argument(
-        "--selections", type=Path, nargs="+", required=True, help="the neuron lists compared, in the same order"
+        "--selections", type=Path, nargs="+", required=True, help="the unit lists compared, in the same order"
     )
     parser.add_argument("--name", required=True, help="what to call the choice in tables")
-    parser.add_argument("--output", type=Path, required=True, help="the chosen neuron list, JSON")
+    parser.add_argument("--output", type=Path, required=True, help="the chosen unit list, JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     import logging
 
     from excise.artefacts import read_json, sha256_file, write_json
-    from excise.edits.ablation import read_selection
+    from excise.edits.unit_list import read_units
     from excise.errors import ExciseError
     from excise.provenance import provenance
     from excise.reporting.tuning import chosen
@@ -33,12 +33,12 @@ def run(arguments: argparse.Namespace) -> None:
     digests = [sha256_file(path) for path in arguments.selections]
     if summary["meta"]["settings"]["selections"] != digests:
         raise ExciseError(
-            f"{arguments.summary}: compares other neuron lists than those given, or in another order; "
+            f"{arguments.summary}: compares other unit lists than those given, or in another order; "
             "run excise summary again"
         )
     best = chosen(summary, where=str(arguments.summary))
     candidates = [row["variant"] for row in summary["variants"][1:]]
-    selection = read_selection(arguments.selections[candidates.index(best["variant"])])
+    selection = read_units(arguments.selections[candidates.index(best["variant"])])
     meta = selection.pop("meta")
     settings = {"summary": sha256_file(arguments.summary), "selections": digests, "selected": meta["settings"]}
     facts = {key: meta[key] for key in ("method", "model", "attribution", "references", "mean") if key in meta}

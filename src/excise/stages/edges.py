@@ -67,8 +67,9 @@ def run(arguments: argparse.Namespace) -> None:
     if drawn:
         scores = methods.drawn(arguments.method).draw(found.stream, arguments.seed)
         statistics = Statistics(meta, 1)
-        counts = {"samples": torch.tensor(1), "tokens": torch.tensor(0)}
-        statistics.add(0, {"edges": scores, "edges_squared": scores.square(), **counts})
+        sums = {"edges": scores, "edges_squared": scores.square()}
+        sums |= {"samples": torch.tensor(1), "tokens": torch.tensor(0)}
+        statistics.add(0, {name: value.numpy() for name, value in sums.items()})
     else:
         method = methods.measured(arguments.method)
         statistics = measure(found.stream, method, found.batches, part, options=options, meta=meta, means=found.means)

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--perplexity", type=Path, required=True, help="perplexity, JSON")
     parser.add_argument("--fluency", type=Path, required=True, help="fluency of the generations, JSONL")
     parser.add_argument("--capability", type=Path, help="what it can do, JSON of excise capability (default: not said)")
-    parser.add_argument("--selection", type=Path, help="check that this neuron list made the generations (default: no)")
+    parser.add_argument("--selection", type=Path, help="check that this unit list made the generations (default: no)")
     parser.add_argument("--threshold", type=float, default=0.5, help="shown at or above this score (default 0.5)")
     parser.add_argument("--noun", default="toxicity", help="what tables call the behaviour (default toxicity)")
     parser.add_argument(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     add_model_arguments(parser, required=False)
-    parser.add_argument("--selection", type=Path, help="neuron list to prune in memory (default: none)")
+    parser.add_argument("--selection", type=Path, help="unit list to prune in memory (default: none)")
     parser.add_argument("--prompts", type=Path, required=True, help="prompts, JSONL with id and text")
     parser.add_argument("--preset", default="realtoxicityprompts", help="named protocol (default realtoxicityprompts)")
     parser.add_argument("--num-generations", type=int, help="continuations per prompt (default: the preset's)")
@@ -93,7 +93,7 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     from excise.evaluation.generation import batches, end_tokens, generate
     from excise.evaluation.likelihood import check_head
     from excise.evaluation.partial import Partial
-    from excise.evaluation.variant import selection_facts
+    from excise.evaluation.variant import units_info
     from excise.models.loading import device_type, identity, load_tokenizer
     from excise.progress import Progress
     from excise.provenance import provenance
@@ -131,7 +131,7 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
         settings,
         packages=("torch", "transformers", "tokenizers"),
         model=identity(arguments.model, arguments.dtype),
-        selection=selection_facts(selection, arguments.selection),
+        selection=units_info(selection, arguments.selection),
     )
     if shards > 1:
         meta["shard"] = [shard, shards]

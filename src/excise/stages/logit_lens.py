@@ -13,7 +13,7 @@ from excise.stages.options import add_model_arguments, set_threads
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     add_model_arguments(parser, model="folder of the unpruned model", spread=False)
-    parser.add_argument("--selection", type=Path, required=True, help="neuron list, JSON")
+    parser.add_argument("--units", type=Path, required=True, help="unit list of neurons, JSON")
     parser.add_argument("--neurons", type=int, default=20, help="how many neurons, first ranks first (default 20)")
     parser.add_argument("--tokens", type=int, default=8, help="tokens for each, and tokens against (default 8)")
     parser.add_argument("--output", type=Path, required=True, help="neurons and their tokens, JSON")
@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Read the list, look through the lens, write the tokens."""
     from excise.artefacts import write_json
-    from excise.edits.ablation import check_fits, read_selection
+    from excise.edits.unit_list import check_fits, read_units
     from excise.errors import ExciseError
-    from excise.evaluation.variant import selection_facts
+    from excise.evaluation.variant import units_info
     from excise.logit_lens import promoted
     from excise.models.loading import device_type, identity, load_model, load_tokenizer
     from excise.provenance import provenance
@@ -33,12 +33,17 @@ def run(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) < 1:
             raise ExciseError(f"--{name} {getattr(arguments, name)}: must be at least 1")
     threads = set_threads(arguments.threads)
-    selection = read_selection(arguments.selection)
+    units = read_units(arguments.units)
+    if units["unit"] != "neuron":
+        raise ExciseError(
+            f"{arguments.units}: a list of unit {units['unit']}; the logit lens reads neurons, whose output does not "
+            "depend on the input"
+        )
     model_facts = identity(arguments.model, arguments.dtype)
-    check_fits(selection, model_facts["fingerprint"], where=str(arguments.selection))
+    check_fits(units, model_facts["fingerprint"], where=str(arguments.units))
     model = load_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
     tokenizer = load_tokenizer(arguments.model)
-    first = selection["neurons"][: arguments.neurons]
+    first = units["rows"][: arguments.neurons]
     speaks_for, against = promoted(model, [(row["layer"], row["neuron"]) for row in first], arguments.tokens)
 
     def words(lists: list[list[int]]) -> list[list[str]]:
@@ -57,10 +62,10 @@ def run(arguments: argparse.Namespace) -> None:
             },
             packages=("torch", "transformers", "tokenizers"),
             model=model_facts,
-            selection=selection_facts(selection, arguments.selection),
+            units=units_info(units, arguments.units),
         ),
         {
-            "name": selection["name"],
+            "name": units["name"],
             "neurons": [
                 {"layer": row["layer"], "neuron": row["neuron"], "rank": row.get("rank"), "for": plus, "against": minus}
                 for row, plus, minus in rows

@@ -1,6 +1,7 @@
 """Options that several stages have."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -29,3 +30,18 @@ def set_threads(threads: int | None) -> int:
     if threads is not None:
         torch.set_num_threads(threads)
     return torch.get_num_threads()
+
+
+def add_treatment_arguments(
+    parser: argparse.ArgumentParser, *, scale: Callable[[str], float | str], scale_help: str
+) -> None:
+    """What becomes of selected units.
+
+    Args:
+        parser: of the stage.
+        scale: reads ``--scale``.
+        scale_help: rest of its help text.
+    """
+    parser.add_argument("--scale", type=scale, help=f"what the activation of a selected unit is scaled by{scale_help}")
+    parser.add_argument("--ablation", help="what it is scaled about: zero, or mean (default: mean with --mean)")
+    parser.add_argument("--mean", type=Path, help="scores of method mean-activation, where the ablation is mean")

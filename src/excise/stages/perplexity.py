@@ -15,7 +15,7 @@ from excise.stages.options import add_model_arguments, set_threads
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     add_model_arguments(parser)
-    parser.add_argument("--selection", type=Path, help="neuron list to prune in memory (default: none)")
+    parser.add_argument("--selection", type=Path, help="unit list to prune in memory (default: none)")
     parser.add_argument("--text", type=Path, required=True, help="text, JSONL with a document a line")
     parser.add_argument("--label", help="what to call the text (default: as the text file says, or its name)")
     parser.add_argument("--protocol", default="windows", help="windows or sliding (default windows)")
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.errors import ExciseError, unknown
     from excise.evaluation import perplexity
     from excise.evaluation.likelihood import check_head
-    from excise.evaluation.variant import selection_facts
+    from excise.evaluation.variant import units_info
     from excise.models.loading import device_type, identity, load_config, load_tokenizer
     from excise.progress import Progress
     from excise.provenance import provenance
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
             },
             packages=("torch", "transformers", "tokenizers"),
             model=identity(arguments.model, arguments.dtype),
-            selection=selection_facts(selection, arguments.selection),
+            selection=units_info(selection, arguments.selection),
         ),
         {
             "perplexity": math.exp(nll),

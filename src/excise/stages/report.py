@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="evaluations, JSON: of the unpruned model first, then of each variant",
     )
     parser.add_argument(
-        "--selections", type=Path, nargs="+", required=True, help="neuron list of each variant, in the same order"
+        "--selections", type=Path, nargs="+", required=True, help="unit list of each variant, in the same order"
     )
     parser.add_argument(
         "--generations",

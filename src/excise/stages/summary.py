@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", type=Path, required=True, help="evaluation of the unpruned model, JSON")
     parser.add_argument("--evaluations", type=Path, nargs="+", required=True, help="evaluation of each variant, JSON")
     parser.add_argument(
-        "--selections", type=Path, nargs="+", required=True, help="neuron list of each variant, in the same order"
+        "--selections", type=Path, nargs="+", required=True, help="unit list of each variant, in the same order"
     )
     parser.add_argument("--scorer", help="primary scorer: the one that decides (default: the evaluations' first)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (default 0)")
