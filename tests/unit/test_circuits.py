@@ -15,6 +15,7 @@ from excise.circuits.batches import Prefix, embed, make_batches
 from excise.circuits.gradients import scoring
 from excise.circuits.graph import Graph, pruned, short_name
 from excise.circuits.measure import Options, check, measure, resample_weights
+from excise.circuits.neurons import neuron_scores, where_it_matters
 from excise.circuits.objectives import value
 from excise.circuits.patching import neuron_changes, neuron_effects, node_effects
 from excise.circuits.run import Prepared, mean_writes, prepare, run_circuit
@@ -381,6 +382,30 @@ def test_patching_neurons(family):
         full = value(LD, given.clean_logits, given.batch, given.clean_logits)
         expected = full - value(LD, found, given.batch, given.clean_logits)
         assert torch.allclose(effects[:, 1], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", ["llama", "opt", "gpt2"])
+def test_first_order_scores_of_neurons_are_their_derivatives(family):
+    given = prepared(family)
+    scores = neuron_scores(given, LD)
+    for layer, neuron in ((0, 3), (2, 5)):
+        change = given.clean.activations[layer][..., neuron] - given.corrupt.activations[layer][..., neuron]
+        size = torch.zeros(3, 1, dtype=torch.float64, requires_grad=True)
+
+        class Shift(Taps):
+            def neurons(self, at, value, layer=layer, neuron=neuron, change=change, size=size):
+                if at != layer:
+                    return value
+                moved = torch.zeros_like(value)
+                moved[..., neuron] = 1
+                return value + moved * (size * change)[..., None]
+
+        reached = value(LD, given.prefix.run(given.embeddings, Shift()), given.batch, given.clean_logits)
+        (expected,) = torch.autograd.grad(reached.sum(), size)
+        assert torch.allclose(scores[:, layer, neuron], expected[:, 0], rtol=1e-5, atol=1e-8)
+    strongest, sampled = where_it_matters(scores.mean(0).flatten(), 5, 7, 0)
+    assert scores.mean(0).flatten().abs().argmax() == strongest[0]
+    assert len({*strongest, *sampled}) == 12
 
 
 def logits_of_model(here, given):

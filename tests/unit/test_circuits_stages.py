@@ -66,10 +66,12 @@ def test_a_study(excise, tiny_model, pairs, tmp_path):
 
     nodes = tmp_path / "nodes.json"
     table = tmp_path / "nodes.csv"
+    neurons = ("--neurons", 6, "--sampled", 6)
     compared = (scores["eap"], scores["relp-qk"])
-    excise("patch", *model, "--pairs", find, "--edges", *compared, "--output", nodes, "--csv", table)
+    excise("patch", *model, "--pairs", find, "--edges", *compared, "--output", nodes, "--csv", table, *neurons)
     found = read_json(nodes)
     assert [row["name"] for row in found["nodes"][:3]] == ["input", "L0H0", "L0H1"]
+    assert [row["group"] for row in found["neurons"]["rows"]] == ["strongest"] * 6 + ["sampled"] * 6
     assert found["agreement"].keys() == {"eap", "relp-qk"}
     assert table.read_text().splitlines()[0] == "node,name,exact,standard_error,eap,relp-qk"
 

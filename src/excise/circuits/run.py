@@ -59,9 +59,10 @@ class Writes(Taps):
         self.mlp_inputs.append(value)
         return value
 
-    def neurons(self, layer: int, value: torch.Tensor) -> None:
+    def neurons(self, layer: int, value: torch.Tensor) -> torch.Tensor:
         """Keep it."""
         self.activations.append(value)
+        return value
 
     def mlp_output(self, layer: int, value: torch.Tensor) -> torch.Tensor:
         """Keep it."""

@@ -62,8 +62,9 @@ class Taps:
         """What the MLP of a layer writes, ``[..., hidden]``."""
         return value
 
-    def neurons(self, layer: int, value: torch.Tensor) -> None:
+    def neurons(self, layer: int, value: torch.Tensor) -> torch.Tensor:
         """Activations of the MLP's neurons, ``[..., neurons]``: what its output projection reads."""
+        return value
 
     def final(self, value: torch.Tensor) -> torch.Tensor:
         """The residual stream before the final norm, ``[..., hidden]``."""
@@ -221,8 +222,9 @@ class Stream:
             value = inputs[0]  # OPT's has all tokens of all prompts in one dimension
             return (taps.mlp_input(index, value.view(pairs, -1, value.shape[-1])).view(value.shape),)
 
-        def neurons(_: nn.Module, inputs: Any) -> None:
-            taps.neurons(index, inputs[0].view(pairs, -1, inputs[0].shape[-1]))
+        def neurons(_: nn.Module, inputs: Any) -> Any:
+            value = inputs[0]
+            return (taps.neurons(index, value.view(pairs, -1, value.shape[-1])).view(value.shape),)
 
         def mlp_output(_: nn.Module, __: Any, value: torch.Tensor) -> torch.Tensor:
             return taps.mlp_output(index, value.view(pairs, -1, value.shape[-1])).view(value.shape)
