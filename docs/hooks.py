@@ -14,7 +14,18 @@ from excise.cli import STAGES, parser
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
-    *("excise", "models", "data", "edits", "compress", "attribution", "evaluation", "evaluation.scorers", "reporting"),
+    *(
+        "excise",
+        "models",
+        "data",
+        "edits",
+        "compress",
+        "attribution",
+        "circuits",
+        "evaluation",
+        "evaluation.scorers",
+        "reporting",
+    ),
 )
 Json = dict[str, Any]
 

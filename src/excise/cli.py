@@ -50,6 +50,7 @@ STAGES = (
     "circuit",
     "faithfulness",
     "remove-heads",
+    "draw-circuit",
     "perplexity",
     "fluency",
     "capability",

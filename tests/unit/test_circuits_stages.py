@@ -133,3 +133,26 @@ def test_empty_and_whole_circuits_are_refused(excise, tiny_model, pairs, tmp_pat
     excise("edges", "--method", "eap", "--model", tiny_model, "--pairs", pairs[0], "--output", scores)
     for size, said in (("1", "is empty"), ("100000", "of none or of all"), ("0.0001", "of none or of all")):
         assert said in excise("circuit", "--edges", scores, "--size", size, "--output", circuit, fails=True)
+
+
+def test_plots_are_drawn_and_depend_on_the_data_alone(excise, tmp_path):
+    nodes, curve = tmp_path / "nodes.json", tmp_path / "curve.json"
+    names = ("input", "a0.h0", "a0.h1", "m0", "a1.h0", "a1.h1", "m1")
+    rows = [{"node": name, "name": name, "exact": place - 2.5, "eap": -1.0} for place, name in enumerate(names)]
+    meta = {"graph": {"layers": 2, "heads": 2, "parallel": False}}
+    nodes.write_text(json.dumps({"meta": meta, "nodes": rows}))
+    ranking = {"faithfulness": [0.1, 1.0], "intervals": [[0, 0.2], [1, 1]], "areas": {"cpr": 0.5, "cmd": 0.5}}
+    found = {"fractions": [0.01, 1], "rankings": {"signed": ranking, "absolute": ranking}}
+    curve.write_text(json.dumps({"meta": {"method": "eap", "pairs": {"sha256": "x"}}, **found}))
+    pictures = []
+    for number in range(2):
+        heat, line = tmp_path / f"heat{number}.svg", tmp_path / f"line{number}.svg"
+        excise("draw-circuit", "--nodes", nodes, "--heat-map", heat, "--faithfulness", curve, "--curves", line)
+        pictures.append((heat.read_bytes(), line.read_bytes()))
+    assert pictures[0] == pictures[1]
+    assert all(picture.count(b"<image") + picture.count(b"<path") > 5 for picture in pictures[0])
+    said = excise("draw-circuit", "--nodes", nodes, "--heat-map", tmp_path / "x.svg", "--score", "eep", fails=True)
+    assert "Did you mean 'eap'" in said
+    assert "ends in .svg or .png" in excise(
+        "draw-circuit", "--nodes", nodes, "--heat-map", tmp_path / "x.pdf", fails=True
+    )

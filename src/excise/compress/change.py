@@ -9,6 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from excise.artefacts import Json
 from excise.compress.inputs import Inputs
+from excise.models.families import Architecture
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,24 @@ class Change(Protocol):
 def turned(module: nn.Module, weight: Tensor) -> Tensor:
     """A map's weight as ``[outputs, inputs]``, or back to how it is stored: ``Conv1D`` keeps inputs x outputs."""
     return weight.T.contiguous() if isinstance(module, Conv1D) else weight
+
+
+def neurons_at(
+    family: Architecture, maps: dict[str, nn.Module], tensors: dict[str, Tensor], places: Tensor, width: int
+) -> dict[str, Tensor]:
+    """The MLP's input projections with only these neurons, in this order: rows and biases, by their names.
+
+    Args:
+        family: the model's row in the table.
+        maps: the layer's linear maps.
+        tensors: the layer's tensors as stored.
+        places: numbers of the neurons.
+        width: how many neurons there are; a fused projection stacks as many rows per block.
+    """
+    rows = torch.cat([places.cpu() + block * width for block in range(family.fused)])
+    new = {}
+    for path in family.inputs:
+        new[f"{path}.weight"] = turned(maps[path], turned(maps[path], tensors[f"{path}.weight"])[rows]).contiguous()
+        if f"{path}.bias" in tensors:
+            new[f"{path}.bias"] = tensors[f"{path}.bias"][rows]
+    return new

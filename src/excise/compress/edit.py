@@ -1,7 +1,7 @@
 """Prune the weights of the linear maps of one layer."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from excise.artefacts import Json
-from excise.compress import least_squares, method, obs, scorer, solver
-from excise.compress.change import Place, turned
+from excise.compress import least_squares, method, obs, permutation, scorer, solver
+from excise.compress.change import Place, neurons_at, turned
 from excise.compress.inputs import Inputs
 from excise.compress.patterns import KeepNofM, Pattern, Share, check_divides, pruned_together
 from excise.errors import ExciseError, unknown
@@ -64,19 +64,25 @@ class Prune:
     Attributes:
         recipe: how.
         scope: which maps, one of ``SCOPES``.
+        permute: order the neurons first, so that N:M keeps more of the MLP's output projection.
     """
 
     recipe: Recipe
     scope: str = "all"
+    permute: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse an unknown scope.
+        """Refuse an unknown scope, and an order of neurons where it does nothing.
 
         Raises:
-            ExciseError: it is unknown.
+            ExciseError: the scope is unknown, or an order does nothing.
         """
         if self.scope not in SCOPES:
             raise unknown("scope", self.scope, SCOPES, where="--scope")
+        if self.permute and not isinstance(self.recipe.pattern, KeepNofM):
+            raise ExciseError(f"--permute: {self.recipe.pattern}; only N:M gains by the order of neurons")
+        if self.permute and (self.scope == "attention" or self.recipe.method == "random"):
+            raise ExciseError(f"--permute: does nothing with --scope {self.scope}, --method {self.recipe.method}")
 
     @property
     def needs(self) -> str:
@@ -114,9 +120,17 @@ class Prune:
             ExciseError: as ``edit``.
         """
         maps = self.maps(model, layer)
+        moved: dict[str, Tensor] = {}
+        ordered: dict[str, Json] = {}
+        if self.permute:
+            moved, ordered = self._order(model, tensors, inputs, layer, place)
+            path = architecture(model.config).output
+            tensors = tensors | moved
+            if path in inputs:
+                inputs = inputs | {path: inputs[path].ordered(torch.tensor(ordered[path]["order"]))}
         weights = {name: place.exact(turned(part, tensors[f"{name}.weight"])) for name, part in maps.items()}
         edited, known = edit(weights, inputs, self.recipe, layer=layer)
-        new, rows = {}, []
+        new, rows = dict(moved), []
         for name, weight in edited.items():
             before = tensors[f"{name}.weight"]
             after = new[f"{name}.weight"] = turned(maps[name], weight).to("cpu", before.dtype).contiguous()
@@ -126,8 +140,34 @@ class Prune:
                 "zeros_made": int(((after == 0) & (before != 0)).sum()),
                 "zeros": int((after == 0).sum()),
             }
-            rows.append({"layer": layer, "map": name, **counts, **known[name]})
+            rows.append({"layer": layer, "map": name, **counts, **known[name], **ordered.get(name, {})})
         return new, rows
+
+    def _order(
+        self, model: Any, tensors: dict[str, Tensor], inputs: dict[str, Inputs], layer: int, place: Place
+    ) -> tuple[dict[str, Tensor], dict[str, Json]]:
+        """The MLP's tensors with their neurons in another order, and what the manifest says of it.
+
+        A solver has no score; Wanda's is taken for it.
+        """
+        family, maps, pattern = architecture(model.config), linear_maps(model, layer), self.recipe.pattern
+        assert isinstance(pattern, KeepNofM)  # noqa: S101 (refused above)
+        path, part = family.output, maps[family.output]
+        weight = place.exact(turned(part, tensors[f"{path}.weight"]))
+        recipe = replace(self.recipe, method="wanda") if method(self.recipe.method).solver else self.recipe
+        score = score_of(path, weight, inputs.get(path), recipe, layer)
+        if not score.isfinite().all():
+            raise ExciseError(f"layer {layer}, {path}: a weight or a calibration input is not finite")
+        found = permutation.order(score, pattern)
+        new = {f"{path}.weight": turned(part, turned(part, tensors[f"{path}.weight"])[:, found])}
+        new |= neurons_at(family, maps, tensors, found, weight.shape[1])
+        return new, {
+            path: {
+                "order": found.tolist(),
+                "retained_before": permutation.retained(score, pattern),
+                "retained": permutation.retained(score[:, found], pattern),
+            }
+        }
 
     def total(self, rows: list[Json]) -> Json:
         """Sums of the counts."""

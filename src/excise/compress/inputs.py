@@ -46,6 +46,13 @@ class Inputs:
         """The norm of each input over all calibration tokens, ``[width]``, float32: the peers', to the last bit."""
         return self.squares.float().sqrt()
 
+    def ordered(self, places: Tensor) -> "Inputs":
+        """The same sums with the inputs in another order."""
+        other = Inputs(0, gram=False, device=self.squares.device)
+        other.tokens, other.squares = self.tokens, self.squares[places]
+        other.gram = None if self.gram is None else self.gram[places][:, places]
+        return other
+
 
 def damped(gram: Tensor, damping: float) -> Tensor:
     """The Gram matrix with ``damping x mean(diagonal)`` added to its diagonal.

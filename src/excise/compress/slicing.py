@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from excise.artefacts import Json
-from excise.compress.change import Place, turned
+from excise.compress.change import Place, neurons_at, turned
 from excise.compress.edit import gram_of
 from excise.compress.inputs import Inputs, damped
 from excise.errors import ExciseError, unknown
@@ -123,11 +123,7 @@ class Slice:
         columns = down[:, keep] if self.repair == "none" else repaired(down, gram_of(measured), keep)
         dtype = tensors[f"{family.output}.weight"].dtype
         new = {f"{family.output}.weight": turned(maps[family.output], columns.to("cpu", dtype)).contiguous()}
-        rows = torch.cat([keep.cpu() + block * down.shape[1] for block in range(family.fused)])
-        for path in family.inputs:
-            new[f"{path}.weight"] = turned(maps[path], turned(maps[path], tensors[f"{path}.weight"])[rows]).contiguous()
-            if f"{path}.bias" in tensors:
-                new[f"{path}.bias"] = tensors[f"{path}.bias"][rows]
+        new |= neurons_at(family, maps, tensors, keep, down.shape[1])
         return new, [{"layer": layer, "neurons": down.shape[1], "kept": keep.tolist()}]
 
     def total(self, rows: list[Json]) -> Json:

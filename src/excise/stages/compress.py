@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group", help="compare the weights of each row, matrix or layer (default: as in the paper)")
     parser.add_argument("--reconstruct", default="none", help="kept weights: none (default), obs or least-squares")
     parser.add_argument("--scope", default="all", help="maps to prune: all (default), attention or mlp")
+    parser.add_argument("--permute", action="store_true", help="order neurons so that N:M keeps more of the MLP")
     add_layerwise_arguments(parser)
 
 
@@ -36,12 +37,13 @@ def run(arguments: argparse.Namespace) -> None:
     recipe = Recipe(arguments.method, pattern, arguments.reconstruct, seed=arguments.seed or 0)
     manifest = change_layers(
         arguments,
-        Prune(recipe, arguments.scope),
+        Prune(recipe, arguments.scope, arguments.permute),
         {
             "method": arguments.method,
             "pattern": str(pattern),
             "reconstruct": arguments.reconstruct,
             "scope": arguments.scope,
+            "permute": arguments.permute,
         },
         what=f"{arguments.method}, {pattern}",
         modules=(module_name(arguments.method),),
