@@ -42,6 +42,7 @@ STAGES = (
     "control",
     "weight-relevance",
     "select",
+    "step",
     "match",
     "logit-lens",
     "pairs",

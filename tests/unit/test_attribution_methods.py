@@ -349,7 +349,7 @@ def test_unknown_names_are_refused() -> None:
 def test_the_registry_holds_every_method_and_what_is_true_of_it() -> None:
     """Control or candidate, standard errors, what each one needs: read off the entries, and each has its file."""
     signed = ("lrp", "lrp-cp", "lrp-abs-weights")
-    assert (*signed, "wanda", "gradient", "activation", "aura", "mean-activation") == MEASURED
+    assert (*signed, "wanda", "gradient", "trust-region", "activation", "aura", "mean-activation") == MEASURED
     assert CONTROLS == ("magnitude", "random")
     assert (*signed, "gradient", "activation") == WITH_ERROR
     assert set(METHODS) - set(RANKING) == {"mean-activation"}

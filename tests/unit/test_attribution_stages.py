@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from excise.artefacts import read_tensors, write_jsonl
+from excise.artefacts import read_jsonl, read_tensors, write_jsonl
 from excise.attribution.registry import CONTROLS, MEASURED, RANKING
 from excise.errors import ExciseError
 
@@ -94,6 +94,11 @@ def test_the_chain_from_statistics_to_contrast(method: str, tiny_model: Path, re
         assert tensors["target"].min() >= 0
         assert tensors["target"].max() <= 1
         assert "retain_by_seed" not in tensors
+        return
+    if method == "trust-region":  # its score is signed, and the retained text says what it costs
+        assert not tensors["retain"].any()
+        assert torch.equal(tensors["target"].sign(), toxic["score"].sign())
+        assert len(general["drawn_rows"]) == 14
         return
     assert torch.equal(tensors["retain"], general["score"])
     assert torch.equal(tensors["target_by_seed"], toxic["by_seed"])
@@ -284,3 +289,77 @@ def test_importing_the_stages_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("unit", ["neuron", "head"])
+def test_a_step_gains_what_it_is_predicted_to_gain(
+    unit: str, tiny_model: Path, references: Any, tmp_path: Path
+) -> None:
+    """In the limit of a small budget: the log-probability of the target's tokens, before and after."""
+    from excise.edits.ablation import load_variant
+    from excise.edits.unit_list import read_units
+
+    for corpus in ("general", "toxic"):
+        files = [
+            attribute(
+                tiny_model, references[corpus, seed], tmp_path / f"{corpus}{seed}", "--unit", unit,
+                method="trust-region", seed=seed,
+            )
+            for seed in (0, 1)
+        ]  # fmt: skip
+        stage("average", "--statistics", *files, "--model", tiny_model, "--output", tmp_path / corpus)
+    both = ["--retain", tmp_path / "general", "--target", tmp_path / "toxic"]
+    stage("step", *both, "--count", 6, "--budget", 1e-8, "--name", "small", "--output", tmp_path / "small.json")
+    units = read_units(tmp_path / "small.json")
+    assert (units["name"], units["method"], units["control"], units["unit"]) == ("small", "trust-region", False, unit)
+    assert [row["rank"] for row in units["rows"]] == [1, 2, 3, 4, 5, 6]
+    assert all((row["score"] < 0) == (row["scale"] < 1) for row in units["rows"])
+    assert units["predicted"]["log_perplexity"] == pytest.approx(0.9e-8, rel=1e-3)
+    assert len(units["stability"]["jaccard_between_seeds"]) == 1
+    assert units["meta"]["references"]["target"] == {"id": "toxic", "seeds": [0, 1], "samples": 10, "tokens": 93}
+
+    def likelihood(path: Path | None) -> float:
+        model, total, samples = load_variant(tiny_model, path, dtype="float64", device="cpu")[0], 0.0, 0
+        for seed in (0, 1):
+            for row in read_jsonl(references["toxic", seed])[1]:
+                with torch.no_grad():
+                    log_p = model(input_ids=torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
+                for place in range(row["target_start"], len(row["input_ids"])):
+                    total += float(log_p[place - 1, row["input_ids"][place]])
+                samples += 1
+        return total / samples
+
+    change = likelihood(tmp_path / "small.json") - likelihood(None)
+    assert change < 0
+    assert change == pytest.approx(units["predicted"]["log_probability"], rel=0.05)
+    stage(
+        "step",
+        *both,
+        "--count",
+        2,
+        "--lowest",
+        0,
+        "--highest",
+        1,
+        "--budget",
+        0.5,
+        "--control",
+        "--output",
+        tmp_path / "cut.json",
+    )
+    cut = read_units(tmp_path / "cut.json")
+    assert cut["control"]
+    assert all(0 <= row["scale"] < 1 for row in cut["rows"])
+
+
+def test_a_step_refuses_scores_that_do_not_fit(tiny_model: Path, references: Any, tmp_path: Path) -> None:
+    general = scores(tiny_model, references, "general", tmp_path, "trust-region")
+    other = scores(tiny_model, references, "toxic", tmp_path, "gradient")
+    more = ["--count", 3, "--output", tmp_path / "no.json"]
+    with pytest.raises(ExciseError, match=r"toxic: not scores .* of method trust-region"):
+        stage("step", "--retain", general, "--target", other, *more)
+    heads = attribute(tiny_model, references["toxic", 0], tmp_path / "h", "--unit", "head", method="trust-region")
+    stage("average", "--statistics", heads, "--model", tiny_model, "--output", tmp_path / "heads")
+    with pytest.raises(ExciseError, match=r"settings.unit is 'neuron' in one, 'head' in the other"):
+        stage("step", "--retain", general, "--target", tmp_path / "heads", *more)
+    assert not (tmp_path / "no.json").exists()

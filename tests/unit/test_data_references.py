@@ -288,3 +288,30 @@ def test_stage_file(tmp_path, tiny_model, excise):
     ):
         path.write_text("\n".join([*map(json.dumps, records), line]))
         assert message in excise(*command, "--count", 8, fails=True)
+
+
+def test_all_takes_every_one_that_passes():
+    generations, scores = make_generations()
+    rows, facts = choose(generations, scores, at_least=0.1, count=None)
+    assert len(rows) == facts["used"] == facts["found"] == sum(row["score"] >= 0.1 for row in scores)
+    with pytest.raises(ExciseError, match="at least 1 are needed"):
+        choose(generations, scores, at_least=1.1, count=None)
+
+
+def test_permuted_scores_pick_as_many_generations_that_show_nothing():
+    generations, scores = make_generations()
+    for row in scores:
+        row["onset"] = 1
+    generations[3]["completion_ids"] = [5]  # shorter than the onset that it may be dealt
+    picked = {"at_least": 0.5, "span": "onset", "count": None}
+    rows, _ = choose(generations, scores, **picked)
+    dealt = [choose(generations, scores, permuted=True, seed=seed, **picked)[0] for seed in (0, 0, 1)]
+    assert dealt[0] == dealt[1] != dealt[2]
+    assert [sorted(row["score"] for row in one) for one in dealt] == [sorted(row["score"] for row in rows)] * 3
+    before, after = ({row["id"] for row in one} for one in (rows, dealt[0]))
+    assert 0.2 * len(before) < len(before & after) < 0.8 * len(before)
+    by_id = {f"{row['id']}:{row['draw']}": row for row in generations}
+    for row in [row for one in dealt for row in one]:
+        generation = by_id[row["id"]]
+        assert row["input_ids"] == generation["prompt_ids"] + generation["completion_ids"]
+        assert row["target_start"] == len(row["input_ids"]) - 1

@@ -7,7 +7,7 @@ larger unit is the sum over its channels.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from excise.attribution.batches import Batch
 from excise.attribution.objectives import Elementwise, differentiated, plain
 from excise.errors import ExciseError
 from excise.models.parts import decoder_layers, output_projections
-from excise.models.units import axis, sites
+from excise.models.units import Axis, axis, sites
 
 
 class _Reading:
@@ -30,6 +30,21 @@ class _Reading:
         self.padding = None if bool(batch.mask.all()) else ~batch.mask
         self.found: dict[tuple[int, int], torch.Tensor] = {}
         """By layer and place of the site in it: ``[samples, channels]``."""
+
+    def take(self, units: Axis) -> torch.Tensor:
+        """What the last backward pass left, ``[samples, layers, units]`` float64; ready for the next one.
+
+        Raises:
+            ExciseError: some layer got no gradient.
+        """
+        layers = []
+        for layer in range(units.layers):
+            keys = [(layer, place) for place in range(len(units.sites))]
+            if any(key not in self.found for key in keys):
+                raise ExciseError(f"layer {layer} got no gradient: the model's forward pass is cut somewhere above it")
+            layers.append(units.fold(torch.cat([self.found[key].cpu().double() for key in keys], dim=-1)))
+        self.found = {}
+        return torch.stack(layers, dim=1)
 
 
 class _Probe(torch.autograd.Function):
@@ -104,6 +119,10 @@ def token_sum(terms: Callable[[slice], torch.Tensor], like: torch.Tensor) -> tor
     return total
 
 
+Starts = Callable[[torch.Tensor], Sequence[torch.Tensor]]
+"""From the last hidden states to what backward passes start with: the gradients of scalars, each like the states."""
+
+
 def relevance(
     model: Any,
     batch: Batch,
@@ -129,7 +148,32 @@ def relevance(
     Raises:
         ExciseError: some layer got no gradient.
     """
-    reading, units = _Reading(batch), axis(model.config, unit)
+
+    def starts(hidden: torch.Tensor) -> Sequence[torch.Tensor]:
+        return torch.autograd.grad(differentiated(model, hidden, batch, objective, elementwise), hidden)
+
+    return relevances(model, batch, starts, unit=unit, halve=halve)[0]
+
+
+def relevances(
+    model: Any, batch: Batch, starts: Starts, *, unit: str = "neuron", halve: bool = False
+) -> list[torch.Tensor]:
+    """Activation x gradient of every unit for several scalars, from one forward pass and a backward pass each.
+
+    Args:
+        model: as for ``relevance``.
+        batch: as for ``relevance``.
+        starts: the gradients of the scalars, from the last hidden states.
+        unit: as for ``relevance``.
+        halve: as for ``relevance``.
+
+    Returns:
+        Per scalar: ``[samples, layers, units]`` float64 on the CPU, in units of the scalar.
+
+    Raises:
+        ExciseError: some layer got no gradient.
+    """
+    reading, units, found = _Reading(batch), axis(model.config, unit), []
     with contextlib.ExitStack() as stack:
 
         def watch(module: nn.Module, key: tuple[int, int] | None, halve: bool) -> None:
@@ -146,14 +190,11 @@ def relevance(
                 watch(mlp, None, halve)
         embeddings = embed(model, batch).requires_grad_()
         hidden = last_hidden(model, batch, embeddings)
-        torch.autograd.grad(differentiated(model, hidden, batch, objective, elementwise), embeddings)
-    layers = []
-    for layer in range(units.layers):
-        keys = [(layer, place) for place in range(len(units.sites))]
-        if any(key not in reading.found for key in keys):
-            raise ExciseError(f"layer {layer} got no gradient: the model's forward pass is cut somewhere above it")
-        layers.append(units.fold(torch.cat([reading.found[key].cpu().double() for key in keys], dim=-1)))
-    return torch.stack(layers, dim=1)
+        gradients = starts(hidden.detach().requires_grad_())
+        for number, gradient in enumerate(gradients, 1):
+            torch.autograd.grad(hidden, embeddings, gradient, retain_graph=number < len(gradients))
+            found.append(reading.take(units))
+    return found
 
 
 def embed(model: Any, batch: Batch) -> torch.Tensor:

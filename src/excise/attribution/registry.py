@@ -17,6 +17,7 @@ from excise.attribution import (
     magnitude,
     mean_activation,
     random,
+    trust_region,
     wanda,
 )
 from excise.errors import ExciseError, unknown
@@ -29,6 +30,7 @@ METHODS: dict[str, Method] = {
         lrp_abs_weights.METHOD,
         wanda.METHOD,
         gradient.METHOD,
+        trust_region.METHOD,
         activation.METHOD,
         aura.METHOD,
         mean_activation.METHOD,

@@ -18,21 +18,21 @@ SPANS = ("generation", "onset")
 """What of an answer is to be explained."""
 
 
-def check_counts(count: int, minimum: int | None) -> int:
-    """The least number of samples: ``minimum``, by default ``count``.
+def check_counts(count: int | None, minimum: int | None) -> int:
+    """The least number of samples: ``minimum``, by default ``count``; 1 where there is neither.
 
     Raises:
         ExciseError: a number is out of range.
     """
-    if count < 1:
-        raise ExciseError(f"--count {count}: must be at least 1")
-    if minimum is not None and not 1 <= minimum <= count:
+    if count is not None and count < 1:
+        raise ExciseError(f"--count {count}: must be at least 1, or all")
+    if minimum is not None and not 1 <= minimum <= (count or minimum):
         raise ExciseError(f"--minimum {minimum}: must be at least 1 and at most --count {count}")
-    return count if minimum is None else minimum
+    return minimum or count or 1
 
 
-def drawn(rows: Sequence[Json], *, count: int, seed: int) -> list[Json]:
-    """At most ``count`` rows, drawn at random without replacement where there are more; in the order of their ids."""
+def drawn(rows: Sequence[Json], *, count: int | None, seed: int) -> list[Json]:
+    """At most ``count`` rows, drawn at random without replacement where there are more; None: all; sorted by id."""
     kept = set(seeded_order((row["id"] for row in rows), seed)[:count])
     return sorted((row for row in rows if row["id"] in kept), key=lambda row: row["id"])
 
@@ -69,16 +69,24 @@ def matched(generations: Sequence[Json], scores: Sequence[Json]) -> list[tuple[J
     return result
 
 
+def permuted_scores(pairs: Sequence[tuple[Json, Json]], seed: int) -> list[tuple[Json, Json]]:
+    """The same generations and the same scores, dealt anew."""
+    scores = [scored for _, scored in pairs]
+    random.Random(f"permuted {seed}").shuffle(scores)  # noqa: S311 (not for secrets)
+    return [(row, scored) for (row, _), scored in zip(pairs, scores, strict=True)]
+
+
 def generation_rows(
     generations: Sequence[Json],
     scores: Sequence[Json],
     *,
     at_least: float | None,
     below: float | None,
-    count: int,
+    count: int | None,
     minimum: int | None,
     seed: int,
     span: str = "generation",
+    permuted: bool = False,
 ) -> tuple[list[Json], Json]:
     """The model's own answers that score high enough, or low enough.
 
@@ -87,11 +95,13 @@ def generation_rows(
         scores: rows ``{id, draw, score, onset?}``.
         at_least: keep answers scored at or above this; or
         below: keep answers scored below this.
-        count: most samples; where more are found, so many are drawn.
+        count: most samples; where more are found, so many are drawn. None takes all.
         minimum: fewer than this is an error; None asks for ``count``.
         seed: of the drawing.
         span: what is to be explained: ``generation``, all tokens of the answer; or ``onset``, the one token at which it
             begins to show the behaviour (``excise.evaluation.onset``): what follows it is cut off.
+        permuted: deal the scores and their onsets anew among the generations first, as a control: as many samples, of
+            which none was picked for what it shows. An onset beyond the end of its new generation is its last token.
 
     Returns:
         Rows ``{id, input_ids, target_start, score}`` with id ``PROMPT:DRAW``, sorted by it; and how many answers
@@ -105,14 +115,16 @@ def generation_rows(
         raise unknown("span", span, SPANS, where="--span")
     if (at_least is None) == (below is None):
         raise ExciseError("give --at-least or --below, one of them")
-    empty = 0
     found: list[Json] = []
     values: list[float] = []
-    for row, scored in matched(generations, scores):
+    pairs = [
+        (row, scored)
+        for row, scored in matched(generations, scores)
+        if row["completion_ids"] and row["completion"].strip()
+    ]
+    empty = len(generations) - len(pairs)
+    for row, scored in permuted_scores(pairs, seed) if permuted else pairs:
         score = float(scored["score"])
-        if not row["completion_ids"] or not row["completion"].strip():
-            empty += 1
-            continue
         values.append(score)
         if score >= at_least if at_least is not None else score < below:  # type: ignore[operator]
             start, answer = len(row["prompt_ids"]), row["completion_ids"]
@@ -122,7 +134,8 @@ def generation_rows(
                         f"prompt {row['id']}, draw {row['draw']}: its score carries no onset. Score the answers with "
                         "excise score --onset-at, at a threshold no higher than --at-least."
                     )
-                start, answer = start + scored["onset"], answer[: scored["onset"] + 1]
+                onset = min(scored["onset"], len(answer) - 1)
+                start, answer = start + onset, answer[: onset + 1]
             found.append(
                 {
                     "id": f"{row['id']}:{row['draw']}",
@@ -131,7 +144,7 @@ def generation_rows(
                     "score": score,
                 }
             )
-    facts = {"generations": len(generations), "empty": empty, "found": len(found), "used": min(len(found), count)}
+    facts = {"generations": len(generations), "empty": empty, "found": len(found)}
     if len(found) < minimum:
         high = at_least is not None
         threshold = f"at or above {at_least}" if high else f"below {below}"
@@ -144,7 +157,8 @@ def generation_rows(
             f"{'lower --at-least' if high else 'raise --below'}, or lower --minimum (and know that fewer samples make "
             "the scores noisier)."
         )
-    return drawn(found, count=count, seed=seed), facts
+    rows = drawn(found, count=count, seed=seed)
+    return rows, {**facts, "used": len(rows)}
 
 
 def window_rows(
@@ -246,7 +260,7 @@ def file_rows(
     tokenise: Tokenise,
     continue_with: Tokenise,
     *,
-    count: int,
+    count: int | None,
     minimum: int | None,
     seed: int,
 ) -> tuple[list[Json], Json]:
@@ -256,7 +270,7 @@ def file_rows(
         records: (place in the file, record with ``prompt`` and ``continuation``: strings, or objects with ``text``).
         tokenise: text -> token ids, special tokens as the tokenizer sets them.
         continue_with: text -> token ids without special tokens.
-        count: most samples; where more are found, so many are drawn.
+        count: most samples; where more are found, so many are drawn. None takes all.
         minimum: fewer than this is an error; None asks for ``count``.
         seed: of the drawing.
 
@@ -281,4 +295,5 @@ def file_rows(
         rows.append({"id": name, "input_ids": [*before, *after], "target_start": len(before)})
     if len(rows) < minimum:
         raise ExciseError(f"{len(rows)} samples in the file, at least {minimum} are needed: lower --count or --minimum")
-    return drawn(rows, count=count, seed=seed), {"found": len(rows), "used": min(len(rows), count)}
+    used = drawn(rows, count=count, seed=seed)
+    return used, {"found": len(rows), "used": len(used)}

@@ -28,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="generations: what is to be explained, generation (all its tokens) or onset (the token at which it "
         "begins to show the behaviour; scores made with --onset-at) (default generation)",
     )
+    parser.add_argument(
+        "--permuted",
+        action="store_true",
+        help="generations: deal the scores anew among the generations first (a control: the samples show nothing)",
+    )
     parser.add_argument("--text", type=Path, help="windows: text, JSONL")
     parser.add_argument("--windows", type=int, default=128, help="windows: how many (default 128)")
     parser.add_argument("--seqlen", type=int, default=2048, help="windows: tokens in each (default 2048)")
@@ -35,10 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source", type=lambda path: Path(path).expanduser(), help="file: records with prompt and continuation"
     )
     parser.add_argument("--model", type=Path, help="windows, file: model folder, for its tokenizer")
-    parser.add_argument("--count", type=int, default=93, help="generations, file: most samples (default 93)")
+    parser.add_argument("--count", type=size, default=93, help="generations, file: most samples, or all (default 93)")
     parser.add_argument("--minimum", type=int, help="generations, file: fewer than this is an error (default: --count)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the drawing (default 0)")
     parser.add_argument("--output", type=Path, required=True, help="reference set, JSONL")
+
+
+def size(text: str) -> int | None:
+    """A number of samples; None for ``all``."""
+    return None if text == "all" else int(text)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -71,6 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
         if made_for is not None and made_for != settings["generations"]:
             raise ExciseError(f"{arguments.scores}: made for another generation file than {arguments.generations}")
         choice = {"at_least": arguments.at_least, "below": arguments.below, "span": arguments.span, **samples}
+        choice["permuted"] = arguments.permuted
         try:
             rows, counts = references.generation_rows(generations, scores, **choice)
         except ExciseError as error:  # a run has several sets, each at its own threshold
