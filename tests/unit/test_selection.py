@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -315,3 +318,28 @@ def test_heads_are_listed_with_the_mean_of_each_channel(excise, tmp_path):
     drawn = read_units(matched)
     assert sorted(row["layer"] for row in drawn["rows"]) == sorted(layer for layer, _ in places)
     assert all(len(row["mean"]) == 5 for row in drawn["rows"])
+
+
+def test_stages_on_small_arrays_load_no_torch(tmp_path, contrast_file):
+    """Contrast, select and match start in a fraction of a second; torch alone takes several."""
+    about = {"stage": "average", "method": "lrp", "model": {"id": "m", "fingerprint": "f"}, "counts": {"samples": 6}}
+    about |= {"settings": {"unit": "neuron"}, "attribution": {}, "inputs": []}
+    for name, seed in (("retain", 1), ("target", 2)):
+        arrays = {"score": scores(seed), "by_seed": scores(seed)[None]}
+        write_arrays(tmp_path / name, about | {"corpus": {"id": name, "seeds": [0]}}, arrays)
+    write_arrays(tmp_path / "control", ABOUT | {"method": "random"}, {"difference": scores(5)})
+    commands = [
+        ["contrast", "--retain", "retain", "--target", "target", "--output", "difference"],
+        ["select", "--scores", "difference", "--count", "4", "--output", "list.json"],
+        ["match", "--scores", "control", "--matched-to", "list.json", "--output", "matched.json"],
+    ]
+    program = (
+        "import sys\nfrom excise.cli import main\n"
+        f"assert not any(main(command) for command in {commands!r})\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(read_units(tmp_path / "matched.json")["rows"]) == 4
