@@ -1,8 +1,9 @@
 """Prune the weights of the linear maps of one layer."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from excise.compress import least_squares, method, obs, permutation, scorer, sol
 from excise.compress.change import Place, neurons_at, turned
 from excise.compress.inputs import Inputs
 from excise.compress.patterns import KeepNofM, Pattern, Share, check_divides, pruned_together
+from excise.compress.protect import protected
 from excise.errors import ExciseError, unknown
 from excise.models.families import architecture
 from excise.models.parts import linear_maps
@@ -65,11 +67,13 @@ class Prune:
         recipe: how.
         scope: which maps, one of ``SCOPES``.
         permute: order the neurons first, so that N:M keeps more of the MLP's output projection.
+        protect: a unit list whose weights are not pruned; the same number is pruned of the others.
     """
 
     recipe: Recipe
     scope: str = "all"
     permute: bool = False
+    protect: Json | None = None
 
     def __post_init__(self) -> None:
         """Refuse an unknown scope, and an order of neurons where it does nothing.
@@ -83,6 +87,9 @@ class Prune:
             raise ExciseError(f"--permute: {self.recipe.pattern}; only N:M gains by the order of neurons")
         if self.permute and (self.scope == "attention" or self.recipe.method == "random"):
             raise ExciseError(f"--permute: does nothing with --scope {self.scope}, --method {self.recipe.method}")
+
+        if self.permute and self.protect is not None:
+            raise ExciseError("--permute, --protect: a list names neurons by their old places; choose one of the two")
 
     @property
     def needs(self) -> str:
@@ -129,7 +136,12 @@ class Prune:
             if path in inputs:
                 inputs = inputs | {path: inputs[path].ordered(torch.tensor(ordered[path]["order"]))}
         weights = {name: place.exact(turned(part, tensors[f"{name}.weight"])) for name, part in maps.items()}
-        edited, known = edit(weights, inputs, self.recipe, layer=layer)
+        protect: dict[str, Tensor] = {}
+        if self.protect is not None:
+            shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in weights.items()}
+            protect = protected(self.protect, model.config, shapes, layer)
+            protect = {name: mask.to(place.device) for name, mask in protect.items()}
+        edited, known = edit(weights, inputs, self.recipe, layer=layer, protect=protect)
         new, rows = dict(moved), []
         for name, weight in edited.items():
             before = tensors[f"{name}.weight"]
@@ -175,7 +187,12 @@ class Prune:
 
 
 def edit(
-    weights: dict[str, Tensor], inputs: dict[str, Inputs], recipe: Recipe, *, layer: int
+    weights: dict[str, Tensor],
+    inputs: dict[str, Inputs],
+    recipe: Recipe,
+    *,
+    layer: int,
+    protect: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> tuple[dict[str, Tensor], dict[str, Json]]:
     """Prune maps of one layer.
 
@@ -184,6 +201,7 @@ def edit(
         inputs: path -> what calibration measured; may be empty where the recipe needs none.
         recipe: the method and its settings.
         layer: number of the layer; the random control draws other numbers for each map.
+        protect: path -> True where a weight may not be pruned.
 
     Returns:
         The new weights, and for each map what is known of the edit: ``error`` is the change of the map's outputs on the
@@ -198,12 +216,14 @@ def edit(
         if not weight.isfinite().all() or (name in inputs and not inputs[name].squares.isfinite().all()):
             raise ExciseError(f"layer {layer}, {name}: a weight or a calibration input is not finite")
     if method(recipe.method).solver:
-        module = solver(recipe.method)
-        edited = {name: module.solve(weight, gram_of(inputs[name]), recipe.pattern) for name, weight in weights.items()}
+        edited = {
+            name: _solved(weight, inputs[name], recipe, protect.get(name), f"layer {layer}, {name}")
+            for name, weight in weights.items()
+        }
         masks = [weight == 0 for weight in edited.values()]
     else:
         scores = [score_of(name, weight, inputs.get(name), recipe, layer) for name, weight in weights.items()]
-        masks = pruned_together(scores, recipe.pattern)
+        masks = pruned_together(scores, recipe.pattern, [protect.get(name) for name in weights])
         edited = {
             name: weight.masked_fill(mask, 0) for (name, weight), mask in zip(weights.items(), masks, strict=True)
         }
@@ -213,9 +233,16 @@ def edit(
             edited[name] = repair(weight, mask, gram_of(inputs[name]))
     rows = {}
     for name, weight in weights.items():
-        _check(edited[name], recipe.pattern, f"layer {layer}, {name}")
+        _check(edited[name], recipe.pattern, name in protect, f"layer {layer}, {name}")
         rows[name] = {"error": _error(weight, edited[name], inputs[name])} if recipe.needs == "gram" else {}
     return edited, rows
+
+
+def _solved(weight: Tensor, inputs: Inputs, recipe: Recipe, protect: Tensor | None, where: str) -> Tensor:
+    try:
+        return solver(recipe.method).solve(weight, gram_of(inputs), recipe.pattern, protect)
+    except ExciseError as error:
+        raise ExciseError(f"{where}: {error}") from error
 
 
 def gram_of(inputs: Inputs) -> Tensor:
@@ -246,7 +273,7 @@ def _error(before: Tensor, after: Tensor, inputs: Inputs) -> float:
     return float(((change @ gram) * change).sum(dtype=torch.float64) / total) if total > 0 else 0.0
 
 
-def _check(weight: Tensor, pattern: Pattern, where: str) -> None:
+def _check(weight: Tensor, pattern: Pattern, protected: bool, where: str) -> None:
     """Every comparison group has at least as many zeros as the pattern prunes.
 
     Raises:
@@ -259,7 +286,8 @@ def _check(weight: Tensor, pattern: Pattern, where: str) -> None:
     elif pattern.group == "layer":
         return  # counted over the layer, by construction
     else:
-        groups = weight if pattern.group == "row" else weight.reshape(1, -1)
-        least = int(Fraction(pattern.share) * groups.shape[1])
+        rows = weight if pattern.group == "row" else weight.reshape(1, -1)
+        least = int(pattern.share * rows.shape[1]) * (len(rows) if protected else 1)
+        groups = rows.reshape(1, -1) if protected else rows  # rows make up for protected ones
     if ((groups == 0).sum(1) < least).any():
         raise ExciseError(f"{where}: the edited weights do not keep the pattern ({pattern}); please report this")
