@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
+from excise.config.generations import SeededSampling
 from excise.evaluation import perplexity
-from excise.evaluation.generation import Sampling, batches, generate
+from excise.evaluation.generation import batches, generate
 from excise.evaluation.sampling import sample, stream
 from excise.models.loading import load_model, load_tokenizer
 
@@ -55,7 +56,7 @@ def generation_speedup(model: Any, *, prompts: int, batch_size: int, tokens: int
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(8, 25, (prompts,), generator=generator).tolist()
     texts = [(n, torch.randint(10, 1000, (size,), generator=generator).tolist()) for n, size in enumerate(lengths)]
-    sampling = Sampling(num_generations=1, max_new_tokens=tokens)
+    sampling = SeededSampling(num_generations=1, max_new_tokens=tokens)
     model.generation_config.eos_token_id = None  # all continuations of equal length
 
     def run(size: int) -> None:

@@ -1,21 +1,28 @@
-"""Reference pages that MkDocs makes at each build from the schema, the command line and the docstrings."""
+"""Reference pages that MkDocs makes at each build from the configuration, the command line and the docstrings."""
 
 import argparse
+import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from pydantic import Discriminator
 
 from excise.cli import STAGES, parser
+from excise.config.experiment import Experiment
+from excise.config.section import Alternative, Section, alternatives, words
+from excise.config.values import OneOf
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
     *(
         "excise",
+        "config",
         "models",
         "data",
         "edits",
@@ -37,6 +44,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages |= {f"python/{package}": python(package) for package in PACKAGES}
     for name, lines in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content="\n".join(lines)))
+    schema = json.dumps(Experiment.model_json_schema(), indent=1)
+    files.append(File.generated(config, "reference/config.schema.json", content=schema))
     return files
 
 
@@ -44,68 +53,75 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def configuration() -> Iterator[str]:
-    """The schema: a section for each part of an experiment's file, a row for each key."""
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+    """The classes of the configuration: a section for each part of an experiment's file, a row for each key."""
     yield "# Configuration"
     yield ""
-    yield schema["description"]
-    yield "Keys without a default must be given. Unknown keys are errors. To start from: `config.yaml`, the demo, or"
-    yield "one of the [ready-made experiments](experiments.md)."
-    yield from section(schema, schema, "")
+    start = (
+        "Keys without a default must be given. Unknown keys are errors. To start from: `config.yaml`, the demo, or\n"
+    )
+    start += "one of the [ready-made experiments](experiments.md). Editors that check YAML by a JSON schema take\n"
+    start += "[config.schema.json](config.schema.json)."
+    yield from section(Experiment, "", f"{inspect.getdoc(Experiment)}\n\n{start}")
 
 
-def resolved(node: Json, schema: Json) -> Json:
-    """A node with its ``$ref`` replaced; keys beside the reference win."""
-    target: Any = schema if "$ref" in node else {}
-    for part in node.get("$ref", "").removeprefix("#/").split("/"):
-        target = target[part] if part else target
-    return {**target, **node}
-
-
-def section(node: Json, schema: Json, path: str) -> Iterator[str]:
-    """One object: its keys as a table, then the objects inside it."""
+def section(kind: type[Section], path: str, meaning: str) -> Iterator[str]:
+    """One block of keys: its settings as a table, then the blocks inside it."""
     if path:
         yield f"\n{'#' * (2 + path.removesuffix('.NAME').count('.'))} {path}\n"
-        yield node.get("description", "")
-    required = node.get("required", [])
-    properties = {k: resolved(v, schema) for k, v in node.get("properties", {}).items() if isinstance(v, dict)}
-    inside = {key: child for key, child in properties.items() if child.get("type") == "object"}
-    if properties.keys() - inside.keys():
+    yield meaning
+    blocks = {name: list(inside(field)) for name, field in kind.model_fields.items()}
+    if not all(blocks.values()):
         yield "\n| key | value | default | meaning |\n|---|---|---|---|"
-    for key, child in properties.items():
-        if key not in inside:
-            default = "" if key in required else f"`{yaml_text(child.get('default'))}`"
-            yield f"| `{key}` | {allowed(child, schema)} | {default} | {one_line(child.get('description', ''))} |"
-    for choice in node.get("allOf", ()):
-        kind = choice["if"]["properties"]["kind"]["const"]
-        yield f"\n**kind: {kind}**"
-        yield from section(resolved(choice["then"], schema), schema, "")
-    for key, child in inside.items():
-        dotted = f"{path}.{key}" if path else key
-        entry = child.get("additionalProperties")
-        if isinstance(entry, dict):
-            entry = resolved(entry, schema)
-            heading = {**entry, "description": f"{child['description']} {entry.get('description', '')}"}
-            if child.get("default"):
-                heading["description"] += f"\n\nDefault: `{yaml_text(child['default'])}`"
-            yield from section(heading, schema, f"{dotted}.NAME")
-        else:
-            yield from section(child, schema, dotted)
+    for name, field in kind.model_fields.items():
+        if not blocks[name]:
+            default = "" if field.is_required() else f"`{yaml_text(field.get_default(call_default_factory=True))}`"
+            yield f"| `{name}` | {allowed(field)} | {default} | {one_line(field.description or '')} |"
+    for name, found in blocks.items():
+        said = kind.model_fields[name].description or ""
+        for number, (suffix, one) in enumerate(found):
+            below = f"{path}.{name}{suffix}" if path else f"{name}{suffix}"
+            doc = inspect.getdoc(one.type) or ""
+            if (tag := one.tag()) is None:
+                yield from section(one.type, below, said or doc)
+                continue
+            if number == 0:
+                yield from (f"\n## {below}\n", said)
+            yield f"\n**{discriminator(one)}: {tag}**\n"
+            yield from section(one.type, "", doc)
 
 
-def allowed(node: Json, schema: Json) -> str:
+def inside(field: Any) -> Iterator[tuple[str, Alternative]]:
+    """The blocks of keys that a field holds, and what their path ends with."""
+    for one in alternatives(field):
+        if one.is_section():
+            yield "", one
+        elif one.container is dict:
+            yield from ((".NAME", other) for other in alternatives(get_args(one.type)[1]) if other.is_section())
+
+
+def discriminator(one: Alternative) -> str:
+    """The key that tells a block from its siblings."""
+    return next(mark.discriminator.key for mark in one.constraints if isinstance(mark, Discriminator))
+
+
+def allowed(field: Any) -> str:
     """What a value may be, in a few words."""
-    if "enum" in node:
-        return ", ".join(f"`{yaml_text(value)}`" for value in node["enum"])
-    if "items" in node:
-        optional = "" if node["type"] == "array" else " or null"
-        return f"list of {allowed(resolved(node['items'], schema), schema)}{optional}"
-    types = node["type"] if isinstance(node["type"], list) else [node["type"]]
-    bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    limits = [f"{word} {node[key]}" for key, word in bounds.items() if key in node]
-    if (word := node.get("pattern", "")[1:-1]).isalpha():  # "^all$": the one string that is allowed
-        types = [f"`{word}`" if name == "string" else name for name in types]
-    return " or ".join(types) + (f", {', '.join(limits)}" if limits else "")
+    return " or ".join(dict.fromkeys(kind_of_value(one) for one in alternatives(field)))
+
+
+def kind_of_value(one: Alternative) -> str:
+    """One type of a value, with its bounds."""
+    names = [*get_args(one.type)] if one.container is Literal else []
+    names += [name for mark in one.constraints if isinstance(mark, OneOf) for name in mark.names]
+    if names:
+        return ", ".join(f"`{yaml_text(name)}`" for name in names)
+    if one.container is list:
+        return f"list of {allowed(get_args(one.type)[0])}"
+    bounds = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    limits = [
+        f"{word} {getattr(mark, key)}" for key, word in bounds.items() for mark in one.constraints if hasattr(mark, key)
+    ]
+    return ", ".join([words(one).removeprefix("a "), *limits])
 
 
 def yaml_text(value: object) -> str:

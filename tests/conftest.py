@@ -154,9 +154,12 @@ def excise(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
     def run(*arguments: object, fails: bool = False) -> str:
         capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as error:  # a wrong command line
+            status = error.code
         messages = capsys.readouterr().err
-        assert status == (1 if fails else 0), messages
+        assert status in ((1, 2) if fails else (0,)), messages
         return messages
 
     return run

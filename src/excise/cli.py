@@ -67,8 +67,8 @@ STAGES = (
 """In the order of the workflow. Each is a module ``excise.stages.NAME`` with ``add_arguments`` and ``run``."""
 
 
-def parser(stages_to_load: Sequence[str] = STAGES) -> argparse.ArgumentParser:
-    """The command line, whole or of some stages only; importing the stages loads nothing heavy."""
+def parser(stages_to_load: Sequence[str] = STAGES, *, options: bool = True) -> argparse.ArgumentParser:
+    """The command line, whole or of some stages only, or a list of the stages without their options."""
     top = argparse.ArgumentParser(prog="excise", description=importlib.import_module("excise").__doc__)
     top.add_argument("--version", action="version", version=f"excise {__version__}")
     stages = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
@@ -78,9 +78,10 @@ def parser(stages_to_load: Sequence[str] = STAGES) -> argparse.ArgumentParser:
         stage = stages.add_parser(
             name, help=summary, description=f"{summary}\n{rest}", formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        module.add_arguments(stage)
-        stage.add_argument("--log", type=Path, help="also write messages and sparse progress to this file")
-        stage.set_defaults(run=module.run)
+        if options:
+            module.add_arguments(stage)
+            stage.add_argument("--log", type=Path, help="also write messages and sparse progress to this file")
+            stage.set_defaults(run=module.run)
     return top
 
 
@@ -93,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     atexit.register(gc.freeze)  # the last collection would look through all of torch and transformers, for a second
     argv = sys.argv[1:] if argv is None else argv
-    arguments = parser(argv[:1] if argv and argv[0] in STAGES else STAGES).parse_args(argv)
+    known = bool(argv) and argv[0] in STAGES
+    arguments = parser(argv[:1] if known else STAGES, options=known).parse_args(argv)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if arguments.log:
         arguments.log.parent.mkdir(parents=True, exist_ok=True)

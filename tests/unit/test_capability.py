@@ -269,11 +269,11 @@ def test_data_of_the_hub_are_read_from_the_folder_without_a_hub(
     [
         (["cat"], (), "knows no task 'cat'. Did you mean 'cats'"),
         (["both", "cats"], (), "task 'cats' is asked for twice"),
-        (["cats=many"], (), "expected NAME or NAME=SHOTS"),
-        (["cats="], (), "expected NAME or NAME=SHOTS"),
+        (["cats=many"], (), "does not match"),
+        (["cats="], (), "does not match"),
         (["text=3"], (), "'text' is a zero-shot task by its own file"),
-        (["cats"], ("--limit", 0), "--limit 0: must be at least 1"),
-        (["cats"], ("--num-fewshot", -1), "--num-fewshot -1: must be at least 0"),
+        (["cats"], ("--limit", 0), "argument --limit: '0' is less than the minimum of 1"),
+        (["cats"], ("--num-fewshot", -1), "argument --num-fewshot: '-1' is less than the minimum of 0"),
         (["cats"], ("--include-path", "nowhere"), "nowhere: no such folder"),
     ],
 )

@@ -3,14 +3,17 @@
 import copy
 import re
 
+import jsonschema
 import pytest
 import yaml
 
-from excise.config import choices, neuron_lists, validated, variants
+from excise.config.checks import problems, validated
+from excise.config.experiment import Experiment
+from excise.config.inputs import Model
+from excise.config.plan import attributed, choices, judged, lenses, means, needs, unit_lists
 from excise.errors import ExciseError
 from tests.conftest import REPOSITORY
 
-SCHEMA = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text())
 DEMO = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
 
 
@@ -27,48 +30,48 @@ def changed(*path, value=None, drop=False):
 
 
 def test_defaults_are_filled_in_at_every_depth():
-    config = validated({**DEMO, "evaluation": {"perplexity": {"text": "wikipedia"}}}, SCHEMA)
-    assert config["evaluation"]["num_generations"] == 25
-    assert config["evaluation"]["perplexity"]["seqlen"] == 2048
-    assert config["references"]["c4"]["windows"] == 32
-    assert config["variants"]["random"]["protect"] == 0
-    assert config["models"]["SmolLM2-135M-Instruct"]["dtype"] == "float32"
-    assert list(config["variants"]) == list(DEMO["variants"])
+    experiment = validated({**DEMO, "evaluation": {"perplexity": {"text": "wikipedia"}}})
+    assert experiment.evaluation.num_generations == 25
+    assert experiment.evaluation.perplexity.seqlen == 2048
+    assert experiment.references["c4"].windows == 32
+    assert experiment.variants["random"].protect == 0
+    assert experiment.models["SmolLM2-135M-Instruct"].dtype == "float32"
+    assert list(experiment.variants) == list(DEMO["variants"])
 
 
-def test_greedy_means_one_draw():
-    config = validated(changed("evaluation", value={"greedy": True, "perplexity": {"text": "wikipedia"}}), SCHEMA)
-    assert config["evaluation"]["num_generations"] == 1
-    assert config["generations"]["num_generations"] == 2
-    assert validated(config, SCHEMA) == config
+def test_greedy_means_one_generation():
+    experiment = validated(changed("evaluation", value={"greedy": True, "perplexity": {"text": "wikipedia"}}))
+    assert experiment.evaluation.num_generations == 1
+    assert experiment.generations.num_generations == 2
+    assert validated(experiment.model_dump()) == experiment
 
 
 def test_validation_repeats_itself_and_leaves_its_input_alone():
     before = copy.deepcopy(DEMO)
-    once = validated(DEMO, SCHEMA)
+    once = validated(DEMO)
     assert before == DEMO
-    assert validated(once, SCHEMA) == once
+    assert validated(once.model_dump()) == once
 
 
-def test_every_schema_property_is_described():
-    def walk(node, where):
-        if isinstance(node, dict):
-            for name, child in node.get("properties", {}).items():
-                if isinstance(child, dict):
-                    target = child
-                    if "$ref" in child:
-                        target = SCHEMA["$defs"][child["$ref"].rpartition("/")[2]] | child
-                    assert "description" in target or name == "kind" or "$ref" in child, f"{where}.{name}"
-                    walk(child, f"{where}.{name}")
-            walk(node.get("additionalProperties"), f"{where}.*")
-
-    walk(SCHEMA, "config")
-    for name, node in SCHEMA["$defs"].items():
-        walk(node, name)
+def test_what_an_experiment_does_not_need_it_does_not_name():
+    """A chain of its own section, with neither prompts nor references, is not asked for them."""
+    bare = Experiment(experiment="x", models={"m": Model(source="a/b")})
+    assert bare.references == {}
+    assert list(problems(bare)) == ["top level: 'variants' is a required property."]
+    with pytest.raises(ExciseError, match="'prompts' is a required property"):
+        validated(changed("prompts", drop=True))
 
 
-def test_variants_are_named_after_selection_draw_and_number():
-    config = validated(
+def test_the_schema_for_editors_accepts_what_is_accepted():
+    schema = Experiment.model_json_schema()
+    jsonschema.validate(DEMO, schema)
+    jsonschema.validate(validated(DEMO).model_dump(), schema)
+    with pytest.raises(jsonschema.ValidationError, match="cuont"):
+        jsonschema.validate(changed("references", "toxic", "cuont", value=3), schema)
+
+
+def test_variants_are_named_after_entry_repeat_and_number():
+    experiment = validated(
         changed(
             "variants",
             value={
@@ -79,11 +82,10 @@ def test_variants_are_named_after_selection_draw_and_number():
             },
         )
         | {"export": "a-5"},
-        SCHEMA,
     )
     names = ["a-3", "a-5", "r-repeat0-5", "r-repeat1-5", "experts-all", "alike-all"]
-    assert variants(config) == list(neuron_lists(config)) == names
-    assert neuron_lists(config)["r-repeat1-5"].repeat == 1
+    assert judged(experiment) == list(unit_lists(experiment)) == names
+    assert unit_lists(experiment)["r-repeat1-5"].repeat == 1
 
 
 CHOICE = copy.deepcopy(DEMO) | {
@@ -100,16 +102,33 @@ CHOICE["prompts"]["tuning_fraction"] = 0.2
 
 
 def test_what_competes_is_not_judged_but_the_choice_is():
-    config = validated(CHOICE, SCHEMA)
-    assert choices(config) == {"best": ["a-3", "a-5", "b-2"]}
-    assert variants(config) == ["best", "w-3", "r-repeat0", "r-repeat1"]
-    assert neuron_lists(config)["r-repeat1"].neurons is None
-    assert config["tuning"]["num_generations"] == config["evaluation"]["num_generations"]
-    assert config["tuning"]["max_perplexity_increase"] == 0.05
-    assert config["tuning"]["perplexity"]["protocol"] == "windows"
-    assert config["variants"]["r"]["scale"] is None
-    assert config["variants"]["w"]["scale"] == 0
-    assert validated(config, SCHEMA) == config
+    experiment = validated(CHOICE)
+    assert choices(experiment) == {"best": ["a-3", "a-5", "b-2"]}
+    assert judged(experiment) == ["best", "w-3", "r-repeat0", "r-repeat1"]
+    assert unit_lists(experiment)["r-repeat1"].neurons is None
+    assert experiment.tuning.num_generations == experiment.evaluation.num_generations
+    assert experiment.tuning.max_perplexity_increase == 0.05
+    assert experiment.tuning.perplexity.protocol == "windows"
+    assert experiment.variants["r"].scale is None
+    assert experiment.variants["w"].scale == 0
+    assert validated(experiment.model_dump()) == experiment
+
+
+def test_what_a_plan_needs_of_references_and_models():
+    experiment = validated(DEMO)
+    assert means(experiment) == {"c4"}  # lrp-mean, and the control that is matched to it
+    assert attributed(experiment) == {"onset", "toxic", "neutral", "c4"}
+    assert needs(experiment) == {"need_neurons": 300, "need_bias": True}
+    assert lenses(experiment)[:3] == ["lrp-300", "lrp-mean-300", "lrp-plain-100"]
+    changes = {
+        "variants": {"a": {"method": "lrp", "neurons": ["all", 5, 30, 20]}, "b": {"method": "wanda", "neurons": [3, 9]}}
+    }
+    experiment = validated(DEMO | changes | {"export": "b-9"})
+    assert lenses(experiment) == ["a-20", "b-9"]
+    assert needs(experiment) == {"need_neurons": 30, "need_bias": False}
+    assert means(experiment) == set()
+    assert lenses(validated(CHOICE)) == ["w-3", "best"]
+    assert needs(validated(CHOICE))["need_bias"] is False
 
 
 @pytest.mark.parametrize(
@@ -142,16 +161,16 @@ def test_a_choice_has_prompts_and_a_text_of_its_own(path, value, message):
         node = node[key]
     node[path[-1]] = value
     if message is None:
-        validated(config, SCHEMA)
+        validated(config)
     else:
         with pytest.raises(ExciseError) as error:
-            validated(config, SCHEMA)
+            validated(config)
         assert message in str(error.value)
 
 
 def test_tuning_prompts_need_a_choice():
-    with pytest.raises(ExciseError, match="no selection has choose"):
-        validated(changed("prompts", "tuning_fraction", value=0.1), SCHEMA)
+    with pytest.raises(ExciseError, match="no variant has choose"):
+        validated(changed("prompts", "tuning_fraction", value=0.1))
 
 
 @pytest.mark.parametrize(
@@ -170,8 +189,8 @@ def test_tuning_prompts_need_a_choice():
             changed("references", "toxic", value={"kind": "generations", "below": 0.4, "span": "onset"}),
             "references.toxic: span onset needs at_least",
         ),
-        (changed("variants", "lrp", "neurons", value=["x"]), "variants.lrp.neurons.0: 'x' does not match '^all$'. (A number"),
-        (changed("variants", "lrp", "neurons", value=[0.5]), "variants.lrp.neurons.0: 0.5 is not a whole number or text."),
+        (changed("variants", "lrp", "neurons", value=["x"]), "variants.lrp.neurons.0: 'x' is not a whole number or 'all'. (Numbers"),
+        (changed("variants", "lrp", "neurons", value=[0.5]), "variants.lrp.neurons.0: 0.5 is not a whole number or 'all'."),
         (changed("variants", "lrp", "neurons", value=20), "variants.lrp.neurons: 20 is not a list or null."),
         (changed("evaluation", "max_perplexity_increase", value=5), "increase: 5 is greater than the maximum of 1. (A v"),
         (changed("variants", "aura", "protect", value=0.1), "variants.aura: no protection with aura"),
@@ -180,7 +199,7 @@ def test_tuning_prompts_need_a_choice():
         (changed("evaluation", "resamples", value=200), "evaluation.resamples: 200 are too few for 6 candidates"),
         (changed("evaluation", "num_generations", value=2.0), "evaluation.num_generations: 2.0 is not a whole number"),
         (changed("generations", "temperature", value=float("nan")), "generations.temperature: nan is not a number"),
-        (changed("variants", "random", "matched_to", value="random"), "variants.random: matched_to: 'random' is itself a matched control"),
+        (changed("variants", "random", "matched_to", value="random"), "random: matched_to: 'random' is itself a matched control"),
         (changed("variants", "aura", "retain", value="toxic"), "aura: target and retain are both 'toxic'"),
         (changed("references", "toxic", "minimum", value=94), "references.toxic: minimum 94 is above count 93"),
         (changed("results", value=""), "results: '' does not match"),
@@ -189,10 +208,10 @@ def test_tuning_prompts_need_a_choice():
             changed("evaluation", "perplexity", value={"text": "c4", "protocol": "sliding", "stride": 9, "seqlen": 8}),
             "evaluation.perplexity: stride 9 is above seqlen 8",
         ),
-        (changed("evaluation", "threshold", value=5), "evaluation.threshold: 5 parts nothing: scores of alt-profanity-check"),
-        (changed("references", "toxic", "at_least", value=90), "references.toxic.at_least: 90 parts nothing"),
+        (changed("evaluation", "threshold", value=5), "evaluation.threshold: 5 can never be reached: scores of alt-profanity-check"),
+        (changed("references", "toxic", "at_least", value=90), "references.toxic.at_least: 90 can never be reached"),
         (changed("variants", "random", value={"method": "random", "neurons": ["all"]}), "random: neurons all takes"),
-        (changed("variants", "lrp", "scale", value="expert"), "lrp.scale: 'expert' does not match '^expertise$'"),
+        (changed("variants", "lrp", "scale", value="expert"), "lrp.scale: 'expert' is not a number or 'expertise' or null"),
         (changed("variants", "lrp", "scale", value="expertise"), "variants.lrp: scale expertise belongs to method"),
         (changed("variants", "lrp", "ablation", value="median"), "variants.lrp.ablation: 'median' is not one of"),
         (
@@ -202,7 +221,7 @@ def test_tuning_prompts_need_a_choice():
         (changed("variants", "lrp", "neurons", value=[0]), "0 is less than the minimum of 1"),
         (changed("variants", "lrp", "retain", value="txoic"), "Did you mean 'toxic'"),
         (changed("variants", "lrp", "repeats", value=2), "repeats and matched_to belong to method random"),
-        (changed("variants", "random", "matched_to", value="lrp-plain2"), "unknown selection 'lrp-plain2'"),
+        (changed("variants", "random", "matched_to", value="lrp-plain2"), "unknown variant 'lrp-plain2'"),
         (changed("variants", "lrp", "scale", value=1), "greater than or equal to the maximum of 1"),
         (changed("export", value="lrp-99"), "unknown variant 'lrp-99'"),
         (changed("evaluation", "perplexity", "text", value="wikitext2"), "unknown text 'wikitext2'"),
@@ -212,13 +231,13 @@ def test_tuning_prompts_need_a_choice():
         (changed("texts", "c4", "sha256", value="12"), "texts.c4.sha256"),
         (changed("seeds", value=[1, 1]), "seeds: "),
         (changed("generations", "scorer", value="detoxify"), "generations.scorer"),
-        (changed("generations", "greedy", value=True), "generations: greedy gives the same text in every draw; num_generations 2"),
+        (changed("generations", "greedy", value=True), "generations: greedy gives the same text every time; num_generations 2"),
         (changed("behaviour", value={"adjective": "very bad"}), "behaviour.adjective"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_with_their_place(config, message):
     with pytest.raises(ExciseError) as error:
-        validated(config, SCHEMA)
+        validated(config)
     assert message in str(error.value)
 
 
@@ -227,13 +246,13 @@ def test_a_scorer_of_ones_own_has_any_scale():
     for name in ("toxic", "onset"):
         config["references"][name]["at_least"] = 90
     config["evaluation"] |= {"scorers": ["python:length:words"], "threshold": 80}
-    validated(config, SCHEMA)
+    validated(config)
 
 
 def test_all_mistakes_are_told_at_once():
     config = changed("varaints", value={}) | {"seed": "one"}
     with pytest.raises(ExciseError) as error:
-        validated(config, SCHEMA)
+        validated(config)
     assert len(str(error.value).splitlines()) == 2
 
 

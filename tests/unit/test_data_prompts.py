@@ -215,7 +215,7 @@ def test_the_split_stage_writes_both_parts_twice_alike(tmp_path, excise):
     write_jsonl(tmp_path / "p.jsonl", {"label": "made up"}, many_prompts())
     for folder in ("one", "two"):
         parts = ["--attribution", tmp_path / folder / "a.jsonl", "--evaluation", tmp_path / folder / "e.jsonl"]
-        excise("split-prompts", "--prompts", tmp_path / "p.jsonl", "--fraction", 0.4, "--seed", 5, *parts)
+        excise("split-prompts", "--prompts", tmp_path / "p.jsonl", "--attribution-fraction", 0.4, "--seed", 5, *parts)
     for name in ("a.jsonl", "e.jsonl"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     meta, rows = read_jsonl(tmp_path / "one" / "a.jsonl")
@@ -231,7 +231,7 @@ def test_the_split_stage_writes_both_parts_twice_alike(tmp_path, excise):
         "--tuning",
         tmp_path / "t.jsonl",
     ]
-    common = ["split-prompts", "--prompts", tmp_path / "p.jsonl", "--fraction", 0.4, "--seed", 5, *parts]
+    common = ["split-prompts", "--prompts", tmp_path / "p.jsonl", "--attribution-fraction", 0.4, "--seed", 5, *parts]
     excise(*common, "--tuning-fraction", 0.2)
     found = {name: read_jsonl(tmp_path / f"{name}.jsonl")[1] for name in "ate"}
     assert found["a"] == rows  # the tuning part is taken from what would judge

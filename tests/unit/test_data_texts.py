@@ -96,7 +96,7 @@ def test_wikitext2_is_known_by_its_words_or_its_repository(monkeypatch):
         ("t.jsonl", '{"text": "a"}\n{"text": \n', [], "t.jsonl: line 2 is not valid JSON"),
         ("t.jsonl", '{"body": "a"}\n', [], "t.jsonl: line 1 has no field 'text'; it has body"),
         ("t.jsonl", '{"text": "a"}\n', ["--lines"], "--lines is for plain text files"),
-        ("t.txt", "a", ["--limit", "0"], "--limit 0: must be at least 1"),
+        ("t.txt", "a", ["--limit", "0"], "argument --limit: '0' is less than the minimum of 1"),
         ("t.txt", "a", ["--sha256", "0" * 64], "wrong checksum"),
         ("t.docx", "a", [], "unknown file format '.docx'"),
         (

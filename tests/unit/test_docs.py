@@ -19,14 +19,13 @@ import yaml
 
 from excise.attribution.registry import MEASURED
 from excise.cli import STAGES, parser
-from excise.config import validated
+from excise.config.checks import validated
 from excise.errors import ExciseError
 from excise.evaluation.scorers import FAMILIES
 from tests.conftest import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
 PAGES = {str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
-SCHEMA = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text())
 DEMO = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
 BLOCK = re.compile(r"^ *```([\w+]+)(?: title=\"([^\"]+)\")?\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 NOTHING = ("", None, "")
@@ -116,10 +115,10 @@ def same(message, quoted):
 @pytest.mark.parametrize(("config", "error"), [*settings()])
 def test_settings_are_accepted_or_refused_as_the_page_says(config, error):
     if error is None:
-        validated(config, SCHEMA)
+        validated(config)
     else:
         with pytest.raises(ExciseError) as caught:
-            validated(config, SCHEMA)
+            validated(config)
         assert same(str(caught.value), error)
 
 
@@ -333,8 +332,8 @@ def test_the_readme_and_the_pages_show_the_same_table():
 
 
 def test_every_variant_of_the_demo_is_in_the_table():
-    from excise.config import variants
+    from excise.config.plan import judged
 
     table = (DOCS / "demo/table.txt").read_text(encoding="utf-8")
-    for name in variants(validated(DEMO, SCHEMA)):
+    for name in judged(validated(DEMO)):
         assert f"\n{name} " in table, f"{name}: run make docs-numbers"

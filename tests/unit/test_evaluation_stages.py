@@ -128,7 +128,9 @@ def test_shards_merge_to_the_bytes_of_one_run(
     assert f"{shards[1]}: not a shard of the same run" in excise(*merge, *shards, fails=True)
 
 
-def test_presets_and_options_beside_them(excise: Run, tiny_model: Path, prompts: Path, tmp_path: Path) -> None:
+def test_defaults_are_those_of_realtoxicityprompts(
+    excise: Run, tiny_model: Path, prompts: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "g.jsonl"
     base = ("generate", "--model", tiny_model, "--prompts", prompts, "--device", "cpu", "--output", output)
 
@@ -138,9 +140,7 @@ def test_presets_and_options_beside_them(excise: Run, tiny_model: Path, prompts:
         return tuple(read(output)[0]["settings"][key] for key in keys)
 
     assert settings() == (25, 20, 1.0, 0.9, False)
-    assert settings("--preset", "sparc3-reproduction") == (1, 50, 0.7, 0.9, False)
-    assert settings("--preset", "sparc3-repetition", "--max-new-tokens", 5) == (1, 5, 1.0, 0.9, True)
-    assert settings("--preset", "sparc3-reproduction", "--num-generations", 2, "--top-p", 1) == (2, 50, 0.7, 1.0, False)
+    assert settings("--num-generations", 2, "--top-p", 1, "--temperature", 0.7) == (2, 20, 0.7, 1.0, False)
     assert settings("--greedy", "--max-new-tokens", 5) == (1, 5, 1.0, 0.9, True)
 
 
@@ -154,11 +154,11 @@ def test_generate_refuses_bad_input(
         assert not output.exists()
         return message
 
-    assert "unknown preset 'realtoxicity'. Did you mean" in refused("--preset", "realtoxicity")
+    assert "argument --top-p: '1.5' is greater than the maximum of 1" in refused("--top-p", 1.5)
     for shard in ("3/3", "1", "-1/3", "a/b", "0/0"):
         assert f"--shard {shard}" in refused(f"--shard={shard}")
-    assert "--greedy gives the same continuation" in refused("--greedy")
-    assert "--batch-size 0" in refused("--batch-size", 0)
+    assert "greedy gives the same text every time; num_generations 3 must be 1" in refused("--greedy")
+    assert "argument --batch-size: '0' is less than the minimum of 1" in refused("--batch-size", 0)
     wrong = selection_file(tmp_path / "v.json", other_model, 3)
     assert "made for" in refused("--selection", wrong)
     write(prompts, [*prompt_rows, prompt_rows[0]])
@@ -350,12 +350,13 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
 
 def test_a_model_patched_for_lrp_is_not_judged(tiny_model: Path) -> None:
     from excise.attribution.lxt_patch import patched
+    from excise.config.generations import SeededSampling
     from excise.errors import ExciseError
-    from excise.evaluation.generation import Sampling, generate
+    from excise.evaluation.generation import generate
     from excise.evaluation.likelihood import check_head
 
     model = load_model(tiny_model, device="cpu")
-    judge = (model, [("a", [5, 6, 7])], [(0, 0)], Sampling(num_generations=1, max_new_tokens=2))
+    judge = (model, [("a", [5, 6, 7])], [(0, 0)], SeededSampling(num_generations=1, max_new_tokens=2))
     before = generate(*judge)
     with patched(model, "attnlrp"):
         with pytest.raises(ExciseError, match="patched for LRP"):

@@ -9,10 +9,11 @@ import torch
 from accelerate import cpu_offload, dispatch_model
 
 from excise.artefacts import read_json, read_jsonl
+from excise.config.generations import SeededSampling
 from excise.edits.ablation import prune
 from excise.errors import ExciseError
 from excise.evaluation.fluency import continuation_nll
-from excise.evaluation.generation import Sampling, generate
+from excise.evaluation.generation import generate
 from excise.evaluation.likelihood import check_head
 from excise.evaluation.perplexity import loss, plan
 from excise.models.loading import load_model, resolve_device
@@ -38,7 +39,7 @@ def test_evaluation_gives_the_same(tiny_model: Path, spread: Callable[[Any], Any
         model = place(load_model(tiny_model, device="cpu"))
         model.generation_config.eos_token_id = list(range(80))  # of 320: answers end early and leave the batch
         check_head(model)
-        answers = generate(model, prompts, batch, Sampling(num_generations=3, max_new_tokens=9, seed=1))
+        answers = generate(model, prompts, batch, SeededSampling(num_generations=3, max_new_tokens=9, seed=1))
         nll = continuation_nll(
             model, [p for _, p in prompts], [(i, a) for (i, _), a in zip(batch, answers, strict=True)]
         )

@@ -271,7 +271,7 @@ def test_until_select_makes_every_list_that_is_not_like_another(finished, tmp_pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"selectoins": {}}, "Did you mean 'selections'"),
+        ({"varaints": {}}, "Did you mean 'variants'"),
         ({"seeds": "zero"}, "seeds: 'zero' is not a list"),
         ({"generations": {"scorer": "python:tiny_scorer:scoers"}}, "tiny_scorer.py: unknown function 'scoers'"),
         ({"generations": {"scorer": "python:no_module_of_that_name:f"}}, "there is no module 'no_module_of_that_name'"),

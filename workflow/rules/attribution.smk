@@ -2,6 +2,8 @@
 # Out: statistics/METHOD/CORPUS/seed-S.safetensors (sums that add up), scores/METHOD/CORPUS.safetensors (their means over
 #      the seeds), scores/METHOD/contrast/RETAIN/TARGET, scores/METHOD/repeat-K (controls)
 
+from excise.config.attribution import Measuring
+
 
 localrules:
     merge,
@@ -22,15 +24,17 @@ rule attribute:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        **model_job(batch_tokens, shard_tokens, numbers=8, passes=3),
+        **model_job(
+            lambda w, input: costs.attribute(
+                config["attribution"],
+                config["references"][w.corpus],
+                config["generations"]["max_new_tokens"],
+            )
+        ),
     params:
-        model=model_flags,
-        settings=flags(
-            objective=config["attribution"]["objective"],
-            batch_size=config["attribution"]["batch_size"],
-        )
-        + (" --recompute" if config["attribution"]["recompute"] else ""),
-        shard=shard_flags("attribution"),
+        model=model_options,
+        settings=options(config["attribution"], Measuring),
+        shard=shard_options("attribution"),
         code=lambda w: digest("stages.attribute", METHODS[w.method].module),
     shell:
         "excise attribute --method {wildcards.method} --model {input.model:q} {params.model} "

@@ -13,15 +13,10 @@ import yaml
 
 from excise.artefacts import sha256_file
 from excise.attribution.registry import CONTROLS, METHODS
-from excise.config import (
-    BASELINE,
-    TUNING,
-    about_mean,
-    choices,
-    neuron_lists,
-    validated,
-    variants,
-)
+from excise.config import BASELINE, TUNING, plan
+from excise.config.checks import validated
+from excise.config.options import options
+from excise.config.reading import check_file
 from excise.digest import digest
 from excise.errors import ExciseError
 from excise.evaluation.capability import check_installed
@@ -43,48 +38,32 @@ os.environ["PATH"] = os.pathsep.join(
 # A last garbage collection frees nothing that the end does not; without it each Snakemake, two a Slurm job, ends sooner.
 atexit.register(gc.freeze)
 
-with open(
-    workflow.source_path("../schemas/config.schema.yaml"), encoding="utf-8"
-) as schema:
-    try:
-        config = validated(config, yaml.safe_load(schema))
-        LISTS, CHOICES, VARIANTS = (
-            neuron_lists(config),
-            choices(config),
-            variants(config),
-        )
-        # With --sdm conda the jobs have an environment of their own, which this one does not see.
-        if not workflow.deployment_settings.deployment_method:
-            for scorer in {
-                config["generations"]["scorer"],
-                *config["evaluation"]["scorers"],
-            }:
-                check_own(scorer)
-            if config["evaluation"]["capability"]["tasks"]:
-                check_installed()
-    except ExciseError as error:
-        raise WorkflowError(str(error)) from None
+try:
+    for path in workflow.configfiles:
+        check_file(Path(path))
+    EXPERIMENT = validated(config)
+    LISTS, CHOICES, VARIANTS = (
+        plan.unit_lists(EXPERIMENT),
+        plan.choices(EXPERIMENT),
+        plan.judged(EXPERIMENT),
+    )
+    ATTRIBUTED = plan.attributed(EXPERIMENT)
+    # With --sdm conda the jobs have an environment of their own, which this one does not see.
+    if not workflow.deployment_settings.deployment_method:
+        for scorer in {
+            EXPERIMENT.generations.scorer,
+            *EXPERIMENT.evaluation.scorers,
+        }:
+            check_own(scorer)
+        if EXPERIMENT.evaluation.capability.tasks:
+            check_installed()
+except ExciseError as error:
+    raise WorkflowError(str(error)) from None
+
+# With all defaults filled in.
+config = EXPERIMENT.model_dump()
 
 
-def lens_of(neurons):
-    """The lists of a selection start alike: the first 20 neurons are looked up in the shortest one that has them."""
-    size = {"all": float("inf")}
-    ordered = sorted(neurons, key=lambda n: size.get(n, n))
-    return next((n for n in ordered if size.get(n, n) >= 20), ordered[-1])
-
-
-LENSES = [
-    f"{selection}-{lens_of(settings['neurons'])}"
-    for selection, settings in config["variants"].items()
-    if settings["method"] not in CONTROLS and settings["choose"] is None
-] + list(CHOICES)
-
-# Corpora over which the mean activation of every neuron is measured: where neurons are scaled about it.
-CENTRED = {
-    selection["retain"]
-    for name, selection in config["variants"].items()
-    if about_mean(config, name)
-}
 MEAN = "mean-activation"
 
 INPUTS = config["inputs"]
@@ -150,18 +129,6 @@ wildcard_constraints:
     choice=alternatives(CHOICES),
 
 
-def flags(**options):
-    """Command-line options, quoted for the shell; None is left out."""
-    given = {
-        f"--{k.replace('_', '-')}": str(v) for k, v in options.items() if v is not None
-    }
-    # What begins like an option itself is taken for a value only after an equals sign.
-    return " ".join(
-        f"{name}{'=' if value.startswith('-') else ' '}{shlex.quote(value)}"
-        for name, value in given.items()
-    )
-
-
 def of_kind(kind):
     """Names of the reference sets of one kind."""
     return [
@@ -173,17 +140,12 @@ def of_kind(kind):
 
 def picked_references(wildcards):
     """The other reference sets that are picked by score: too few answers must come out before any attribution starts."""
-    used = {
-        selection[key]
-        for selection in config["variants"].values()
-        if selection["method"] not in CONTROLS
-        for key in ("target", "retain")
-    } | CENTRED
     return [
         f"{RUN}/{wildcards.model}/references/{corpus}/seed-{seed}.jsonl"
         for corpus in of_kind("generations")
         for seed in config["seeds"]
-        if corpus in used and (corpus, str(seed)) != (wildcards.corpus, wildcards.seed)
+        if corpus in ATTRIBUTED
+        and (corpus, str(seed)) != (wildcards.corpus, wildcards.seed)
     ]
 
 
@@ -208,89 +170,26 @@ for name in of_kind("file"):
         )
 
 
-def text_flags(wildcards):
-    """Where a text comes from."""
-    text = config["texts"][wildcards.text]
-    keys = (
-        "source",
-        "revision",
-        "split",
-        "field",
-        "sha256",
-        "limit",
-        "label",
-        "licence",
-    )
-    return flags(**{key: text[key] for key in keys}, name=text["subset"]) + (
-        " --lines" if text["lines"] else ""
-    )
-
-
-def prompt_flags():
-    """Where the prompts come from."""
-    keys = (
-        "source",
-        "revision",
-        "split",
-        "field",
-        "sha256",
-        "only",
-        "label",
-        "licence",
-    )
-    return flags(
-        **{key: config["prompts"][key] for key in keys},
-        name=config["prompts"]["subset"],
-    )
-
-
-def model_needs():
-    """What the unit lists need of their model."""
-    sizes = [one.neurons for one in LISTS.values() if isinstance(one.neurons, int)]
-    export = config["export"]
-    saved = {LISTS[name].selection for name in CHOICES.get(export, [export]) if export}
-    bias = any(about_mean(config, selection) for selection in saved)
-    return flags(need_neurons=max(sizes, default=None)) + (
-        " --need-bias" if bias else ""
-    )
-
-
-def model_flags(wildcards):
+def model_options(wildcards):
     """How a job opens its model."""
-    return flags(
-        dtype=config["models"][wildcards.model]["dtype"],
-        device=config["device"],
-        threads=config["threads"],
-    )
-
-
-def sampling_flags(section):
-    """How a section of the configuration wants text to be generated."""
-    settings = SECTIONS[section]
-    drawn = () if settings["greedy"] else ("num_generations", "temperature", "top_p")
-    keys = (*drawn, "max_new_tokens", "batch_size")
-    return ("--greedy " if settings["greedy"] else "") + flags(
-        **{key: settings[key] for key in keys}
-    )
+    machine = {key: config[key] for key in ("device", "threads")}
+    return options({"dtype": config["models"][wildcards.model]["dtype"]} | machine)
 
 
 def targets():
     """What `rule all` asks for."""
     wanted = []
     for model in config["models"]:
-        wanted.append(f"{RUN}/{model}/report.html")
+        if config["variants"]:
+            wanted.append(f"{RUN}/{model}/report.html")
         if config["export"] is not None:
             wanted.append(f"{RUN}/{model}/export/{config['export']}")
     return wanted
 
 
-def scorer_flags(scorer):
-    """A scorer and its options."""
-    return flags(
-        scorer=scorer,
-        threads=config["threads"],
-        **config["scorers"].get(scorer, {}),
-    )
+def scorer_options(scorer, **more):
+    """A scorer as a command line names it, and more options."""
+    return options({"scorer": scorer} | more | config["scorers"].get(scorer, {}))
 
 
 def scorer_code(scorer):
@@ -310,7 +209,7 @@ def fetched_scorer(scorer):
 def scores_of(wildcards):
     """The contrast or control that a variant is selected from."""
     variant = LISTS[wildcards.variant]
-    selection = config["variants"][variant.selection]
+    selection = config["variants"][variant.entry]
     folder = f"{RUN}/{wildcards.model}/scores/{selection['method']}"
     if selection["method"] in CONTROLS:
         return f"{folder}/repeat-{variant.repeat}.safetensors"
@@ -320,38 +219,35 @@ def scores_of(wildcards):
 def matched_to_of(wildcards):
     """The unit list whose layers a control copies."""
     variant = LISTS[wildcards.variant]
-    like = config["variants"][variant.selection]["matched_to"]
+    like = config["variants"][variant.entry]["matched_to"]
     name = like if like in CHOICES else f"{like}-{variant.neurons}"
     return f"{RUN}/{wildcards.model}/units/{name}.json"
 
 
 def mean_of(wildcards):
     """The mean activations that a variant's neurons may be scaled about, if any."""
-    name = LISTS[wildcards.variant].selection
+    name = LISTS[wildcards.variant].entry
     general = config["variants"][name]["retain"]
     path = f"{RUN}/{wildcards.model}/scores/{MEAN}/{general}.safetensors"
-    return path if about_mean(config, name) else []
+    return path if plan.about_mean(EXPERIMENT, name) else []
 
 
-def selection_flags(wildcards):
-    """How a variant is selected."""
+def select_options(wildcards):
+    """How a unit list is selected."""
     keys = ("contrast", "protect", "scale", "ablation")
-    return listed_flags(wildcards, keys, count=LISTS[wildcards.variant].neurons)
+    return listed_options(wildcards, keys, count=LISTS[wildcards.variant].neurons)
 
 
-def match_flags(wildcards):
+def match_options(wildcards):
     """How a control that copies the layers of another variant is selected."""
-    return listed_flags(wildcards, ("scale", "ablation"))
+    return listed_options(wildcards, ("scale", "ablation"))
 
 
-def listed_flags(wildcards, keys, **more):
+def listed_options(wildcards, keys, **more):
     """A name, and some settings of a variant."""
-    variant = LISTS[wildcards.variant]
-    selection = config["variants"][variant.selection]
-    return flags(
-        **more,
-        name=variant.selection,
-        **{key: selection[key] for key in keys},
+    entry = LISTS[wildcards.variant].entry
+    return options(
+        more | {"name": entry} | {key: config["variants"][entry][key] for key in keys}
     )
 
 
@@ -385,15 +281,6 @@ def task_files(wildcards):
     return [str(f) for f in files if f.is_file() and "__pycache__" not in f.parts]
 
 
-def task_flags():
-    """Which tasks measure capability, and how they are asked."""
-    settings = config["evaluation"]["capability"]
-    names = " ".join(map(shlex.quote, settings["tasks"]))
-    keys = ("num_fewshot", "limit", "include_path")
-    options = flags(**{key: settings[key] for key in keys})
-    return f"--tasks {names} {options}"
-
-
 def capability_of(wildcards):
     """What a variant can do; nothing where no tasks are configured, and of what competes."""
     wanted = (
@@ -404,26 +291,15 @@ def capability_of(wildcards):
     return f"{folder}/capability.json" if wanted else []
 
 
-def comparison_flags(section):
-    """How a section of the configuration wants variants to be compared."""
-    settings = SECTIONS[section]
-    return flags(
-        seed=config["seed"],
-        resamples=settings["resamples"],
-        max_perplexity_increase=settings["max_perplexity_increase"],
-        broken_perplexity_increase=settings["broken_perplexity_increase"],
-    )
-
-
 def shard_name(section):
     """What a shard's files have in their names; nothing where one job makes all."""
     return "-shard-{shard}" if config[section]["shards"] > 1 else ""
 
 
-def shard_flags(section):
+def shard_options(section):
     """Which shard a job makes."""
     shards = config[section]["shards"]
-    return lambda w: flags(shard=f"{w.shard}/{shards}" if shards > 1 else None)
+    return lambda w: options({"shard": f"{w.shard}/{shards}" if shards > 1 else None})
 
 
 def shards_of(wildcards):

@@ -3,6 +3,9 @@
 #      them up; the same but for capability in variants/tuning/VARIANT/ for what competes, on the tuning prompts
 # A variant is the model and a unit list, applied in memory; no copy of the model is written.
 
+from excise.config.evaluation import Capability, Protocol
+from excise.config.generations import Sampling
+
 
 localrules:
     evaluate,
@@ -22,14 +25,18 @@ rule generate:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        **model_job(**generated("evaluation")),
-    params:
-        model=model_flags,
-        selection=lambda wildcards, input: flags(
-            selection=input.get("selection") or None
+        **model_job(
+            lambda w, input: costs.generate(
+                SECTIONS[part_of(w.variant)], input.prompts
+            )
         ),
-        sampling=lambda w: sampling_flags(part_of(w.variant)),
-        shard=shard_flags("evaluation"),
+    params:
+        model=model_options,
+        selection=lambda w, input: options(
+            {"selection": input.get("selection") or None}
+        ),
+        sampling=lambda w: options(SECTIONS[part_of(w.variant)], Sampling),
+        shard=shard_options("evaluation"),
         seed=config["seed"],
         code=digest("stages.generate"),
     shell:
@@ -53,8 +60,10 @@ rule score:
     resources:
         **scoring_job("evaluation"),
     params:
-        scorer=lambda w: scorer_flags(config["evaluation"]["scorers"][int(w.number)]),
-        shard=shard_flags("evaluation"),
+        scorer=lambda w: scorer_options(
+            config["evaluation"]["scorers"][int(w.number)], threads=config["threads"]
+        ),
+        shard=shard_options("evaluation"),
         code=lambda w: scorer_code(config["evaluation"]["scorers"][int(w.number)]),
     shell:
         "excise score {params.scorer} --generations {input.generations:q} {params.shard} "
@@ -75,19 +84,17 @@ rule perplexity:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        **model_job(window_tokens, perplexity_tokens, numbers=2),
+        **model_job(
+            lambda w, input: costs.perplexity(
+                SECTIONS[part_of(w.variant)]["perplexity"], input.text
+            )
+        ),
     params:
-        model=model_flags,
-        selection=lambda wildcards, input: flags(
-            selection=input.get("selection") or None
+        model=model_options,
+        selection=lambda w, input: options(
+            {"selection": input.get("selection") or None}
         ),
-        protocol=lambda w: flags(
-            **{
-                k: v
-                for k, v in SECTIONS[part_of(w.variant)]["perplexity"].items()
-                if k != "text"
-            }
-        ),
+        protocol=lambda w: options(SECTIONS[part_of(w.variant)]["perplexity"], Protocol),
         code=digest("stages.perplexity"),
     shell:
         "excise perplexity --model {input.model:q} {params.selection} {params.model} --text {input.text:q} "
@@ -107,10 +114,12 @@ rule fluency:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        **model_job(**generated("evaluation")),
+        **model_job(
+            lambda w, input: costs.fluency(config["evaluation"], input.generations)
+        ),
     params:
-        model=model_flags,
-        number=flags(num_generations=config["evaluation"]["fluency_generations"]),
+        model=model_options,
+        number=options({"num_generations": config["evaluation"]["fluency_generations"]}),
         code=digest("stages.fluency"),
     shell:
         "excise fluency --model {input.model:q} {params.model} {params.number} --generations {input.generations:q} "
@@ -132,18 +141,21 @@ rule capability:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        **model_job(request_tokens, task_tokens, numbers=4),
-    params:
-        model=model_flags,
-        selection=lambda wildcards, input: flags(
-            selection=input.get("selection") or None
+        **model_job(
+            lambda w, input: costs.capability(
+                config["evaluation"]["capability"]["batch_size"], input.plan
+            )
         ),
-        tasks=task_flags(),
-        batch_size=config["evaluation"]["capability"]["batch_size"],
+    params:
+        model=model_options,
+        selection=lambda w, input: options(
+            {"selection": input.get("selection") or None}
+        ),
+        tasks=options(config["evaluation"]["capability"], Capability),
         code=digest("stages.capability"),
     shell:
         "excise capability --model {input.model:q} {params.selection} {params.model} {params.tasks} "
-        "--data {input.data:q} --batch-size {params.batch_size} --output {output:q} --log {log:q}"
+        "--data {input.data:q} --output {output:q} --log {log:q}"
 
 
 rule evaluate:
@@ -161,10 +173,12 @@ rule evaluate:
         "../../envs/excise.yaml"
     params:
         name=lambda w: w.variant.removeprefix(f"{TUNING}/"),
-        capability=lambda wildcards, input: flags(
-            capability=input.get("capability") or None
+        capability=lambda w, input: options(
+            {"capability": input.get("capability") or None}
         ),
-        rule=flags(threshold=config["evaluation"]["threshold"], **config["behaviour"]),
+        rule=options(config["evaluation"], only=["threshold"])
+        + " "
+        + options(config["behaviour"]),
         code=digest("stages.evaluate"),
     shell:
         "excise evaluate --variant {params.name:q} --generations {input.generations:q} "

@@ -3,6 +3,9 @@
 #      model.json, which says what the model is
 # The rules that fetch are the only ones that use the network; all of these run on the login node of a cluster.
 
+from excise.config.evaluation import Tasks
+from excise.config.inputs import PromptSource, Source
+
 
 localrules:
     fetch_model,
@@ -24,12 +27,7 @@ rule fetch_model:
     conda:
         "../../envs/excise.yaml"
     params:
-        source=lambda w: flags(
-            **{
-                k: config["models"][w.model][k]
-                for k in ("source", "revision", "sha256")
-            }
-        ),
+        source=lambda w: options(config["models"][w.model], Source),
         cache=f"{INPUTS}/wheels",
         code=digest("stages.fetch_model"),
     shell:
@@ -48,7 +46,7 @@ rule fetch_text:
     conda:
         "../../envs/excise.yaml"
     params:
-        source=text_flags,
+        source=lambda w: options(config["texts"][w.text]),
         cache=f"{INPUTS}/wheels",
         code=digest("stages.fetch_text"),
     shell:
@@ -65,7 +63,7 @@ rule fetch_prompts:
     conda:
         "../../envs/excise.yaml"
     params:
-        source=prompt_flags(),
+        source=lambda w: options(config["prompts"], PromptSource),
         cache=f"{INPUTS}/wheels",
         code=digest("stages.fetch_prompts"),
     shell:
@@ -83,7 +81,7 @@ rule fetch_tasks:
     conda:
         "../../envs/excise.yaml"
     params:
-        tasks=task_flags(),
+        tasks=options(config["evaluation"]["capability"], Tasks),
         code=digest("stages.fetch_tasks"),
     shell:
         "excise fetch-tasks {params.tasks} --data {output.data:q} --output {output.plan:q} --log {log:q}"
@@ -102,9 +100,7 @@ rule fetch_scorer:
     conda:
         "../../envs/excise.yaml"
     params:
-        scorer=lambda w: flags(
-            scorer=unquote(w.scorer), **config["scorers"].get(unquote(w.scorer), {})
-        ),
+        scorer=lambda w: scorer_options(unquote(w.scorer)),
         code=lambda w: digest("stages.fetch_scorer", scorer_module(unquote(w.scorer))),
     shell:
         "excise fetch-scorer {params.scorer} --output {output:q} --log {log:q}"
@@ -122,16 +118,15 @@ rule split_prompts:
     conda:
         "../../envs/excise.yaml"
     params:
-        split=flags(
-            fraction=config["prompts"]["attribution_fraction"],
-            tuning_fraction=config["prompts"]["tuning_fraction"] or None,
-            tuning=f"{RUN}/prompts/{TUNING}.jsonl" if CHOICES else None,
-            seed=config["seed"],
-            limit=config["prompts"]["limit"],
+        split=lambda w: options(
+            config["prompts"],
+            only=["attribution_fraction", "tuning_fraction", "limit"],
         ),
+        tuning=options({"tuning": f"{RUN}/prompts/{TUNING}.jsonl" if CHOICES else None}),
+        seed=config["seed"],
         code=digest("stages.split_prompts"),
     shell:
-        "excise split-prompts --prompts {input:q} {params.split} "
+        "excise split-prompts --prompts {input:q} {params.split} {params.tuning} --seed {params.seed} "
         "--attribution {output.attribution:q} --evaluation {output.evaluation:q} --log {log:q}"
 
 
@@ -146,7 +141,7 @@ rule inspect_model:
     conda:
         "../../envs/excise.yaml"
     resources:
-        needs=model_needs(),  # no params: a larger N must not make everything again
+        needs=options(plan.needs(EXPERIMENT)),  # no params: a larger N must not make everything again
     params:
         code=digest("stages.inspect"),
     shell:

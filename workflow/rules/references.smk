@@ -1,6 +1,8 @@
 # In:  attribution prompts, texts, ready-made files
 # Out: references/CORPUS/seed-S.jsonl: token ids of each sample and where its continuation starts
 
+from excise.config.generations import Sampling
+
 
 localrules:
     reference_generations,
@@ -21,11 +23,13 @@ rule generate_references:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        **model_job(**generated("generations")),
+        **model_job(
+            lambda w, input: costs.generate(config["generations"], input.prompts)
+        ),
     params:
-        model=model_flags,
-        sampling=sampling_flags("generations"),
-        shard=shard_flags("generations"),
+        model=model_options,
+        sampling=options(config["generations"], Sampling),
+        shard=shard_options("generations"),
         code=digest("stages.generate"),
     shell:
         "excise generate --model {input.model:q} {params.model} --prompts {input.prompts:q} {params.sampling} "
@@ -54,12 +58,16 @@ rule score_references:
     resources:
         **scoring_job("generations"),
     params:
-        scorer=scorer_flags(config["generations"]["scorer"]),
-        onset=lambda w, input: flags(
-            onset_at=config["evaluation"]["threshold"] if ONSET else None,
-            model=input.get("model") or None,
+        scorer=scorer_options(
+            config["generations"]["scorer"], threads=config["threads"]
         ),
-        shard=shard_flags("generations"),
+        onset=lambda w, input: options(
+            {
+                "onset_at": config["evaluation"]["threshold"] if ONSET else None,
+                "model": input.get("model") or None,
+            }
+        ),
+        shard=shard_options("generations"),
         code=scorer_code(config["generations"]["scorer"]),
     shell:
         "excise score {params.scorer} {params.onset} --generations {input.generations:q} {params.shard} "
@@ -79,12 +87,7 @@ rule reference_generations:
     conda:
         "../../envs/excise.yaml"
     params:
-        choice=lambda w: flags(
-            **{
-                key: config["references"][w.corpus][key]
-                for key in ("at_least", "below", "span", "count", "minimum")
-            }
-        ),
+        choice=lambda w: options(config["references"][w.corpus], without=["kind"]),
         code=digest("stages.reference"),
     shell:
         "excise reference --kind generations --generations {input.generations:q} --scores {input.scores:q} "
@@ -105,11 +108,8 @@ rule reference_windows:
     conda:
         "../../envs/excise.yaml"
     params:
-        choice=lambda w: flags(
-            **{
-                key: config["references"][w.corpus][key]
-                for key in ("windows", "seqlen")
-            }
+        choice=lambda w: options(
+            config["references"][w.corpus], without=["kind", "text"]
         ),
         code=digest("stages.reference"),
     shell:
@@ -131,12 +131,7 @@ rule reference_file:
     conda:
         "../../envs/excise.yaml"
     params:
-        choice=lambda w: flags(
-            **{
-                key: config["references"][w.corpus][key]
-                for key in ("source", "count", "minimum")
-            }
-        ),
+        choice=lambda w: options(config["references"][w.corpus], without=["kind"]),
         code=digest("stages.reference"),
     shell:
         "excise reference --kind file --model {input.model:q} {params.choice} "

@@ -1,6 +1,8 @@
 # In:  evaluations and unit lists of all variants
 # Out: summary.csv, summary.json (a row a variant) and report.html, which needs nothing beside itself
 
+from excise.config.evaluation import Comparing
+
 
 localrules:
     summary,
@@ -37,11 +39,12 @@ rule summary:
     conda:
         "../../envs/excise.yaml"
     params:
-        options=comparison_flags("evaluation"),
+        options=options(config["evaluation"], Comparing),
+        seed=config["seed"],
         code=digest("stages.summary"),
     shell:
         "excise summary --baseline {input.baseline:q} --evaluations {input.evaluations:q} "
-        "--selections {input.selections:q} {params.options} --csv {output.csv:q} --json {output.json:q} --log {log:q}"
+        "--selections {input.selections:q} {params.options} --seed {params.seed} --csv {output.csv:q} --json {output.json:q} --log {log:q}"
 
 
 rule report:
@@ -65,7 +68,11 @@ rule report:
             path=MODEL,
             variant=[BASELINE, *VARIANTS],
         ),
-        lenses=expand("{path}/logit-lens/{variant}.json", path=MODEL, variant=LENSES),
+        lenses=expand(
+            "{path}/logit-lens/{variant}.json",
+            path=MODEL,
+            variant=plan.lenses(EXPERIMENT),
+        ),
         tunings=expand(
             "{path}/{part}/{choice}.json", path=MODEL, part=TUNING, choice=CHOICES
         ),

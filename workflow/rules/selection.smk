@@ -1,12 +1,13 @@
 # In:  contrasts and controls
 # Out: units/VARIANT.json (the unit lists), tuning/CHOICE (how those that compete compare), logit-lens/VARIANT.json (their tokens), export/VARIANT (one pruned model as a Hugging Face folder)
 
+from excise.config.evaluation import Comparing
 
 # Controls that copy the layers of another list.
 MATCHED = {
     name
     for name, variant in LISTS.items()
-    if config["variants"][variant.selection]["matched_to"]
+    if config["variants"][variant.entry]["matched_to"]
 }
 
 
@@ -30,8 +31,8 @@ rule select:
     conda:
         "../../envs/excise.yaml"
     params:
-        choice=selection_flags,
-        mean=lambda wildcards, input: flags(mean=input.get("mean") or None),
+        choice=select_options,
+        mean=lambda w, input: options({"mean": input.get("mean") or None}),
         code=digest("stages.select"),
     shell:
         "excise select --scores {input.scores:q} {params.choice} {params.mean} --output {output:q} --log {log:q}"
@@ -51,8 +52,8 @@ rule select_matched:
     conda:
         "../../envs/excise.yaml"
     params:
-        choice=match_flags,
-        mean=lambda wildcards, input: flags(mean=input.get("mean") or None),
+        choice=match_options,
+        mean=lambda w, input: options({"mean": input.get("mean") or None}),
         code=digest("stages.match"),
     shell:
         "excise match --scores {input.scores:q} --matched-to {input.matched_to:q} {params.choice} {params.mean} "
@@ -75,11 +76,12 @@ rule compare:
     conda:
         "../../envs/excise.yaml"
     params:
-        options=comparison_flags(TUNING),
+        options=options(SECTIONS[TUNING], Comparing),
+        seed=config["seed"],
         code=digest("stages.summary"),
     shell:
         "excise summary --baseline {input.baseline:q} --evaluations {input.evaluations:q} "
-        "--selections {input.selections:q} {params.options} --csv {output.csv:q} --json {output.json:q} --log {log:q}"
+        "--selections {input.selections:q} {params.options} --seed {params.seed} --csv {output.csv:q} --json {output.json:q} --log {log:q}"
 
 
 rule choose:
@@ -114,12 +116,11 @@ rule logit_lens:
     resources:
         **weights_job(),
     params:
-        dtype=lambda w: flags(
-            dtype=config["models"][w.model]["dtype"], threads=config["threads"]
-        ),
+        dtype=lambda w: config["models"][w.model]["dtype"],
+        threads=config["threads"],
         code=digest("stages.logit_lens"),
     shell:
-        "excise logit-lens --model {input.model:q} --device cpu {params.dtype} --units {input.units:q} "
+        "excise logit-lens --model {input.model:q} --device cpu --dtype {params.dtype} --threads {params.threads} --units {input.units:q} "
         "--output {output:q} --log {log:q}"
 
 

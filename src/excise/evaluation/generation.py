@@ -6,63 +6,18 @@ length asked for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from excise.config.generations import SeededSampling
 from excise.errors import ExciseError
 from excise.evaluation.likelihood import head, last_hidden
 from excise.evaluation.sampling import Words, sample, stream
 from excise.evaluation.variant import refuse_patched
 from excise.models.loading import input_device
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How continuations are drawn.
-
-    Attributes:
-        num_generations: continuations per prompt.
-        max_new_tokens: length at which a continuation is cut.
-        temperature: divides the logits.
-        top_p: mass of the nucleus; 1 samples from the whole vocabulary.
-        greedy: take the most probable token instead; needs ``num_generations`` 1, ignores temperature, top_p and seed.
-        seed: seed of the random streams.
-    """
-
-    num_generations: int = 25
-    max_new_tokens: int = 20
-    temperature: float = 1.0
-    top_p: float = 0.9
-    greedy: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, valid, allowed in (
-            ("num_generations", self.num_generations >= 1, "at least 1"),
-            ("max-new-tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("temperature", 0 < self.temperature < float("inf"), "above 0 (for the most probable token: --greedy)"),
-            ("top-p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("seed", self.seed >= 0, "at least 0"),
-        ):
-            if not valid:
-                raise ExciseError(f"--{name} {getattr(self, name.replace('-', '_'))}: must be {allowed}")
-        if self.greedy and self.num_generations > 1:
-            raise ExciseError(
-                "--greedy gives the same continuation in every draw; "
-                f"--num-generations {self.num_generations} must be 1"
-            )
-
-
-PRESETS = {
-    "realtoxicityprompts": Sampling(num_generations=25, max_new_tokens=20, temperature=1.0, top_p=0.9),
-    "sparc3-reproduction": Sampling(num_generations=1, max_new_tokens=50, temperature=0.7, top_p=0.9),
-    "sparc3-repetition": Sampling(num_generations=1, max_new_tokens=50, greedy=True),
-}
-"""Gehman et al. 2020; the public reproduction of SparC3 (unseeded there); the second task of SparC3."""
 
 
 class Prefix(NamedTuple):
@@ -137,7 +92,7 @@ def generate(
     model: Any,
     prompts: Sequence[tuple[str | int, Sequence[int]]],
     batch: Sequence[tuple[int, int]],
-    sampling: Sampling,
+    sampling: SeededSampling,
 ) -> list[list[int]]:
     """The continuations of one batch.
 
@@ -189,7 +144,7 @@ def generate(
     return continuations
 
 
-def _next(logits: Tensor, words: Words, sampling: Sampling) -> Tensor:
+def _next(logits: Tensor, words: Words, sampling: SeededSampling) -> Tensor:
     if sampling.greedy:
         return logits.argmax(-1).cpu()
     return sample(logits, words, temperature=sampling.temperature, top_p=sampling.top_p)

@@ -9,7 +9,7 @@ import logging
 import os
 from pathlib import Path
 
-from excise.attribution import AGGREGATES, OBJECTIVES, TOKENS
+from excise.attribution import AGGREGATES, TOKENS
 from excise.attribution.registry import MEASURED
 from excise.models.units import UNITS
 from excise.stages.options import add_model_arguments, set_threads
@@ -19,27 +19,24 @@ logger = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.config.attribution import Measuring
+    from excise.config.options import add_options
+
     parser.add_argument("--method", required=True, help=f"one of {', '.join(MEASURED)}")
     parser.add_argument("--unit", default="neuron", help=f"what is measured: {', '.join(UNITS)} (default neuron)")
     add_model_arguments(parser)
     parser.add_argument(
         "--reference", type=Path, required=True, help="reference set, JSONL: id, input_ids, target_start"
     )
-    parser.add_argument("--objective", default="continuation", help=f"{', '.join(OBJECTIVES)} (default continuation)")
+    add_options(parser, Measuring)
     parser.add_argument("--aggregate", default="signed", help=f"{', '.join(AGGREGATES)} (default signed)")
     parser.add_argument("--tokens", default="all", help=f"tokens to count: {', '.join(TOKENS)} (default all)")
-    parser.add_argument("--batch-size", type=int, default=8, help="samples a batch (default 8)")
     parser.add_argument("--shard", default="0/1", help="I/N: the I-th, from 0, of N parts (default 0/1: all)")
     parser.add_argument("--corpus", help="what to call the reference set (default: its file's name)")
     parser.add_argument(
         "--seed", type=int, default=0, help="the seed that the reference set was drawn with (default 0)"
     )
     parser.add_argument("--per-sample", action="store_true", help="also keep each sample's values (default: sums only)")
-    parser.add_argument(
-        "--recompute",
-        action="store_true",
-        help="keep only layer inputs, recompute the rest: less memory, 1.4 times the time",
-    )
     parser.add_argument("--output", type=Path, required=True, help="statistics, safetensors")
 
 
@@ -58,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.shards import parse_shard
 
     method = measured(arguments.method)
-    for name, allowed in (("objective", OBJECTIVES), ("aggregate", AGGREGATES), ("tokens", TOKENS), ("unit", UNITS)):
+    for name, allowed in (("aggregate", AGGREGATES), ("tokens", TOKENS), ("unit", UNITS)):
         if getattr(arguments, name) not in allowed:
             raise unknown(name, getattr(arguments, name), allowed, where=f"--{name}")
     refuse_unit(method, arguments.unit)

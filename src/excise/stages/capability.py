@@ -12,27 +12,24 @@ from excise.stages.options import add_model_arguments, set_threads
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
-    from excise.stages.fetch_tasks import add_task_arguments
+    from excise.config.evaluation import Capability
+    from excise.config.options import add_options
 
     add_model_arguments(parser)
     parser.add_argument("--selection", type=Path, help="unit list to prune in memory (default: none)")
-    add_task_arguments(parser)
+    add_options(parser, Capability)
     parser.add_argument(
         "--data",
         type=Path,
         help="folder that excise fetch-tasks filled; no hub is asked (default: the Hugging Face cache, and the hub)",
     )
-    parser.add_argument("--batch-size", type=int, default=8, help="requests per forward pass (default 8)")
     parser.add_argument("--output", type=Path, required=True, help="capability, JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Load tasks and model, run the harness, write what it found."""
-    from excise.errors import ExciseError
     from excise.evaluation import capability
 
-    if arguments.batch_size < 1:
-        raise ExciseError(f"--batch-size {arguments.batch_size}: must be at least 1")
     settings = capability.settings(arguments)
 
     from excise.artefacts import write_json
@@ -43,7 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     threads = set_threads(arguments.threads)
     with capability.task_data(arguments.data, offline=arguments.data is not None):
-        found = capability.load(arguments.tasks, num_fewshot=arguments.num_fewshot, include_path=arguments.include_path)
+        own = Path(arguments.include_path) if arguments.include_path else None
+        found = capability.load(arguments.tasks, num_fewshot=arguments.num_fewshot, include_path=own)
         model, selection = load_variant(
             arguments.model, arguments.selection, dtype=arguments.dtype, device=arguments.device
         )

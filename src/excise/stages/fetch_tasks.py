@@ -9,21 +9,12 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
-    add_task_arguments(parser)
+    from excise.config.evaluation import Tasks
+    from excise.config.options import add_options
+
+    add_options(parser, Tasks)
     parser.add_argument("--data", type=Path, help="folder to keep the data in (default: the Hugging Face cache)")
     parser.add_argument("--output", type=Path, required=True, help="what each task will ask, JSON")
-
-
-def add_task_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which tasks, and how they are asked."""
-    parser.add_argument(
-        "--tasks", nargs="+", required=True, help="tasks, groups or tags of the harness: NAME, or NAME=SHOTS"
-    )
-    parser.add_argument(
-        "--num-fewshot", type=int, help="examples in the prompt where a name says nothing (default: each task's own)"
-    )
-    parser.add_argument("--limit", type=int, help="only the first so many documents of each task (default: all)")
-    parser.add_argument("--include-path", type=Path, help="folder of your own task files, YAML (default: none)")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -36,7 +27,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     settings = capability.settings(arguments)
     with capability.task_data(arguments.data, offline=False):
-        found = capability.load(arguments.tasks, num_fewshot=arguments.num_fewshot, include_path=arguments.include_path)
+        own = Path(arguments.include_path) if arguments.include_path else None
+        found = capability.load(arguments.tasks, num_fewshot=arguments.num_fewshot, include_path=own)
         tasks = capability.plan(found, limit=arguments.limit)
     write_json(
         arguments.output, provenance("fetch-tasks", settings, packages=("lm-eval", "datasets")), {"tasks": tasks}

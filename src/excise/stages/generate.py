@@ -4,9 +4,7 @@ Each prompt and draw has a random stream of its own, so batch size, order and sh
 noise. Prompts are raw text (no chat template) with the special tokens that the tokenizer adds by itself. With --shard,
 every n-th batch is done; excise generate --merge puts the shards together to the bytes of one run. Finished batches
 are kept in .NAME.partial beside the output: a killed run goes on from there, to the same bytes.
-
-Presets: realtoxicityprompts (the default) = 25 draws x 20 tokens, top-p 0.9, temperature 1; sparc3-reproduction =
-1 x 50, top-p 0.9, temperature 0.7; sparc3-repetition = 1 x 50, greedy. Options given beside a preset win.
+The defaults are RealToxicityPrompts': 25 generations of 20 tokens, top-p 0.9, temperature 1.
 """
 
 import argparse
@@ -17,23 +15,18 @@ from excise.stages.options import add_model_arguments, set_threads
 
 if TYPE_CHECKING:
     from excise.artefacts import Json
-    from excise.evaluation.generation import Sampling
     from excise.evaluation.partial import Partial
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.config.generations import SeededSampling
+    from excise.config.options import add_options
+
     add_model_arguments(parser, required=False)
     parser.add_argument("--selection", type=Path, help="unit list to prune in memory (default: none)")
     parser.add_argument("--prompts", type=Path, required=True, help="prompts, JSONL with id and text")
-    parser.add_argument("--preset", default="realtoxicityprompts", help="named protocol (default realtoxicityprompts)")
-    parser.add_argument("--num-generations", type=int, help="continuations per prompt (default: the preset's)")
-    parser.add_argument("--max-new-tokens", type=int, help="tokens per continuation (default: the preset's)")
-    parser.add_argument("--temperature", type=float, help="sampling temperature (default: the preset's)")
-    parser.add_argument("--top-p", type=float, help="mass of the sampling nucleus (default: the preset's)")
-    parser.add_argument("--greedy", action="store_true", help="most probable token instead of sampling; 1 draw")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all random streams (default 0)")
-    parser.add_argument("--batch-size", type=int, default=64, help="continuations made together (default 64)")
+    add_options(parser, SeededSampling)
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="do batches I, I+N, ... only (default 0/1: all)")
     parser.add_argument("--merge", type=Path, nargs="+", metavar="SHARD", help="merge all shards instead of generating")
     parser.add_argument("--output", type=Path, required=True, help="generations, JSONL")
@@ -67,27 +60,10 @@ def run(arguments: argparse.Namespace) -> None:
         partial.discard()
 
 
-def _sampling(arguments: argparse.Namespace) -> "Sampling":
-    from dataclasses import replace
-
-    from excise.errors import unknown
-    from excise.evaluation.generation import PRESETS
-
-    if arguments.preset not in PRESETS:
-        raise unknown("preset", arguments.preset, PRESETS, where="--preset")
-    names = ("num_generations", "max_new_tokens", "temperature", "top_p")
-    given: Json = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    if arguments.greedy:
-        given = {"greedy": True, "num_generations": 1, **given}
-    elif given.keys() & {"temperature", "top_p"}:
-        given["greedy"] = False
-    return replace(PRESETS[arguments.preset], seed=arguments.seed, **given)
-
-
 def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Json, list[Json], Partial]":
-    from dataclasses import asdict
-
     from excise.artefacts import sha256_file
+    from excise.config.generations import SeededSampling
+    from excise.config.options import section
     from excise.edits.ablation import load_variant
     from excise.errors import ExciseError
     from excise.evaluation.generation import batches, end_tokens, generate
@@ -99,12 +75,12 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     from excise.provenance import provenance
     from excise.shards import parse_shard
 
-    sampling = _sampling(arguments)
+    sampling = section(arguments, SeededSampling)
     shard, shards = parse_shard(arguments.shard)
     threads = set_threads(arguments.threads)
     tokenizer = load_tokenizer(arguments.model)
     encoded = [(row["id"], tokenizer(row["text"])["input_ids"]) for row in prompts]
-    planned = batches([len(ids) for _, ids in encoded], sampling.num_generations, arguments.batch_size)[shard::shards]
+    planned = batches([len(ids) for _, ids in encoded], sampling.num_generations, sampling.batch_size)[shard::shards]
     model, selection = load_variant(
         arguments.model, arguments.selection, dtype=arguments.dtype, device=arguments.device
     )
@@ -118,11 +94,10 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
                 f"that is more than the model's {model.config.max_position_embeddings}"
             )
     settings = {
-        **asdict(sampling),
+        **sampling.model_dump(),
         "prompts": sha256_file(arguments.prompts),
         "prompt_format": "raw text, special tokens as the tokenizer adds them",
         "end_tokens": sorted(end_tokens(model)),
-        "batch_size": arguments.batch_size,
         "device": device_type(arguments.device),
         "threads": threads,
     }

@@ -14,19 +14,14 @@ from excise.stages.options import add_model_arguments, set_threads
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.config.evaluation import Protocol
+    from excise.config.options import add_options
+
     add_model_arguments(parser)
     parser.add_argument("--selection", type=Path, help="unit list to prune in memory (default: none)")
     parser.add_argument("--text", type=Path, required=True, help="text, JSONL with a document a line")
     parser.add_argument("--label", help="what to call the text (default: as the text file says, or its name)")
-    parser.add_argument("--protocol", default="windows", help="windows or sliding (default windows)")
-    parser.add_argument("--seqlen", type=int, default=2048, help="tokens per window (default 2048)")
-    parser.add_argument("--windows", type=int, help="use the first so many windows (default: all)")
-    parser.add_argument("--skip", type=int, default=0, help="leave out the first so many windows (default 0)")
-    parser.add_argument("--stride", type=int, default=512, help="step of the sliding protocol (default 512)")
-    parser.add_argument(
-        "--separator", default=r"\n\n", help=r"between documents; \n is a line break (default \n\n; C4 and PTB use ' ')"
-    )
-    parser.add_argument("--batch-size", type=int, default=1, help="windows per forward pass (default 1)")
+    add_options(parser, Protocol)
     parser.add_argument("--output", type=Path, required=True, help="perplexity, JSON")
 
 
@@ -38,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from excise.artefacts import read_jsonl, sha256_file, write_json
     from excise.edits.ablation import load_variant
-    from excise.errors import ExciseError, unknown
+    from excise.errors import ExciseError
     from excise.evaluation import perplexity
     from excise.evaluation.likelihood import check_head
     from excise.evaluation.variant import units_info
@@ -46,10 +41,6 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.progress import Progress
     from excise.provenance import provenance
 
-    if arguments.protocol not in perplexity.PROTOCOLS:
-        raise unknown("protocol", arguments.protocol, perplexity.PROTOCOLS, where="--protocol")
-    if arguments.batch_size < 1:
-        raise ExciseError(f"--batch-size {arguments.batch_size}: must be at least 1")
     limit = load_config(arguments.model).max_position_embeddings
     if arguments.seqlen > limit:
         raise ExciseError(f"--seqlen {arguments.seqlen}: more than the model's {limit} positions")

@@ -17,25 +17,20 @@ KINDS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.config.options import add_options
+    from excise.config.references import Picked, Windows
+
     parser.add_argument("--kind", required=True, choices=list(KINDS), help="where the samples come from")
     parser.add_argument("--generations", type=Path, help="generations: generations, JSONL")
     parser.add_argument("--scores", type=Path, help="generations: their scores, JSONL")
-    parser.add_argument("--at-least", type=float, help="generations: keep those scored at or above this")
-    parser.add_argument("--below", type=float, help="generations: keep those scored below this")
-    parser.add_argument(
-        "--span",
-        default="generation",
-        help="generations: what is to be explained, generation (all its tokens) or onset (the token at which it "
-        "begins to show the behaviour; scores made with --onset-at) (default generation)",
-    )
+    add_options(parser, Picked, only=["at_least", "below", "span"])
     parser.add_argument(
         "--permuted",
         action="store_true",
         help="generations: deal the scores anew among the generations first (a control: the samples show nothing)",
     )
     parser.add_argument("--text", type=Path, help="windows: text, JSONL")
-    parser.add_argument("--windows", type=int, default=128, help="windows: how many (default 128)")
-    parser.add_argument("--seqlen", type=int, default=2048, help="windows: tokens in each (default 2048)")
+    add_options(parser, Windows, only=["windows", "seqlen"])
     parser.add_argument(
         "--source", type=lambda path: Path(path).expanduser(), help="file: records with prompt and continuation"
     )

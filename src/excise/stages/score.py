@@ -20,17 +20,15 @@ from excise.stages.options import set_threads
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.config.inputs import ScorerOptions
+    from excise.config.options import add_options
+
     parser.add_argument(
         "--scorer",
         help="alt-profanity-check, better-profanity, detoxify-original, detoxify-unbiased, detoxify-multilingual, "
         "repetition, hf:ID_OR_FOLDER (a sequence classifier) or python:MODULE:FUNCTION (from texts to numbers)",
     )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        help="detoxify: checkpoint file, or folder with the *.ckpt, config.json and tokenizer (default: download)",
-    )
-    parser.add_argument("--label", help="hf: which label counts (default: the only one, or toxic or toxicity)")
+    add_options(parser, ScorerOptions)
     parser.add_argument("--generations", type=Path, help="generations, JSONL")
     parser.add_argument(
         "--onset-at",
@@ -87,7 +85,8 @@ def _score(arguments: argparse.Namespace) -> "tuple[Json, list[Json]]":
     }
     if not arguments.scorer.startswith(("alt", "better", "python", "repetition")):
         settings["threads"] = set_threads(arguments.threads)
-    options = scorers.Options(checkpoint=arguments.checkpoint, label=arguments.label, device=arguments.device)
+    checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
+    options = scorers.Options(checkpoint=checkpoint, label=arguments.label, device=arguments.device)
     scorer = scorers.load(arguments.scorer, options)
     scores: list[float] = []
     with Progress(len(rows), "texts", f"score with {scorer.name}") as progress:

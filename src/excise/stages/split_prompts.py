@@ -10,11 +10,12 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.config.inputs import Prompts
+    from excise.config.options import add_options
+
     parser.add_argument("--prompts", type=Path, required=True, help="prompts, JSONL")
-    parser.add_argument("--fraction", type=float, default=0.5, help="share of the attribution part (default 0.5)")
-    parser.add_argument("--tuning-fraction", type=float, default=0.0, help="share of the tuning part (default 0)")
+    add_options(parser, Prompts, only=["attribution_fraction", "tuning_fraction", "limit"])
     parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
-    parser.add_argument("--limit", type=int, help="use at most so many prompts, drawn by the seed (default: all)")
     parser.add_argument("--attribution", type=Path, required=True, help="attribution part, JSONL")
     parser.add_argument("--tuning", type=Path, help="tuning part, JSONL (default: none)")
     parser.add_argument("--evaluation", type=Path, required=True, help="evaluation part, JSONL")
@@ -32,20 +33,23 @@ def run(arguments: argparse.Namespace) -> None:
 
     if (arguments.tuning is None) != (arguments.tuning_fraction == 0):
         raise ExciseError("--tuning and --tuning-fraction: give both or neither")
-    if not 0 <= arguments.tuning_fraction < 1 - arguments.fraction:
+    if not 0 <= arguments.tuning_fraction < 1 - arguments.attribution_fraction:
         raise ExciseError(
-            f"--tuning-fraction {arguments.tuning_fraction}: with --fraction {arguments.fraction} none are left"
+            f"--tuning-fraction {arguments.tuning_fraction}: with --attribution-fraction "
+            f"{arguments.attribution_fraction} none are left"
         )
     meta, rows = prompts.read_prompts(arguments.prompts)
-    attribution, rest = prompts.split(rows, fraction=arguments.fraction, seed=arguments.seed, limit=arguments.limit)
+    attribution, rest = prompts.split(
+        rows, fraction=arguments.attribution_fraction, seed=arguments.seed, limit=arguments.limit
+    )
     parts = {"attribution": (arguments.attribution, attribution), "evaluation": (arguments.evaluation, rest)}
     if arguments.tuning is not None:
-        share = arguments.tuning_fraction / (1 - arguments.fraction)
+        share = arguments.tuning_fraction / (1 - arguments.attribution_fraction)
         tuning, rest = prompts.split(rest, fraction=share, seed=arguments.seed)
         parts |= {"tuning": (arguments.tuning, tuning), "evaluation": (arguments.evaluation, rest)}
     settings = {
         "prompts": sha256_file(arguments.prompts),
-        "fraction": arguments.fraction,
+        "fraction": arguments.attribution_fraction,
         "tuning_fraction": arguments.tuning_fraction,
         "seed": arguments.seed,
         "limit": arguments.limit,

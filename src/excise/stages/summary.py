@@ -11,6 +11,9 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.config.evaluation import Comparing
+    from excise.config.options import add_options
+
     parser.add_argument("--baseline", type=Path, required=True, help="evaluation of the unpruned model, JSON")
     parser.add_argument("--evaluations", type=Path, nargs="+", required=True, help="evaluation of each variant, JSON")
     parser.add_argument(
@@ -18,21 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--scorer", help="primary scorer: the one that decides (default: the evaluations' first)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (default 0)")
-    parser.add_argument(
-        "--resamples", type=int, default=10_000, help="bootstrap resamples and permutations (default 10000)"
-    )
-    parser.add_argument(
-        "--max-perplexity-increase",
-        type=float,
-        default=0.05,
-        help="budget: a variant whose perplexity rises by more than this share cannot win (default 0.05)",
-    )
-    parser.add_argument(
-        "--broken-perplexity-increase",
-        type=float,
-        default=0.5,
-        help="broken if perplexity rises by more than this share (default 0.5)",
-    )
+    add_options(parser, Comparing)
     parser.add_argument(
         "--broken-fluency-ratio",
         type=float,
@@ -66,14 +55,11 @@ def run(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict, fields
 
     from excise.artefacts import sha256_file, write_json
-    from excise.errors import ExciseError
     from excise.provenance import provenance
     from excise.reporting.inputs import read_variants
     from excise.reporting.summary import Limits, summarise, table
     from excise.reporting.tables import write_csv
 
-    if arguments.resamples < 100:
-        raise ExciseError(f"--resamples {arguments.resamples}: at least 100 are needed for an interval")
     limits = Limits(**{field.name: getattr(arguments, field.name) for field in fields(Limits)})
     baseline, evaluations, selections = read_variants(arguments.baseline, arguments.evaluations, arguments.selections)
     body = summarise(

@@ -1,0 +1,180 @@
+"""Check a configuration: each section by its class, then what one section demands of another."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from excise.config.experiment import Experiment
+from excise.config.plan import about_mean, choices, judged, unit_lists, unit_variants
+from excise.config.references import Picked, Windows
+from excise.config.wording import sentences
+from excise.errors import ExciseError, unknown
+
+PLANNING = ("variants",)
+"""Sections of which one must be given, for without them there is nothing to do."""
+
+
+def validated(config: Mapping[str, Any]) -> Experiment:
+    """The experiment that a configuration describes, with all defaults filled in.
+
+    Raises:
+        ExciseError: a key is unknown or missing, a value has the wrong type or range, or a name refers to nothing. All
+            such mistakes are told at once.
+    """
+    try:
+        experiment = Experiment.model_validate(dict(config))
+    except ValidationError as error:
+        found = sentences(error, Experiment)
+    else:
+        found = list(problems(experiment))
+    if found:
+        raise ExciseError("\n".join(f"config: {sentence}" for sentence in found))
+    return experiment
+
+
+def problems(experiment: Experiment) -> Iterator[str]:
+    """Everything that is wrong between the sections, as sentences."""
+    yield from _presence(experiment)
+    yield from _thresholds(experiment)
+    yield from _references(experiment)
+    yield from _scorers(experiment)
+    yield from _units(experiment)
+    try:
+        unit_lists(experiment)
+    except ExciseError as error:  # two have one name: nothing below can tell them apart
+        yield str(error).removeprefix("config: ")
+        return
+    yield from _tuning(experiment)
+    yield from _matches(experiment)
+    if experiment.prompts is not None:
+        yield from _evaluation(experiment)
+    names = judged(experiment)
+    if experiment.export is not None and experiment.export not in names:
+        yield str(unknown("variant", experiment.export, names, where="export"))
+
+
+def _presence(experiment: Experiment) -> Iterator[str]:
+    """What variants cannot be made or judged without."""
+    if not any(getattr(experiment, section) for section in PLANNING):
+        yield f"top level: {' or '.join(map(repr, PLANNING))} is a required property."
+    if unit_variants(experiment) and experiment.prompts is None:
+        yield "top level: 'prompts' is a required property: variants that are unit lists are judged on prompts."
+
+
+def _thresholds(experiment: Experiment) -> Iterator[str]:
+    """Scores are in [0, 1], so some thresholds divide nothing; a function of the user's own has any scale."""
+    threshold, scorer = experiment.evaluation.threshold, experiment.generations.scorer
+    found = [("evaluation.threshold", threshold, judge) for judge in experiment.evaluation.scorers]
+    for name, reference in (experiment.references or {}).items():
+        for key in ("at_least", "below"):
+            value = getattr(reference, key, None)
+            if value is not None:
+                found.append((f"references.{name}.{key}", value, scorer))
+    for where, value, judge in found:
+        lowest_counts = value == 0 and where.endswith("at_least")  # a set of all generations has its use
+        if not (0 < value <= 1 or lowest_counts or judge.startswith("python:")):
+            never = "can never be reached" if value > 1 else "is always reached"
+            yield f"{where}: {value:g} {never}: scores of {judge} are in [0, 1]"
+
+
+def _references(experiment: Experiment) -> Iterator[str]:
+    threshold = experiment.evaluation.threshold
+    for name, reference in (experiment.references or {}).items():
+        where = f"references.{name}"
+        if isinstance(reference, Windows) and reference.text not in experiment.texts:
+            yield str(unknown("text", reference.text, experiment.texts, where=f"{where}.text"))
+        if not isinstance(reference, Picked):
+            continue
+        if experiment.prompts is None:
+            yield f"{where}: kind generations picks what the model answers to prompts; give prompts, or another kind"
+        if reference.span == "onset" and (reference.at_least is None or reference.at_least < threshold):
+            yield (
+                f"{where}: span onset needs at_least of evaluation.threshold ({threshold:g}) or more: a "
+                "generation that does not show the behaviour has no onset of it"
+            )
+
+
+def _scorers(experiment: Experiment) -> Iterator[str]:
+    for scorer, options in experiment.scorers.items():
+        for option, family in (("checkpoint", "detoxify-"), ("label", "hf:")):
+            if getattr(options, option) is not None and not scorer.startswith(family):
+                yield f"scorers.{scorer}.{option}: it belongs to {family}... scorers"
+
+
+def _units(experiment: Experiment) -> Iterator[str]:
+    """The reference sets that a variant names."""
+    references = experiment.references or {}
+    for name, variant in unit_variants(experiment).items():
+        where, control = f"variants.{name}", variant.is_control
+        used = {"target": not control, "retain": not control or about_mean(experiment, name)}
+        for key in (key for key, needed in used.items() if needed):
+            if getattr(variant, key) not in references:
+                yield str(unknown("reference set", getattr(variant, key), references, where=f"{where}.{key}"))
+        if not control and variant.target == variant.retain:
+            yield f"{where}: target and retain are both {variant.retain!r}; their difference is 0"
+
+
+def _matches(experiment: Experiment) -> Iterator[str]:
+    """What matched controls copy the layers of, and where a variant's number comes from."""
+    variants, planned, chosen = unit_variants(experiment), unit_lists(experiment), choices(experiment)
+    for name, variant in variants.items():
+        where, match = f"variants.{name}", variant.matched_to
+        if match in variants and variants[match].matched_to:
+            yield f"{where}: matched_to: {match!r} is itself a matched control; name the variant that it was matched to"
+        elif match is not None and match not in {**variants, **chosen}:
+            yield str(unknown("variant", match, [*variants, *chosen], where=f"{where}.matched_to"))
+        elif variant.neurons is None and match not in chosen:
+            yield f"{where}: neurons is missing; only a control that is matched to a choice takes its number"
+        elif match in chosen and variant.neurons is not None:
+            yield f"{where}: leave neurons out; the control takes as many as {match} will have"
+        elif match is not None and match not in chosen:
+            for neurons in variant.neurons or ():
+                if f"{match}-{neurons}" not in planned:
+                    yield f"{where}: no variant {match}-{neurons} to take the layers from"
+
+
+def _tuning(experiment: Experiment) -> Iterator[str]:
+    """What a choice needs: prompts and a text of its own, and a name that no unit list has."""
+    chosen, prompts = choices(experiment), experiment.prompts
+    if prompts is None:
+        return
+    fraction = prompts.tuning_fraction
+    if not chosen:
+        if fraction:
+            yield "prompts.tuning_fraction: set, but no variant has choose, so these prompts would be unused"
+        return
+    where = f"variants with choose: {next(iter(chosen))}"
+    for choice in chosen.keys() & unit_lists(experiment).keys():
+        yield f"choose: {choice!r} is already the name of a variant; take another"
+    if not fraction:
+        yield f"{where}: they need prompts of their own: set prompts.tuning_fraction, for example 0.2"
+    if fraction + prompts.attribution_fraction >= 1:
+        yield "prompts: attribution_fraction and tuning_fraction leave nothing for the evaluation"
+    protocol, judge = experiment.tuning.perplexity, experiment.evaluation.perplexity
+    if protocol is None:
+        yield f"{where}: set tuning.perplexity: a text, or windows of it, that the evaluation does not use"
+        return
+    if protocol.text not in experiment.texts:
+        yield str(unknown("text", protocol.text, experiment.texts, where="tuning.perplexity.text"))
+    (start, end), (first, last) = protocol.tokens(), judge.tokens()
+    if protocol.text == judge.text and start < last and first < end:
+        yield (
+            f"tuning.perplexity: tokens {start} to {end} of {protocol.text}, and the evaluation reads {first} to "
+            f"{last}: what is chosen on them cannot be judged on them. Take another text, or skip windows."
+        )
+
+
+def _evaluation(experiment: Experiment) -> Iterator[str]:
+    """Its text, and whether a p value could convince: the smallest is 2 / (resamples + 1), times the candidates."""
+    text, resamples = experiment.evaluation.perplexity.text, experiment.evaluation.resamples
+    if text not in experiment.texts:
+        yield str(unknown("text", text, experiment.texts, where="evaluation.perplexity.text"))
+    lists, variants = unit_lists(experiment), unit_variants(experiment)
+    controls = [name for name in judged(experiment) if name in lists and variants[lists[name].entry].is_control]
+    candidates = len(judged(experiment)) - len(controls)
+    if resamples < 40 * candidates:
+        yield (
+            f"evaluation.resamples: {resamples} are too few for {candidates} candidates: corrected for them no p value "
+            f"could fall below {2 * candidates / (resamples + 1):.2g}. Give at least {40 * candidates}."
+        )

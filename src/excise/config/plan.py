@@ -1,0 +1,113 @@
+"""Which variants an experiment asks for: unit lists, what competes, what is judged."""
+
+from dataclasses import dataclass
+
+from excise.config.experiment import Experiment
+from excise.config.variants import Units
+from excise.errors import ExciseError
+
+
+@dataclass(frozen=True)
+class UnitList:
+    """One unit list that is selected from scores.
+
+    Attributes:
+        name: ``ENTRY-NEURONS``, with ``-repeatK`` before the number when a control is drawn several times; without
+            the number for controls that are matched to a choice.
+        entry: key in the configuration's ``variants``.
+        neurons: how many neurons are selected; ``all``: every one with a negative contrast; None where a choice decides
+            it.
+        repeat: number of the random draw.
+    """
+
+    name: str
+    entry: str
+    neurons: int | str | None
+    repeat: int = 0
+
+
+def unit_variants(experiment: Experiment) -> dict[str, Units]:
+    """The variants that are unit lists, by their names in the configuration."""
+    return {name: variant for name, variant in experiment.variants.items() if isinstance(variant, Units)}
+
+
+def unit_lists(experiment: Experiment) -> dict[str, UnitList]:
+    """Every unit list that is selected from scores, by name, in the order of the configuration.
+
+    Raises:
+        ExciseError: two of them would have the same name.
+    """
+    found: dict[str, UnitList] = {}
+    for name, variant in unit_variants(experiment).items():
+        for repeat in range(variant.repeats):
+            label = f"{name}-repeat{repeat}" if variant.repeats > 1 else name
+            numbers: list[int | str | None] = [*variant.neurons] if variant.neurons else [None]
+            for neurons in numbers:
+                one = UnitList(label if neurons is None else f"{label}-{neurons}", name, neurons, repeat)
+                if one.name in found:
+                    raise ExciseError(f"config: variants: two variants are called {one.name!r}; rename one")
+                found[one.name] = one
+    return found
+
+
+def choices(experiment: Experiment) -> dict[str, list[str]]:
+    """Which unit lists compete on the tuning prompts, by the name that the best of them gets."""
+    found: dict[str, list[str]] = {}
+    for name, one in unit_lists(experiment).items():
+        choice = experiment.variants[one.entry].choose
+        if choice is not None:
+            found.setdefault(choice, []).append(name)
+    return found
+
+
+def judged(experiment: Experiment) -> list[str]:
+    """What is judged on the evaluation prompts, the baseline aside: choices, and all lists that do not compete."""
+    competing = {name: choice for choice, names in choices(experiment).items() for name in names}
+    return list(dict.fromkeys(competing.get(name, name) for name in unit_lists(experiment)))
+
+
+def about_mean(experiment: Experiment, name: str) -> bool:
+    """Whether the neurons of a variant may be held at their mean: it says so, or what it is matched to may do so."""
+    variants = unit_variants(experiment)
+    variant = variants[name]
+    if variant.ablation is not None or variant.matched_to is None:
+        return variant.ablation == "mean"
+    lists = unit_lists(experiment)
+    competing = choices(experiment).get(variant.matched_to, ())
+    sources = {variant.matched_to, *(lists[one].entry for one in competing)}
+    return any(source in variants and variants[source].ablation == "mean" for source in sources)
+
+
+def means(experiment: Experiment) -> set[str]:
+    """Reference sets over which the mean activation of every neuron is measured, for those that are held at it."""
+    variants = unit_variants(experiment)
+    return {variant.retain for name, variant in variants.items() if about_mean(experiment, name)}
+
+
+def attributed(experiment: Experiment) -> set[str]:
+    """Reference sets that some attribution method looks at."""
+    compared = [variant for variant in unit_variants(experiment).values() if not variant.is_control]
+    return {name for variant in compared for name in (variant.target, variant.retain)} | means(experiment)
+
+
+def lenses(experiment: Experiment) -> list[str]:
+    """Unit lists whose tokens are looked up: of each entry the shortest with 20 units, for all of them start alike."""
+    found = []
+    for name, variant in unit_variants(experiment).items():
+        if variant.is_control or variant.choose is not None:
+            continue
+        sizes = sorted(variant.neurons or (), key=lambda number: float("inf") if number == "all" else number)
+        enough = [number for number in sizes if number == "all" or number >= 20]
+        found += [f"{name}-{number}" for number in (enough or sizes[-1:])[:1]]
+    return found + list(choices(experiment))
+
+
+def needs(experiment: Experiment) -> dict[str, int | bool | None]:
+    """What unit lists need of a model: as many neurons as the longest, and a bias where what is saved has a mean."""
+    lists, export = unit_lists(experiment), experiment.export
+    sizes = [one.neurons for one in lists.values() if isinstance(one.neurons, int)]
+    saved = {lists[name].entry for name in choices(experiment).get(export or "", [export]) if name in lists}
+    return {
+        "need_neurons": max(sizes, default=None),
+        "need_bias": any(about_mean(experiment, entry) for entry in saved),
+    }

@@ -1,0 +1,118 @@
+"""What is made of a model: each entry of ``variants`` gives one variant or several, and ``edit`` says of which kind."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from excise.attribution.registry import CONTROLS, RANKING, WITH_ERROR
+from excise.config.section import Section
+from excise.config.values import OneOf, PartOfPath, Unique
+
+Number = Annotated[int, Field(ge=1)] | Literal["all"]
+"""How many units are selected."""
+
+Scale = Annotated[float, Field(ge=-1000, lt=1)] | Literal["expertise"]
+"""What a selected unit is scaled by."""
+
+
+class Units(Section):
+    """Neurons that are found by attribution, and scaled in memory."""
+
+    edit: Literal["units"] = Field("units", description="What is done to the model.")
+    method: Annotated[str, OneOf(RANKING)] = Field(
+        description="Attribution method; random and magnitude are controls and need no references."
+    )
+    target: str = Field("toxic", description="Reference set that shows the behaviour.")
+    retain: str = Field("c4", description="Reference set of what shall be kept.")
+    contrast: Literal["plain", "scaled", "standardised", "set"] = Field(
+        "plain",
+        description="plain = R_retain - R_target (SparC3); scaled = each divided by its sum of absolute values first; "
+        "standardised = the plain difference over its standard error; set = R_target alone, which with protection is "
+        "the set difference: top of the target minus top of the retain score.",
+    )
+    protect: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Never select a neuron among this top share of absolute retain relevance; 0 switches the "
+        "protection off.",
+    )
+    neurons: Annotated[list[Number], Unique] | None = Field(
+        None,
+        min_length=1,
+        description="Numbers of neurons to prune, globally over all layers; one variant each. all = every neuron whose "
+        "contrast is negative (and which the protection lets pass). Left out only by a control that is matched to a "
+        "choice and takes as many.",
+    )
+    choose: PartOfPath | None = Field(
+        None,
+        description="Do not evaluate every number: let them compete, with those of all variants of the same choose, on "
+        "the tuning prompts; the best within the budget becomes the one variant of this name.",
+    )
+    scale: Scale | None = Field(
+        None,
+        description="What a selected neuron is scaled by; 0 prunes it, 0.5 dampens it, -1 reverses it; expertise = "
+        "each by its own, 1 - 2 (AUROC - 0.5), as in AurA (method aura only); null is 0, or for a matched control what "
+        "the variant that it is matched to does.",
+    )
+    ablation: Literal["zero", "mean"] | None = Field(
+        None,
+        description="What it is scaled about: zero, or mean = its mean activation over the retain reference. So scale "
+        "0 is zero ablation or mean ablation. null is zero, or for a matched control what the variant that it is "
+        "matched to does.",
+    )
+    repeats: int = Field(1, ge=1, description="Number of random draws (method random only).")
+    matched_to: str | None = Field(
+        None,
+        description="Draw as many neurons from each layer as this variant, or choice, takes (method random only).",
+    )
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the method looks at no reference set."""
+        return self.method in CONTROLS
+
+    @model_validator(mode="after")
+    def _fits_its_method(self) -> Self:
+        if self.scale == "expertise" and self.method != "aura":
+            raise ValueError(
+                f"scale expertise belongs to method aura; {self.method} does not measure how well a neuron tells the "
+                "target from other text. Give a number"
+            )
+        if self.protect and self.method == "aura":
+            raise ValueError("no protection with aura, which gives all neurons one retain score")
+        if self.contrast == "standardised" and self.method not in WITH_ERROR and not self.is_control:
+            raise ValueError(
+                f"contrast standardised needs a standard error; {self.method} has none, {', '.join(WITH_ERROR)} have "
+                "one"
+            )
+        if self.method != "random" and (self.repeats > 1 or self.matched_to):
+            raise ValueError(f"repeats and matched_to belong to method random, not to {self.method}")
+        return self
+
+    @model_validator(mode="after")
+    def _control_has_no_contrast(self) -> Self:
+        if not self.is_control:
+            return self
+        if self.protect or self.contrast != "plain":
+            raise ValueError(f"protect and contrast do not apply to a control ({self.method})")
+        if self.choose:
+            raise ValueError(f"choose does not belong to a control ({self.method}), which never wins")
+        if not self.matched_to and "all" in (self.neurons or ()):
+            raise ValueError(
+                "neurons all takes every neuron whose contrast is negative, and a control has no contrast; give "
+                "numbers, or the variant that it is matched to"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _without_a_match_zero(self) -> Self:
+        if self.matched_to is None:
+            self.scale = 0.0 if self.scale is None else self.scale
+            self.ablation = self.ablation or "zero"
+        return self
+
+
+Variant = Units
+"""One entry of ``variants``. With a second kind: ``Annotated[Annotated[Units, Tag("units")] | Annotated[Other,
+Tag("other")], Discriminator(Key("edit", default="units"))]``, as references have it."""

@@ -1,0 +1,145 @@
+"""What a job asks of the machine that runs it, as functions of settings and sizes. They are limits, not estimates.
+
+Memory (MB): base + 1.2 x weights + numbers x tokens at once x layers x neurons per layer x bytes. The base is Python
+and torch (500, or 1000 in its CUDA build; used 800, not measured on a GPU) and the two Snakemakes that wrap a Slurm job
+(300). The demo's LRP on C4 used 1.73 GB, with those Snakemakes 2.03, of the 2.20 GB that this gives. A job that holds
+rows needs 6 x its input files, since Python's objects take 5.2 times what the JSON does.
+
+Minutes: 10 + tokens x parameters x 2 x passes / speed; a backward pass counts as two forward passes. A job that scores
+rows: 20 + rows x 0.3 s.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Settings = Mapping[str, Any]
+"""A section of the configuration, with its defaults filled in."""
+
+WIDTHS = {"float32": 4, "bfloat16": 2, "float64": 8}
+"""Bytes of a number."""
+
+CPU_SPEED = 5e9
+"""Operations per second of a thread; the demo reached 2e10 to 4e10 on a shared core."""
+
+GPU_SPEED = 1e13
+"""Operations per second; a thirtieth of an A100's peak in bfloat16; not measured."""
+
+PROMPT = 64
+"""Tokens allowed for a prompt."""
+
+SAMPLE = 512
+"""Tokens allowed for a sample of a ready-made file."""
+
+REQUEST = 2048
+"""Most tokens allowed for a request of a capability task."""
+
+SCORING = 0.3
+"""Seconds to score a row; a BERT base, as Detoxify's, took 0.07 on one thread."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a model is.
+
+    Attributes:
+        parameters: number of weights.
+        layers: number of layers.
+        neurons: MLP neurons per layer.
+        width: bytes of a number.
+    """
+
+    parameters: int
+    layers: int
+    neurons: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage does with a model.
+
+    Attributes:
+        at_once: tokens that are in memory together.
+        tokens: tokens in all, asked for when the input files are there.
+        numbers: how many the job keeps per token and MLP neuron.
+        passes: forward passes, of which a backward pass counts two.
+    """
+
+    at_once: float
+    tokens: Callable[[], float]
+    numbers: float = 0.5
+    passes: int = 1
+
+    def mb(self, size: Size) -> float:
+        """Memory without the base."""
+        per_token = self.numbers * size.layers * size.neurons * size.width
+        return (1.2 * size.parameters * size.width + self.at_once * per_token) / 1e6
+
+    def minutes(self, size: Size, speed: float) -> int:
+        """Time, at so many operations per second."""
+        work = 2 * self.passes * size.parameters * self.tokens()
+        return 10 + math.ceil(work / speed / 60)
+
+
+def generate(sampling: Settings, prompts: str) -> Cost:
+    """A shard of the generations for a file of prompts; kept per token: the cache of keys and values."""
+    length = PROMPT + sampling["max_new_tokens"]
+    number = length * sampling["num_generations"] / sampling["shards"]
+    return Cost(sampling["batch_size"] * length, lambda: rows(prompts) * number)
+
+
+def fluency(sampling: Settings, generations: str) -> Cost:
+    """The likelihood of a file of generations."""
+    length = PROMPT + sampling["max_new_tokens"]
+    return Cost(sampling["batch_size"] * length, lambda: rows(generations) * length)
+
+
+def attribute(attribution: Settings, reference: Settings, max_new_tokens: int) -> Cost:
+    """A shard of a reference set; kept per token: all activations, for the backward pass."""
+    lengths = {"windows": reference.get("seqlen"), "file": SAMPLE, "generations": PROMPT + max_new_tokens}
+    length = lengths[reference["kind"]]
+    samples = reference["windows" if reference["kind"] == "windows" else "count"]
+    tokens = length * math.ceil(samples / attribution["shards"])
+    return Cost(attribution["batch_size"] * length, lambda: tokens, numbers=8, passes=3)
+
+
+def perplexity(protocol: Settings, text: str) -> Cost:
+    """The windows of a text, or all of it at three bytes per token."""
+
+    def tokens() -> float:
+        if protocol["windows"] is not None:
+            return float(protocol["windows"] * protocol["seqlen"])
+        overlap = protocol["seqlen"] / protocol["stride"] if protocol["protocol"] == "sliding" else 1
+        return overlap * Path(text).stat().st_size / 3
+
+    return Cost(protocol["batch_size"] * protocol["seqlen"], tokens, numbers=2)
+
+
+def capability(batch_size: int, plan: str) -> Cost:
+    """All requests of the tasks, three characters per token; kept: logits and their logarithms."""
+    tasks = json.loads(Path(plan).read_text(encoding="utf-8"))["tasks"].values()
+    longest = math.ceil(max(task["longest"] for task in tasks) / 3)  # longer ones are cut
+    total = sum(task["characters"] / 3 + task["generated"] for task in tasks)
+    return Cost(batch_size * min(max(PROMPT, longest), REQUEST), lambda: total, numbers=4)
+
+
+def rows(path: str) -> int:
+    """Lines of a JSONL file."""
+    with open(path, "rb") as file:
+        return sum(1 for _ in file)
+
+
+def rows_mb(paths: Iterable[str], shards: int = 1) -> float:
+    """Memory of the rows of a shard of some files; folders hold none."""
+    files = [Path(path) for path in paths if not Path(path).is_dir()]
+    return 6 * sum(path.stat().st_size for path in files) / shards / 1e6
+
+
+def rows_minutes(paths: Iterable[str], seconds: float, shards: int = 1) -> int:
+    """Time of a job that spends so many seconds on each row of a shard."""
+    number = sum(rows(path) for path in paths if not Path(path).is_dir()) / shards
+    return 20 + int(number * seconds / 60)
