@@ -90,6 +90,6 @@ def curves(results: Sequence[Json]) -> Figure:
         axes.set_xticks([0.001, 0.01, 0.1, 1], ["0.1 %", "1 %", "10 %", "100 %"])
         axes.set_xlabel("edges kept (log axis)")
         axes.set_title(f"best edges by {rank} score", fontsize=10)
-        axes.legend(loc="lower right" if rank == "absolute" else "upper left", fontsize=8)
+        axes.legend(loc="upper right" if rank == "absolute" else "center", fontsize=8)
     panels[0].set_ylabel("faithfulness (1 = the model)")
     return figure
