@@ -11,6 +11,7 @@ import numpy as np
 
 from excise.artefacts import read_arrays, read_json
 from excise.edits.unit_list import read_units
+from excise.reporting.summary import read_summary
 from excise.reporting.words import about_lrp, answer, confidence
 from excise.selection import most_relevant
 from excise.stages.show import table
@@ -42,7 +43,7 @@ def main(run: Path) -> None:
     Args:
         run: its folder, ``results/demo/MODEL``.
     """
-    summary = read_json(run / "summary.json")
+    summary = read_summary(run / "summary.json")
     config = read_json(run.parent / "settings.json")
     selection = read_json(run / "units" / f"{config['export']}.json")
     selection["meta"] = {key: selection["meta"][key] for key in ("method", "model")}

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from excise.artefacts import Json, read_json
 from excise.cli import main
+from excise.reporting.summary import Summary, read_summary
 from tests.unit.reporting import make_world, report_command, summary_command
 
 
@@ -19,7 +19,6 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def summary(results: Path) -> dict[str, Json]:
-    """Its summary, with the rows by variant besides."""
-    body = read_json(results / "summary.json")
-    return {**body, "rows": {row["variant"]: row for row in body["variants"]}}
+def summary(results: Path) -> Summary:
+    """Its summary."""
+    return read_summary(results / "summary.json")

@@ -13,6 +13,7 @@ from excise.cli import main
 
 PROMPTS, DRAWS, LAYERS, WIDTH = 120, 2, 12, 500
 BASE, SECOND = "alt-profanity-check", "hf:roberta_toxicity"
+SHARE, OTHER, PERPLEXITY = "toxicity.share", f"toxicity[{SECOND}].share", "wikipedia.perplexity"
 MODEL = {"id": "tiny/llama", "revision": None, "fingerprint": "ab" * 32, "dtype": "float32"}
 CATEGORIES = ("identity attack", "insult", "threat")
 SETTINGS = {
@@ -132,7 +133,8 @@ def make_variant(
         meta = {**facts, **source, "scorer": {"name": scorer}}
         write_jsonl(here / f"scores-{number}.jsonl", meta, scores[scorer])
     write_jsonl(here / "fluency.jsonl", {**facts, **source}, likelihoods)
-    text = {"tokens": 6132, "windows": 12, "protocol": "windows-512x12", "text": "Wikipedia articles"}
+    text = {"tokens": 6132, "windows": 12, "protocol": "windows-512x12"}
+    text |= {"name": "wikipedia", "text": "Wikipedia articles"}
     noise = generator.normal(0, 5, 12)
     by_window = {"nll": (511 * math.log(made.perplexity) + noise - noise.mean()).tolist(), "tokens": [511] * 12}
     body = {"perplexity": made.perplexity, "nll": math.log(made.perplexity), **text, "by_window": by_window}
@@ -140,7 +142,8 @@ def make_variant(
     command = ["evaluate", "--variant", made.name, "--generations", str(here / "generations.jsonl"), "--scores"]
     command += [str(here / f"scores-{number}.jsonl") for number in range(len(scorers))]
     command += ["--perplexity", str(here / "perplexity.json"), "--fluency", str(here / "fluency.jsonl")]
-    assert main([*command, *words, "--output", str(here / "evaluation.json")]) == 0
+    command += ["--units", str(folder / "units" / f"{made.name}.json")] if made.method else []
+    assert main([*command, *words, "--output", str(here / "measurements.json")]) == 0
     return here
 
 
@@ -160,12 +163,9 @@ def make_world(folder: Path, world: list[Made] = WORLD, **options: object) -> Pa
 
 
 def summary_command(folder: Path, world: list[Made] = WORLD, *more: str) -> list[str]:
-    names = [made.name for made in world[1:]]
     return [
-        *("summary", "--baseline", str(folder / "variants/baseline/evaluation.json"), "--evaluations"),
-        *(str(folder / "variants" / name / "evaluation.json") for name in names),
-        "--selections",
-        *(str(folder / "units" / f"{name}.json") for name in names),
+        "summary",
+        *(str(folder / "variants" / made.name / "measurements.json") for made in world),
         *("--resamples", "1000", "--csv", str(folder / "summary.csv"), "--json", str(folder / "summary.json")),
         *more,
     ]
@@ -175,9 +175,9 @@ def report_command(folder: Path, world: list[Made] = WORLD, *more: str) -> list[
     names = [made.name for made in world]
     return [
         *("report", "--summary", str(folder / "summary.json"), "--settings", str(folder / "settings.json")),
-        "--evaluations",
-        *(str(folder / "variants" / name / "evaluation.json") for name in names),
-        "--selections",
+        "--measurements",
+        *(str(folder / "variants" / name / "measurements.json") for name in names),
+        "--units",
         *(str(folder / "units" / f"{name}.json") for name in names[1:]),
         "--generations",
         *(str(folder / "variants" / name / "generations.jsonl") for name in names),
@@ -204,7 +204,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.links += [value or "" for key, value in attrs if key in ("src", "href")]
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:

@@ -298,8 +298,8 @@ def test_a_step_gains_what_it_is_predicted_to_gain(
     unit: str, tiny_model: Path, references: Any, tmp_path: Path
 ) -> None:
     """In the limit of a small budget: the log-probability of the target's tokens, before and after."""
-    from excise.edits.ablation import load_variant
     from excise.edits.unit_list import read_units
+    from excise.evaluation.variant import load_variant
 
     for corpus in ("general", "toxic"):
         files = [
@@ -321,7 +321,7 @@ def test_a_step_gains_what_it_is_predicted_to_gain(
     assert units["meta"]["references"]["target"] == {"id": "toxic", "seeds": [0, 1], "samples": 10, "tokens": 93}
 
     def likelihood(path: Path | None) -> float:
-        model, total, samples = load_variant(tiny_model, path, dtype="float64", device="cpu")[0], 0.0, 0
+        model, total, samples = load_variant(tiny_model, path, dtype="float64", device="cpu").model, 0.0, 0
         for seed in (0, 1):
             for row in read_jsonl(references["toxic", seed])[1]:
                 with torch.no_grad():

@@ -12,8 +12,7 @@ import yaml
 
 from excise.comparison import compare
 from excise.models.loading import identity, load_model, load_tokenizer
-from excise.reporting.capability import compared
-from excise.tasks.measurement import Metric
+from excise.tasks.measurement import check_comparable, find, read_measurements
 from tests.conftest import WORDS
 
 Run = Callable[..., str]
@@ -178,7 +177,7 @@ def test_a_pruned_model_scores_as_its_exported_folder_does_in_the_harness(
         model="hf", model_args={"pretrained": str(tmp_path / "export"), "dtype": "float32"}, tasks=names,
         num_fewshot=None, batch_size=4, device="cpu", task_manager=manager,
     )["results"]  # fmt: skip
-    found = measured(*names, selection=neurons)
+    found = measured(*names, units=neurons)
     unpruned = measured(*names)
     assert found["shown"] == names
     assert found["meta"]["selection"]["count"] == 16
@@ -304,23 +303,38 @@ def test_without_the_harness_the_message_says_what_to_install(
     assert "pip install 'excise[harness]'" in excise("capability", "--model", "x", *given, fails=True)
 
 
-def test_the_table_compares_document_by_document(measured: Any, neurons: Path, tmp_path: Path) -> None:
+def test_variants_are_compared_document_by_document(measured: Any, neurons: Path, tmp_path: Path, excise: Run) -> None:
     names = ("both", "text")
-    base, pruned = measured(*names), measured(*names, selection=neurons)
-    for found in (base, pruned):
-        found["asked"] = {"settings": found["meta"]["settings"], "versions": found["meta"]["versions"]}
-    rows = {(row["task"], row["metric"]): row for row in compared({"capability": pruned}, {"capability": base})}
-    assert list(rows) == [("both", "acc"), ("text", "word_perplexity")]
+    found = measured(*names, output="base.json"), measured(*names, output="pruned.json", units=neurons)
+    for name, *units in (("base",), ("pruned", "--units", neurons)):
+        files = ("--capability", tmp_path / f"{name}.json", "--output", tmp_path / f"{name}-measured.json")
+        excise("evaluate", "--variant", name, *units, *files)
+    base, pruned = (read_measurements(tmp_path / f"{name}-measured.json") for name in ("base", "pruned"))
+    check_comparable(base, pruned)
+    assert [one.name for one in base.measurements] == names_of(found[0]["shown"])
+    assert base.about.kind == "baseline"
+    assert (pruned.about.kind, pruned.about.size) == ("control", 16)
 
-    def values(found: Any) -> np.ndarray:
-        return np.concatenate([found["tasks"][n]["metrics"]["acc,none"]["per_document"] for n in ("cats", "rain")])
+    def values(one: Any) -> np.ndarray:
+        return np.concatenate([one["tasks"][n]["metrics"]["acc,none"]["per_document"] for n in ("cats", "rain")])
 
-    row = rows["both", "acc"]
-    assert row["documents"] == 2 * QUESTIONS
-    assert row["difference"] == pytest.approx((values(pruned) - values(base)).mean())
-    assert row["interval"] == compare(Metric.of(values(base)), Metric.of(values(pruned)), seed=0).interval
-    other = rows["text", "word_perplexity"]
-    assert other["interval"] is None  # no mean over documents
-    assert other["higher_is_better"] is False
-    after, before = (found["tasks"]["text"]["metrics"]["word_perplexity,none"]["value"] for found in (pruned, base))
-    assert other["difference"] == after - before != 0
+    before, after = (find(one, "both.acc") for one in (base, pruned))
+    assert before[0].items == [f"{task}/{n}" for task in ("cats", "rain") for n in range(QUESTIONS)]
+    assert before[1].values is not None
+    assert before[1].values.tolist() == values(found[0]).tolist()
+    assert before[1].direction == "higher"
+    assert before[0].details["stderr"]["acc"] == found[0]["groups"]["both"]["metrics"]["acc,none"]["stderr"]
+    change = compare(before[1], after[1], seed=0)
+    assert change.difference == pytest.approx((values(found[1]) - values(found[0])).mean())
+    other = [find(one, "text.word_perplexity")[1] for one in (base, pruned)]
+    assert other[0].values is None  # no mean over documents
+    assert other[0].direction == "lower"
+    assert [one.figure for one in other] == [
+        one["tasks"]["text"]["metrics"]["word_perplexity,none"]["value"] for one in found
+    ]
+    asked = find(base, "text.word_perplexity")[0].settings["asked"]["text"]
+    assert asked["sha256"] == found[0]["tasks"]["text"]["sha256"]
+
+
+def names_of(shown: Any) -> list[str]:
+    return [str(name) for name in shown]

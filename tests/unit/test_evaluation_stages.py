@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from excise.models.loading import identity, load_model, load_tokenizer
+from excise.tasks.measurement import About, check_comparable, find, read_measurements
 
 Run = Callable[..., str]
 
@@ -160,7 +161,7 @@ def test_generate_refuses_bad_input(
     assert "greedy gives the same text every time; num_generations 3 must be 1" in refused("--greedy")
     assert "argument --batch-size: '0' is less than the minimum of 1" in refused("--batch-size", 0)
     wrong = selection_file(tmp_path / "v.json", other_model, 3)
-    assert "made for" in refused("--selection", wrong)
+    assert "made for" in refused("--units", wrong)
     write(prompts, [*prompt_rows, prompt_rows[0]])
     assert "two prompts have the same id" in refused()
     write(prompts, [*prompt_rows, {"id": "long", "text": "the cat " * 200}])
@@ -189,23 +190,23 @@ def chain(excise: Run, options: tuple[object, ...], tiny_model: Path, tmp_path: 
         excise("fluency", *model, "--generations", generations, "--output", folder / "fluency.jsonl")
         windows = ("--text", text, "--seqlen", 16, "--output", folder / "perplexity.json")
         excise("perplexity", *model, *selection, *windows)
-        excise(*evaluate(folder, name))
+        excise(*evaluate(folder, name, *selection))
         return folder
 
     return run
 
 
-def evaluate(folder: Path, name: str) -> tuple[object, ...]:
+def evaluate(folder: Path, name: str, *units: object) -> tuple[object, ...]:
     scores = (folder / "scores-0.jsonl", folder / "scores-1.jsonl")
     files = ("--generations", folder / "generations.jsonl", "--scores", *scores)
     more = ("--perplexity", folder / "perplexity.json", "--fluency", folder / "fluency.jsonl")
-    return ("evaluate", "--variant", name, *files, *more, "--output", folder / "evaluation.json")
+    return ("evaluate", "--variant", name, *units, *files, *more, "--output", folder / "measurements.json")
 
 
 def test_fluency_is_the_likelihood_under_the_unpruned_model(
     chain: Callable[..., Path], tiny_model: Path, tmp_path: Path
 ) -> None:
-    folder = chain("pruned", "--selection", selection_file(tmp_path / "v.json", tiny_model, 12))
+    folder = chain("pruned", "--units", selection_file(tmp_path / "v.json", tiny_model, 12))
     _, rows = read(folder / "generations.jsonl")
     meta, found = read(folder / "fluency.jsonl")
     model = load_model(tiny_model, dtype="float64", device="cpu")
@@ -220,58 +221,85 @@ def test_fluency_is_the_likelihood_under_the_unpruned_model(
         assert value["tokens"] == len(row["completion_ids"])
 
 
-def test_evaluation_sums_up_the_files(chain: Callable[..., Path], tiny_model: Path, tmp_path: Path) -> None:
+def test_measurements_hold_what_is_in_the_files(chain: Callable[..., Path], tiny_model: Path, tmp_path: Path) -> None:
     folder = chain("baseline")
-    found = json.loads((folder / "evaluation.json").read_text())
-    assert found["variant"] == "baseline"
-    assert list(found["scores"]) == ["alt-profanity-check", "python:tests.workflow.tiny_scorer:scores"]
-    for number, (name, block) in enumerate(found["scores"].items()):
+    found = read_measurements(folder / "measurements.json")
+    assert (found.variant, found.about.kind, found.meta["selection"]) == ("baseline", "baseline", None)
+    own = "python:tests.workflow.tiny_scorer:scores"
+    names = ["toxicity", f"toxicity[{own}]", "fluency", "language", "text"]
+    assert [one.name for one in found.measurements] == names
+    for number in range(2):
+        one = found.measurements[number]
         scores = [row["score"] for row in read(folder / f"scores-{number}.jsonl")[1]]
         by_prompt = [scores[at : at + 3] for at in range(0, 18, 3)]
-        assert block["mean"] == pytest.approx(sum(scores) / 18)
-        assert block["share"] == pytest.approx(sum(score >= 0.5 for score in scores) / 18)
-        assert block["expected_maximum"] == pytest.approx(sum(map(max, by_prompt)) / 6)
-        assert block["probability"] == sum(max(part) >= 0.5 for part in by_prompt) / 6
-        assert block["shown_by"] == "score >= 0.5"
-        assert (block["prompts"], block["draws"]) == (6, 3)
-        assert block["by_category"]["weather"]["mean"] == pytest.approx(sum(by_prompt[1]) / 3)
-        assert block["by_prompt_toxicity"][">= 0.5"]["mean"] == pytest.approx(sum(by_prompt[0]) / 3)
-        assert [row[name]["max"] for row in found["prompts"]] == [max(part) for part in by_prompt]
-    assert [row["id"] for row in found["prompts"]] == [f"p{n}" for n in range(6)]
+        assert one.metrics["mean"].figure == pytest.approx(sum(scores) / 18)
+        assert one.metrics["share"].figure == pytest.approx(sum(score >= 0.5 for score in scores) / 18)
+        assert one.metrics["expected_maximum"].values is not None
+        assert one.metrics["expected_maximum"].values.tolist() == [max(part) for part in by_prompt]
+        assert one.metrics["probability"].figure == sum(max(part) >= 0.5 for part in by_prompt) / 6
+        assert (one.settings["threshold"], one.settings["num_generations"], len(one.items)) == (0.5, 3, 6)
+        assert one.groups["category"][1] == "weather"
+        assert one.groups["toxicity"][0] == 0.75
+    assert found.measurements[0].items == [f"p{n}" for n in range(6)]
     fluency = read(folder / "fluency.jsonl")[1]
     nll = sum(row["nll"] for row in fluency) / sum(row["tokens"] for row in fluency)
-    assert found["degeneration"]["fluency_perplexity"] == pytest.approx(math.exp(nll))
+    assert find(found, "fluency.perplexity")[1].figure == pytest.approx(math.exp(nll))
     perplexity = json.loads((folder / "perplexity.json").read_text())
-    settings = perplexity.pop("meta")["settings"]
-    assert found["perplexity"] == perplexity | {"settings": settings}
-    assert found["meta"]["selection"] is None
+    one, metric = find(found, "text.perplexity")
+    assert metric.figure == pytest.approx(perplexity["perplexity"], rel=1e-14)
+    assert metric.values is not None
+    assert metric.values.tolist() == perplexity["by_window"]["nll"]
+    assert one.serial
+    assert one.settings == {
+        "protocol": perplexity["protocol"],
+        "tokens": perplexity["tokens"],
+        **perplexity["meta"]["settings"],
+    }
 
     selection = selection_file(tmp_path / "v.json", tiny_model, 12)
-    pruned = json.loads((chain("pruned", "--selection", selection) / "evaluation.json").read_text())
-    assert pruned["meta"]["selection"]["count"] == 12
-    assert pruned["perplexity"]["perplexity"] != found["perplexity"]["perplexity"]
-    assert pruned["degeneration"] != found["degeneration"]
+    pruned = read_measurements(chain("pruned", "--units", selection) / "measurements.json")
+    assert pruned.about == About(
+        kind="control", method="random", series="some", unit="neuron", size=12, share=12 / 48, scale=0, ablation="zero"
+    )
+    check_comparable(found, pruned)
+    for address in ("text.perplexity", "language.mean_tokens", "fluency.perplexity"):
+        assert find(pruned, address)[1].figure != find(found, address)[1].figure
+
+
+def test_a_text_alone_is_enough(excise: Run, chain: Callable[..., Path], tmp_path: Path) -> None:
+    folder = chain("one")
+    output = tmp_path / "m.json"
+    excise("evaluate", "--variant", "x", "--perplexity", folder / "perplexity.json", "--output", output)
+    assert [one.name for one in read_measurements(output).measurements] == ["text"]
+    assert "nothing to evaluate" in excise("evaluate", "--variant", "x", "--output", output, fails=True)
+    scores = ("--scores", folder / "scores-0.jsonl")
+    assert "--scores needs --generations" in excise(
+        "evaluate", "--variant", "x", *scores, "--output", output, fails=True
+    )
 
 
 def test_evaluate_refuses_files_that_do_not_belong_together(
     excise: Run, chain: Callable[..., Path], tiny_model: Path, tmp_path: Path
 ) -> None:
     selection = selection_file(tmp_path / "v.json", tiny_model, 12)
-    one, two = chain("one"), chain("two", "--selection", selection)
+    one, two = chain("one"), chain("two", "--units", selection)
 
     def swapped(option: str, path: Path) -> str:
-        command = [str(part) for part in evaluate(two, "two")]
+        command = [str(part) for part in evaluate(two, "two", "--units", selection)]
         command[command.index(option) + 1] = str(path)
         return excise(*command, fails=True)
 
     assert "made from other generations" in swapped("--scores", one / "scores-0.jsonl")
     assert "made from other generations" in swapped("--fluency", one / "fluency.jsonl")
-    assert "its selection is not that of" in swapped("--perplexity", one / "perplexity.json")
+    assert "the unit list of 'text' (perplexity) is not that of" in swapped("--perplexity", one / "perplexity.json")
     assert "a second file of scorer" in swapped("--scores", two / "scores-1.jsonl")
     assert "lacks score" in swapped("--scores", two / "fluency.jsonl")
+    assert "not written by excise perplexity: it lacks name" in swapped("--perplexity", one / "measurements.json")
     other = selection_file(tmp_path / "w.json", tiny_model, 3)
-    assert "not made with" in excise(*evaluate(two, "two"), "--selection", other, fails=True)
-    excise(*evaluate(two, "two"), "--selection", selection)
+    assert "the variant was measured with the unit list with sha256" in swapped("--units", other)
+    assert "was measured with the unit list" in excise(*evaluate(two, "two"), fails=True)
+    assert "was measured with no unit list" in excise(*evaluate(one, "one", "--units", selection), fails=True)
+    excise(*evaluate(two, "two", "--units", selection))
 
 
 def test_evaluate_refuses_prompts_with_different_numbers_of_draws(
@@ -296,10 +324,10 @@ def test_fluency_of_the_first_draws_only(excise: Run, chain: Callable[..., Path]
     ]
     assert [row["nll"] for row in found] == pytest.approx([row["nll"] for row in expected], rel=1e-10)
     excise(*evaluate(folder, "one"))
-    degeneration = json.loads((folder / "evaluation.json").read_text())["degeneration"]
-    assert degeneration["fluency_generations"] == 2
+    measurement, metric = find(read_measurements(folder / "measurements.json"), "fluency.perplexity")
+    assert measurement.settings["num_generations"] == 2
     nll = sum(row["nll"] for row in expected) / sum(row["tokens"] for row in expected)
-    assert degeneration["fluency_nll"] == pytest.approx(nll)
+    assert metric.figure == pytest.approx(math.exp(nll))
     assert "no generations (--num-generations 0)" in excise(*command, 0, *files, fails=True)
 
 

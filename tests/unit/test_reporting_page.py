@@ -1,22 +1,34 @@
 """The page: what it consists of and what it says of a made-up world."""
 
-import copy
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from excise.artefacts import Json, read_json
 from excise.cli import main
 from excise.errors import ExciseError
+from excise.goal import Budget, Goal
+from excise.reporting.figures import changes
+from excise.reporting.page import page
 from excise.reporting.samples import pick
-from excise.reporting.words import answer, confidence, method, treatment
+from excise.reporting.steps import method
+from excise.reporting.summarise import summarise
+from excise.reporting.summary import Summary, read_summary
+from excise.reporting.words import answer, confidence, treatment
+from excise.stages.show import table
+from excise.tasks.measurement import About, Measured, Measurement, Metric
 from tests.unit.reporting import (
     BASE,
     DRAWS,
+    PERPLEXITY,
     SECOND,
     SETTINGS,
+    SHARE,
     WORLD,
     Made,
     Page,
@@ -42,24 +54,21 @@ def test_report_is_self_contained_escaped_and_hides_what_the_model_wrote(results
     assert "alert(1)" not in visible
 
 
-def test_report_says_what_how_sure_and_what_it_cost(results: Path, summary: Json) -> None:
+def test_report_says_what_how_sure_and_what_it_cost(results: Path, summary: Summary) -> None:
     visible = " ".join(text for text, hidden in Page((results / "report.html").read_text()).text if not hidden)
-    change = summary["rows"]["lrp-100"]["change"][BASE]
+    row = summary.rows["lrp-100"]
     minus = "\N{MINUS SIGN}"
-    low, high = (f"{100 * edge:+.1f}".replace("-", minus) for edge in change["interval"])
+    low, high = (f"{100 * edge:+.1f}".replace("-", minus) for edge in row.change(SHARE).interval or ())
     assert f"95 % interval {low} to {high}" in visible
     assert "Pruning 100 neurons (1.67 % of all) chosen by lrp" in visible
-    low, high = (f"{100 * end:+.1f}" for end in summary["rows"]["lrp-100"]["perplexity_interval"])
+    low, high = (f"{100 * end:+.1f}" for end in row.change(PERPLEXITY).relative_interval or ())
     assert float(low) < 3.0 < float(high)
     assert f"from 16.70 to 17.20 (+3.0 %, 95 % interval {low} to {high} %)" in visible
     assert f"window by window (12 of them): +3.0 %, 95 % interval {low} to {high} %. The interval " in visible
     assert "LRP won" in visible
     assert "no change is established" not in visible
     assert re.search(r"Corrected for the 6 candidates compared it holds \(p ", visible)
-    weak = copy.deepcopy(summary)
-    for row in weak["variants"]:
-        for change in row["change"].values():
-            change["p_holm"] = 0.05
+    weak = changed(summary, "lrp-100", SHARE, p_holm=0.05)
     assert answer(weak).endswith("candidates compared it is not established (p = 0.050).")
     assert f"By {SECOND}, which did not decide" in visible
     assert f"{BASE} also picked the references" in visible
@@ -68,6 +77,17 @@ def test_report_says_what_how_sure_and_what_it_cost(results: Path, summary: Json
     assert "ab" * 32 in visible
     assert "torch 2.13.0" in visible
     assert "1,500" in visible
+
+
+def changed(summary: Summary, variant: str, address: str, **values: Any) -> Summary:
+    """The summary with a cell, or its change, made different."""
+    row = summary.rows[variant]
+    cell = row.cells[address]
+    assert cell.change is not None
+    own = {key: values.pop(key) for key in list(values) if key == "p_holm"}
+    cell = replace(cell, **own, change=replace(cell.change, **values))
+    row = replace(row, cells={**row.cells, address: cell})
+    return replace(summary, variants=tuple(row if one.variant == variant else one for one in summary.variants))
 
 
 def test_another_behaviour_goes_by_its_own_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +108,9 @@ def test_another_behaviour_goes_by_its_own_words(tmp_path: Path, capsys: pytest.
     assert "took the share of repetitive continuations from" in visible
     assert "lrp-plain-100 is broken, so its share of repetitive continuations proves nothing" in visible
     assert "answered each prompt of the first part once, always with the most probable token" in visible
-    assert "repetitive_share[repetition >= 0.5] change low" in (tmp_path / "summary.csv").read_text()
+    assert (
+        "repetition.share [repetitive share (repetition >= 0.5)] change low" in (tmp_path / "summary.csv").read_text()
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,8 +125,13 @@ def test_another_behaviour_goes_by_its_own_words(tmp_path: Path, capsys: pytest.
     ],
 )
 def test_what_was_done_to_the_neurons_is_said(scale: float | str, ablation: str, words: str) -> None:
-    row = {"scale": scale, "ablation": ablation, "neurons": 30, "share_of_neurons": 0.005}
-    assert treatment(row) == f"{words} (0.50 % of all)"
+    about = About(method="lrp", unit="neuron", size=30, share=0.005, scale=scale, ablation=ablation)
+    assert treatment(about) == f"{words} (0.50 % of all)"
+
+
+def test_what_was_done_to_weights_is_said() -> None:
+    assert treatment(About(method="wanda", unit="weight", size=0.5)) == "Wanda at 50 % of the weights"
+    assert treatment(About(method="lrp", unit="head", size=3, scale=0.0)) == "Pruning 3 heads"
 
 
 def outcome(folder: Path, world: list[Made], *more: str, scorers: tuple[str, ...] = (BASE,)) -> tuple[Json, str]:
@@ -138,7 +165,7 @@ def test_report_says_plainly_that_nobody_wins(tmp_path: Path) -> None:
     ]
     verdict, text = outcome(tmp_path, world)
     assert (verdict["winner"], verdict["closest"]) == (None, "lrp-100")
-    assert verdict["controls_that_reduce"] == ["random-100"]
+    assert verdict["controls_that_improve"] == ["random-100"]
     assert "No variant reduced the share of toxic continuations reliably" in text
     assert "LRP did not win: nobody did." in text
     assert "so no change is established. lrp-100 was the only candidate" in text
@@ -159,32 +186,100 @@ def test_one_control_and_few_windows_are_said_as_what_they_are(tmp_path: Path) -
     assert "Against the random draw of as many neurons, treated alike (random-100): " in text
     assert "corrected for 1 candidate (Holm)" in text
     assert "with caution" not in text
-    summary = read_json(tmp_path / "summary.json")
-    summary["perplexity"]["windows"] = 6
-    summary["verdict"]["controls_that_reduce"] = ["random-100"]
+    summary = read_summary(tmp_path / "summary.json")
+    columns = tuple(replace(one, items=6) if one.address == PERPLEXITY else one for one in summary.columns)
+    summary = replace(summary, columns=columns, verdict=replace(summary.verdict, controls_that_improve=("random-100",)))
     said = " ".join(confidence(summary, SETTINGS))
     assert "6 windows are few: take this interval with caution." in said
     assert "The only control, random-100, also shows a reduction" in said
 
 
-def test_the_first_sentence_is_as_sure_as_the_figures(summary: Json) -> None:
-    made = copy.deepcopy({key: value for key, value in summary.items() if key != "rows"})
-    made["limits"]["max_perplexity_increase"] = 0.025
-    row = next(row for row in made["variants"] if row["variant"] == "lrp-100")
-    row["change"][BASE]["p_holm"] = 0.0612
+def test_the_first_sentence_is_as_sure_as_the_figures(summary: Summary) -> None:
+    made = replace(summary, goal=replace(summary.goal, within={PERPLEXITY: Budget(limit=0.025)}))
+    made = changed(made, "lrp-100", SHARE, p_holm=0.0612)
     assert "Corrected for the 6 candidates compared it is not established (p = 0.061)." in answer(made)
-    made["comparisons"] = 1
+    made = replace(made, comparisons=1)
     assert "By the permutation test it is not established (p = 0.061)." in answer(made)
-    made["verdict"] |= {"winner": None, "closest": "lrp-100"}
+    made = replace(made, verdict=replace(made.verdict, winner=None, closest="lrp-100"))
     assert "a perplexity increase of 2.5 %. The largest reduction of one that is not broken, lrp-100" in answer(made)
-    row["change"][BASE]["difference"] = 0.01
+    made = changed(made, "lrp-100", SHARE, difference=0.01)
     assert "The least rise, for none fell, of one that is not broken, lrp-100, went from" in answer(made)
     assert "would have been found with 80 % probability, by one test without" in " ".join(confidence(made, SETTINGS))
-    row["change"][BASE]["detectable"] = 0.0  # all differences are equal: no spread, no such statement
+    made = changed(made, "lrp-100", SHARE, detectable=0.0)  # all differences are equal: no such statement
     assert "80 %" not in " ".join(confidence(made, SETTINGS))
 
 
-def test_reference_sets_go_by_their_labels_and_an_onset_is_told_from_an_answer(summary: Json) -> None:
+def summary_of(goal: Goal, *texts: str, better: float, values: tuple[float, ...] = ()) -> Summary:
+    """Two variants and a control, measured on texts and maybe on queries."""
+    files = []
+    for name, about, change in (
+        ("dense", About(kind="baseline"), 0.0),
+        ("alps", About(method="alps", unit="weight", size=0.5), better),
+        ("random", About(kind="control", method="random", unit="weight", size=0.5), 0.6),
+    ):
+        noise = np.random.default_rng([1, *name.encode()]).normal(0, 0.01, 24)
+        found = [
+            Measurement(
+                task="perplexity", name=text, label=text.upper(), item="window", items=[str(n) for n in range(24)],
+                serial=True,
+                metrics={
+                    "perplexity": Metric.of(
+                        100 * (3 + np.log1p(change) + noise), np.full(24, 100), aggregate="perplexity", direction="lower",
+                        title=f"perplexity ({text.upper()})",
+                    )
+                },
+                settings={"tokens": 2400},
+            )
+            for text in texts
+        ]  # fmt: skip
+        if values:
+            metric = Metric.of(
+                np.linspace(0.2, 0.8, 60) - change / 10 + noise.mean(), direction="higher", title="nDCG@10"
+            )
+            items = [f"q{n}" for n in range(60)]
+            found.append(
+                Measurement(task="retrieval", name="nf", item="query", items=items, metrics={"ndcg@10": metric})
+            )
+        files.append(Measured(variant=name, measurements=found, about=about, meta={"model": {"id": "tiny/llama"}}))
+    return summarise(files, goal=goal, resamples=200)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_page_without_toxicity_neurons_or_references(several: bool) -> None:
+    texts = ("wikitext2", "c4", "ptb") if several else ("wikitext2",)
+    summary = summary_of(Goal(metric="wikitext2.perplexity", direction="lower"), *texts, better=-0.1)
+    html = page(summary, [changes(summary)], config={}, facts={}, samples=[], timings=[], origins=[])
+    visible = " ".join(text for text, _ in Page(html).text)
+    assert "toxi" not in visible.lower()
+    assert "Alps at 50 % of the weights took perplexity on WIKITEXT2 from " in visible
+    assert "on 24 windows" in visible
+    assert "None of the" not in visible
+    assert "The only control, random, shows no reduction whose interval lies below zero." in visible
+    assert ("Perplexity by text" in visible) == several
+    assert ("By PTB, which did not decide: from" in visible) == several
+    assert "Is it still language?" not in visible
+    assert table(summary).splitlines()[0].startswith("tiny/llama: perplexity (WIKITEXT2), 24 windows")
+
+
+def test_a_page_whose_goal_is_to_raise_something() -> None:
+    goal = Goal(metric="nf.ndcg@10", direction="raise", within={"c4.perplexity": Budget(limit=-0.02)})
+    summary = summary_of(goal, "c4", better=-0.1, values=(0.0,))
+    assert summary.verdict.winner is None or summary.verdict.winner == "alps"
+    said = answer(summary) + " ".join(confidence(summary, {}))
+    assert "60 querys" not in said
+    assert "nDCG@10" in said
+
+
+def test_a_baseline_alone_has_a_page(tmp_path: Path) -> None:
+    world = WORLD[:1]
+    make_world(tmp_path, world)
+    assert main(summary_command(tmp_path, world)) == 0
+    assert main(report_command(tmp_path, world)) == 0
+    text = " ".join(text for text, _ in Page((tmp_path / "report.html").read_text()).text)
+    assert "No result: of 0 variants none is left to judge" in text
+
+
+def test_reference_sets_go_by_their_labels_and_an_onset_is_told_from_an_answer(summary: Summary) -> None:
     answers = {"kind": "generations", "at_least": 0.5, "count": 93}
     references = {
         "onset": {**answers, "span": "onset"},

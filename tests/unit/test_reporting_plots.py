@@ -1,18 +1,19 @@
 """The plots and the data behind them."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from excise.artefacts import Json
+from excise.reporting.summary import Summary
 from excise.reporting.trade_off import trade_off
-from tests.unit.reporting import BASE, CATEGORIES, LAYERS, PROMPTS, WIDTH, WORLD
+from tests.unit.reporting import CATEGORIES, LAYERS, PERPLEXITY, PROMPTS, SHARE, WIDTH, WORLD
 
 
-def test_data_behind_every_plot(results: Path, summary: Json) -> None:
+def test_data_behind_every_plot(results: Path, summary: Summary) -> None:
     tables = {}
     for path in (results / "report-data").glob("*.csv"):
         with path.open(encoding="utf-8", newline="") as file:
@@ -21,17 +22,17 @@ def test_data_behind_every_plot(results: Path, summary: Json) -> None:
     assert tables.keys() == expected
     assert len(tables["trade-off"]) == len(WORLD)
     baseline, first, *_ = tables["trade-off"]
-    assert baseline["perplexity low"] == baseline["perplexity high"] == ""
-    assert float(first["perplexity low"]) < float(first["perplexity"]) < float(first["perplexity high"])
+    assert baseline[f"{PERPLEXITY} low"] == baseline[f"{PERPLEXITY} high"] == ""
+    assert float(first[f"{PERPLEXITY} low"]) < float(first[PERPLEXITY]) < float(first[f"{PERPLEXITY} high"])
     assert len(tables["before-after"]) == PROMPTS
-    assert {row["category"]: int(row["prompts"]) for row in tables["categories"]} == dict.fromkeys(CATEGORIES, 40)
+    assert {row["category"]: int(row["items"]) for row in tables["categories"]} == dict.fromkeys(CATEGORIES, 40)
     by_layer = [int(row["neurons"]) for row in tables["layers"] if row["variant"] == "lrp-100"]
     assert by_layer == [100 * (layer == 5) for layer in range(LAYERS)]
     assert {float(row["jaccard"]) for row in tables["overlap"] if row["variant"] == row["with"]} == {1.0}
     assert float(tables["stability"][0]["chance"]) == pytest.approx(30 / (2 * LAYERS * WIDTH - 30))
     assert len(tables["changes"]) == 2 * (len(WORLD) - 1)
-    share = {row["variant"]: float(row["share"]) for row in tables["trade-off"]}
-    assert share["lrp-100"] == summary["rows"]["lrp-100"]["scores"][BASE]["share"]
+    share = {row["variant"]: float(row[SHARE]) for row in tables["trade-off"]}
+    assert share["lrp-100"] == summary.rows["lrp-100"].cells[SHARE].figure
 
 
 def marks(figure: Figure, marker: str) -> list[tuple[float, float]]:
@@ -44,10 +45,10 @@ def marks(figure: Figure, marker: str) -> list[tuple[float, float]]:
     ]
 
 
-def test_trade_off_shows_every_variant_where_it_is(summary: Json) -> None:
+def test_trade_off_shows_every_variant_where_it_is(summary: Summary) -> None:
     def at(name: str) -> tuple[float, float]:
-        row = summary["rows"][name]
-        return row["perplexity"], 100 * row["scores"][BASE]["share"]
+        cells = summary.rows[name].cells
+        return cells[PERPLEXITY].figure or 0.0, 100 * (cells[SHARE].figure or 0.0)
 
     figure = trade_off(summary)
     assert len(figure.axes) == 2
@@ -59,11 +60,12 @@ def test_trade_off_shows_every_variant_where_it_is(summary: Json) -> None:
     assert near.get_xlim()[1] < 16.7 * 1.5 < far.get_xlim()[0] < 138.9 < far.get_xlim()[1]
 
 
-def test_trade_off_without_far_variants_and_with_very_far_ones(summary: Json) -> None:
-    sound = [row for row in summary["variants"] if row["perplexity"] < 20]
-    assert len(trade_off({**summary, "variants": sound}).axes) == 1
-    farther = {**summary["rows"]["lrp-plain-100"], "perplexity": 9e5}
-    assert trade_off({**summary, "variants": [*summary["variants"], farther]}).axes[1].get_xscale() == "log"
+def test_trade_off_without_far_variants_and_with_very_far_ones(summary: Summary) -> None:
+    sound = tuple(row for row in summary.variants if (row.cells[PERPLEXITY].figure or 0.0) < 20)
+    assert len(trade_off(replace(summary, variants=sound)).axes) == 1
+    row = summary.rows["lrp-plain-100"]
+    farther = replace(row, cells={**row.cells, PERPLEXITY: replace(row.cells[PERPLEXITY], figure=9e5)})
+    assert trade_off(replace(summary, variants=(*summary.variants, farther))).axes[1].get_xscale() == "log"
 
 
 def test_chance_overlap_is_what_random_lists_share() -> None:

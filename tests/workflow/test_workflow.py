@@ -20,6 +20,7 @@ import pytest
 import torch
 import yaml
 
+from excise.reporting.summary import read_summary
 from tests.conftest import REPOSITORY, WORDS, clone_into
 from tests.unit.test_capability import write_tasks
 from tests.unit.test_evaluation_scorers import bert_folder, save_classifier
@@ -130,7 +131,7 @@ def test_a_rule_is_a_command_that_can_be_typed(finished, tmp_path):
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished, make_experiment):
     experiment = make_experiment()
-    wanted = experiment.run_folder.relative_to(experiment.folder) / "variants/lrp-2/evaluation.json"
+    wanted = experiment.run_folder.relative_to(experiment.folder) / "variants/lrp-2/measurements.json"
     for moment in ("statistics/lrp", "variants/lrp-2"):  # the second cannot begin before the first is done
         messages = experiment.folder / "messages"  # a pipe that nobody reads would stop the run once it is full
         with messages.open("w") as file:
@@ -356,32 +357,37 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
     experiment.config["evaluation"] = evaluation
     result = experiment.snakemake()
     assert result.returncode == 0, result.stderr[-6000:]
-    summary = json.loads((experiment.run_folder / "summary.json").read_text())
-    assert list(summary["scorers"]) == ["hf:a 'judge'", "repetition"]
-    baseline = json.loads((experiment.run_folder / "variants/baseline/evaluation.json").read_text())
-    assert baseline["scores"]["repetition"]["mean"] == pytest.approx(1 - baseline["degeneration"]["rur"])
-    assert baseline["meta"]["scorers"]["hf:a 'judge'"]["label"] == "hasty"
-    assert baseline["meta"]["generation"]["greedy"]
-    assert baseline["meta"]["generation"]["num_generations"] == 1
+    summary = read_summary(experiment.run_folder / "summary.json")
+    noun = experiment.config["behaviour"]["noun"]
+    assert [column.label for column in summary.of_task("behaviour")[::4]] == ["hf:a 'judge'", "repetition"]
+    assert summary.goal.metric == f"{noun}.share"
+    figures = {address: cell.figure for address, cell in summary.baseline.cells.items()}
+    assert figures[f"{noun}[repetition].mean"] == pytest.approx(1 - figures["language.rur"])
+    settings = summary.target.settings
+    assert settings["scorer"]["label"] == "hasty"
+    assert settings["generation"]["greedy"]
+    assert settings["num_generations"] == 1
     page = re.sub(r"base64,[^\"]+", "", (experiment.run_folder / "report.html").read_text())
     assert "hasty continuations" in page
-    tuning = json.loads((experiment.run_folder / "tuning/best.json").read_text())
-    assert [row["variant"] for row in tuning["variants"]] == ["baseline", "lrp-2", "lrp-3"]
-    assert tuning["perplexity"]["protocol"] == "windows-16x4-skip-4"
-    assert tuning["prompts"] + summary["prompts"] == 12
+    tuning = read_summary(experiment.run_folder / "tuning/best.json")
+    assert [row.variant for row in tuning.variants] == ["baseline", "lrp-2", "lrp-3"]
+    assert tuning.budgets[0].settings["protocol"] == "windows-16x4-skip-4"
+    assert tuning.target.items + summary.target.items == 12
     experts, best, like = (
         json.loads((experiment.run_folder / f"units/{name}.json").read_text())
         for name in ("experts-all", "best", "random")
     )
     assert best["chosen"]["variant"] == "lrp-2"  # lrp-3 leaves every continuation hasty, as it was
     sizes = [len(chosen["rows"]) for chosen in (experts, best, like)]
-    assert [row["neurons"] for row in summary["variants"]] == [0, *sizes]
+    assert [row.about.size for row in summary.variants] == [None, *sizes]
     assert 48 > sizes[0] > sizes[1] == sizes[2]
     layers = [sorted(row["layer"] for row in chosen["rows"]) for chosen in (best, like)]
     assert layers[0] == layers[1]
-    interventions = [(row["scale"], row["ablation"]) for row in summary["variants"]]
+    interventions = [(row.about.scale, row.about.ablation) for row in summary.variants]
     assert interventions == [(None, None), ("per row", "mean"), (0, "zero"), (0, "zero")]
-    assert len({row["perplexity"] for row in summary["variants"]}) == 4, "each intervention does something of its own"
+    assert len({row.cells["words.perplexity"].figure for row in summary.variants}) == 4, (
+        "each intervention does something of its own"
+    )
     assert [path.name for path in experiment.run_folder.glob("scores/mean-activation/*")] == ["words.safetensors"]
     assert json.loads((experiment.run_folder / "export/experts-all/config.json").read_text())["mlp_bias"]
     assert f"best is {best['chosen']['variant']}: of 2 lists" in page
@@ -412,15 +418,13 @@ def test_tasks_of_the_harness_are_run_without_a_network(finished, tmp_path):
     assert planned(result.stdout + result.stderr) == work | {"settings": 1}
     with open(experiment.run_folder / "summary.csv", newline="") as file:
         before, after, *_ = csv.DictReader(file)
-    column = "capability[both acc, 0-shot]"
+    column = "both.acc [both acc, 0-shot]"
     assert float(after[f"{column} change"]) == pytest.approx(float(after[column]) - float(before[column]))
     assert float(after[f"{column} change low"]) <= float(after[f"{column} change"])
-    assert "capability[cats-two acc_norm, 2-shot]" in after
+    assert "cats-two.acc_norm [cats-two acc_norm, 2-shot]" in after
     page = (experiment.run_folder / "report.html").read_text()
     assert "What can it still do?" in page
-    assert "both acc: 48 documents" in page
-    data = (experiment.run_folder / "report-data/capability.csv").read_text()
-    assert data.count("\n") == 1 + 4 * 3
+    assert "both, 0-shot: 48 documents" in page
 
     assert "Nothing to be done" in experiment.snakemake("--dry-run").stdout
     with open(tasks / "rain.jsonl", "a") as file:

@@ -274,6 +274,22 @@ def scores_files(wildcards):
     return [f"{folder}/scores-{number}.jsonl" for number in range(scorers)]
 
 
+def protocols(section):
+    """How perplexity is measured, by text."""
+    found = SECTIONS[section]["perplexity"]
+    texts = found if isinstance(found, list) else [found]
+    return {
+        one["text"]: {key: value for key, value in one.items() if key != "text"}
+        for one in texts
+    }
+
+
+def perplexity_files(wildcards):
+    """The perplexity of a variant on every text."""
+    folder = f"{RUN}/{wildcards.model}/variants/{wildcards.variant}/perplexity"
+    return [f"{folder}/{text}.json" for text in protocols(part_of(wildcards.variant))]
+
+
 def task_files(wildcards):
     """The user's own task files, and what lies beside them."""
     folder = config["evaluation"]["capability"]["include_path"]

@@ -1,6 +1,7 @@
 # In:  evaluation prompts, perplexity text, unit lists
-# Out: variants/VARIANT/: generations and their scores, perplexity, fluency, capability, and evaluation.json, which sums
-#      them up; the same but for capability in variants/tuning/VARIANT/ for what competes, on the tuning prompts
+# Out: variants/VARIANT/: generations and their scores, fluency, perplexity/TEXT.json, capability, and measurements.json,
+#      which has all of it, a value per item; the same but for capability in variants/tuning/VARIANT/ for what competes,
+#      on the tuning prompts
 # A variant is the model and a unit list, applied in memory; no copy of the model is written.
 
 from excise.config.evaluation import Capability, Protocol
@@ -15,7 +16,7 @@ rule generate:
     input:
         model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
-        selection=selection_of,
+        units=selection_of,
         prompts=lambda w: f"{RUN}/prompts/{part_of(w.variant)}.jsonl",
     output:
         f"{VARIANT}/generations{shard_name('evaluation')}.jsonl",
@@ -32,15 +33,13 @@ rule generate:
         ),
     params:
         model=model_options,
-        selection=lambda w, input: options(
-            {"selection": input.get("selection") or None}
-        ),
+        units=lambda w, input: options({"units": input.get("units") or None}),
         sampling=lambda w: options(SECTIONS[part_of(w.variant)], Sampling),
         shard=shard_options("evaluation"),
         seed=config["seed"],
         code=digest("stages.generate"),
     shell:
-        "excise generate --model {input.model:q} {params.selection} {params.model} --prompts {input.prompts:q} "
+        "excise generate --model {input.model:q} {params.units} {params.model} --prompts {input.prompts:q} "
         "{params.sampling} --seed {params.seed} {params.shard} --output {output:q} --log {log:q}"
 
 
@@ -74,30 +73,28 @@ rule perplexity:
     input:
         model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
-        selection=selection_of,
-        text=lambda w: f"{INPUTS}/texts/{SECTIONS[part_of(w.variant)]['perplexity']['text']}.jsonl",
+        units=selection_of,
+        text=f"{INPUTS}/texts/{{text}}.jsonl",
     output:
-        f"{VARIANT}/perplexity.json",
+        f"{VARIANT}/perplexity/{{text}}.json",
     log:
-        f"{MODEL}/logs/perplexity/{{variant}}.log",
+        f"{MODEL}/logs/perplexity/{{variant}}-{{text}}.log",
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
         **model_job(
             lambda w, input: costs.perplexity(
-                SECTIONS[part_of(w.variant)]["perplexity"], input.text
+                protocols(part_of(w.variant))[w.text], input.text
             )
         ),
     params:
         model=model_options,
-        selection=lambda w, input: options(
-            {"selection": input.get("selection") or None}
-        ),
-        protocol=lambda w: options(SECTIONS[part_of(w.variant)]["perplexity"], Protocol),
+        units=lambda w, input: options({"units": input.get("units") or None}),
+        protocol=lambda w: options(protocols(part_of(w.variant))[w.text], Protocol),
         code=digest("stages.perplexity"),
     shell:
-        "excise perplexity --model {input.model:q} {params.selection} {params.model} --text {input.text:q} "
+        "excise perplexity --model {input.model:q} {params.units} {params.model} --text {input.text:q} "
         "{params.protocol} --output {output:q} --log {log:q}"
 
 
@@ -130,7 +127,7 @@ rule capability:
     input:
         model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
-        selection=selection_of,
+        units=selection_of,
         plan=f"{TASKS}/plan.json",
         data=f"{TASKS}/data",
     output:
@@ -148,31 +145,31 @@ rule capability:
         ),
     params:
         model=model_options,
-        selection=lambda w, input: options(
-            {"selection": input.get("selection") or None}
-        ),
+        units=lambda w, input: options({"units": input.get("units") or None}),
         tasks=options(config["evaluation"]["capability"], Capability),
         code=digest("stages.capability"),
     shell:
-        "excise capability --model {input.model:q} {params.selection} {params.model} {params.tasks} "
+        "excise capability --model {input.model:q} {params.units} {params.model} {params.tasks} "
         "--data {input.data:q} --output {output:q} --log {log:q}"
 
 
 rule evaluate:
     input:
+        units=selection_of,
         generations=f"{VARIANT}/generations.jsonl",
         scores=scores_files,
-        perplexity=f"{VARIANT}/perplexity.json",
         fluency=f"{VARIANT}/fluency.jsonl",
+        perplexity=perplexity_files,
         capability=capability_of,
     output:
-        f"{VARIANT}/evaluation.json",
+        f"{VARIANT}/measurements.json",
     log:
         f"{MODEL}/logs/evaluate/{{variant}}.log",
     conda:
         "../../envs/excise.yaml"
     params:
         name=lambda w: w.variant.removeprefix(f"{TUNING}/"),
+        units=lambda w, input: options({"units": input.get("units") or None}),
         capability=lambda w, input: options(
             {"capability": input.get("capability") or None}
         ),
@@ -181,6 +178,6 @@ rule evaluate:
         + options(config["behaviour"]),
         code=digest("stages.evaluate"),
     shell:
-        "excise evaluate --variant {params.name:q} --generations {input.generations:q} "
+        "excise evaluate --variant {params.name:q} {params.units} --generations {input.generations:q} "
         "--scores {input.scores:q} --perplexity {input.perplexity:q} --fluency {input.fluency:q} "
         "{params.capability} {params.rule} --output {output:q} --log {log:q}"

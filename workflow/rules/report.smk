@@ -1,5 +1,5 @@
-# In:  evaluations and unit lists of all variants
-# Out: summary.csv, summary.json (a row a variant) and report.html, which needs nothing beside itself
+# In:  measurements and unit lists of all variants
+# Out: summary.csv, summary.json (a row per variant) and report.html, which needs nothing beside itself
 
 from excise.config.evaluation import Comparing
 
@@ -26,11 +26,11 @@ rule settings:
 
 rule summary:
     input:
-        baseline=f"{MODEL}/variants/{BASELINE}/evaluation.json",
-        evaluations=expand(
-            "{path}/variants/{variant}/evaluation.json", path=MODEL, variant=VARIANTS
+        expand(
+            "{path}/variants/{variant}/measurements.json",
+            path=MODEL,
+            variant=[BASELINE, *VARIANTS],
         ),
-        selections=expand("{path}/units/{variant}.json", path=MODEL, variant=VARIANTS),
     output:
         csv=f"{MODEL}/summary.csv",
         json=f"{MODEL}/summary.json",
@@ -43,8 +43,8 @@ rule summary:
         seed=config["seed"],
         code=digest("stages.summary"),
     shell:
-        "excise summary --baseline {input.baseline:q} --evaluations {input.evaluations:q} "
-        "--selections {input.selections:q} {params.options} --seed {params.seed} --csv {output.csv:q} --json {output.json:q} --log {log:q}"
+        "excise summary {input:q} {params.options} --seed {params.seed} --csv {output.csv:q} --json {output.json:q} "
+        "--log {log:q}"
 
 
 rule report:
@@ -52,12 +52,12 @@ rule report:
         summary=f"{MODEL}/summary.json",
         settings=f"{RUN}/settings.json",
         facts=FACTS,
-        evaluations=expand(
-            "{path}/variants/{variant}/evaluation.json",
+        measurements=expand(
+            "{path}/variants/{variant}/measurements.json",
             path=MODEL,
             variant=[BASELINE, *VARIANTS],
         ),
-        selections=expand("{path}/units/{variant}.json", path=MODEL, variant=VARIANTS),
+        units=expand("{path}/units/{variant}.json", path=MODEL, variant=VARIANTS),
         generations=expand(
             "{path}/variants/{variant}/generations.jsonl",
             path=MODEL,
@@ -91,6 +91,6 @@ rule report:
         code=digest("stages.report"),
     shell:
         "excise report --summary {input.summary:q} --settings {input.settings:q} --model {input.facts:q} "
-        "--evaluations {input.evaluations:q} --selections {input.selections:q} "
+        "--measurements {input.measurements:q} --units {input.units:q} "
         "--generations {input.generations:q} --scores {input.scores:q} --lenses {input.lenses:q} --tunings {input.tunings:q} "
         "--timings {params.timings:q} --data {output.data:q} --picture {output.picture:q} --output {output.html:q} --log {log:q}"

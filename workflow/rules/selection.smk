@@ -62,12 +62,10 @@ rule select_matched:
 
 rule compare:
     input:
-        baseline=f"{MODEL}/variants/{TUNING}/{BASELINE}/evaluation.json",
-        evaluations=lambda w: [
-            f"{RUN}/{w.model}/variants/{TUNING}/{name}/evaluation.json"
-            for name in CHOICES[w.choice]
+        lambda w: [
+            f"{RUN}/{w.model}/variants/{TUNING}/{name}/measurements.json"
+            for name in [BASELINE, *CHOICES[w.choice]]
         ],
-        selections=competing_lists,
     output:
         csv=f"{MODEL}/{TUNING}/{{choice}}.csv",
         json=f"{MODEL}/{TUNING}/{{choice}}.json",
@@ -80,14 +78,14 @@ rule compare:
         seed=config["seed"],
         code=digest("stages.summary"),
     shell:
-        "excise summary --baseline {input.baseline:q} --evaluations {input.evaluations:q} "
-        "--selections {input.selections:q} {params.options} --seed {params.seed} --csv {output.csv:q} --json {output.json:q} --log {log:q}"
+        "excise summary {input:q} {params.options} --seed {params.seed} --csv {output.csv:q} --json {output.json:q} "
+        "--log {log:q}"
 
 
 rule choose:
     input:
         comparison=f"{MODEL}/{TUNING}/{{choice}}.json",
-        selections=competing_lists,
+        units=competing_lists,
     output:
         f"{MODEL}/units/{{choice}}.json",
     log:
@@ -97,7 +95,7 @@ rule choose:
     params:
         code=digest("stages.choose"),
     shell:
-        "excise choose --summary {input.comparison:q} --selections {input.selections:q} --name {wildcards.choice:q} "
+        "excise choose --summary {input.comparison:q} --units {input.units:q} --name {wildcards.choice:q} "
         "--output {output:q} --log {log:q}"
 
 
@@ -129,9 +127,9 @@ rule export:
         model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
         units=f"{MODEL}/units/{{variant}}.json",
-        evaluations=[
-            f"{MODEL}/variants/{BASELINE}/evaluation.json",
-            f"{VARIANT}/evaluation.json",
+        measurements=[
+            f"{MODEL}/variants/{BASELINE}/measurements.json",
+            f"{VARIANT}/measurements.json",
         ],
     output:
         directory(f"{MODEL}/export/{{variant}}"),
@@ -144,5 +142,5 @@ rule export:
     params:
         code=digest("stages.apply"),
     shell:
-        "excise apply {input.units:q} {input.model:q} --evaluations {input.evaluations:q} "
+        "excise apply {input.units:q} {input.model:q} --measurements {input.measurements:q} "
         "--output {output:q} --log {log:q}"

@@ -12,11 +12,10 @@ mean, ``W c + b``, already contains ``b``.
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from excise.artefacts import Json
-from excise.edits.unit_list import check_fits, described, means_of, place, read_units, scale_of
+from excise.edits.unit_list import described, means_of, place, scale_of
 from excise.errors import ExciseError
 from excise.models.families import architecture
 from excise.models.parts import decoder_layers, input_projections, output_projections
@@ -200,25 +199,3 @@ def pruned(model: "nn.Module", units: Json) -> Iterator["nn.Module"]:
         yield model
     finally:
         restore(undo)
-
-
-def load_variant(folder: str | Path, units_path: str | Path | None, **options: Any) -> tuple[Any, Json | None]:
-    """A model with a unit list applied, or the model itself: what evaluation stages open.
-
-    Args:
-        folder: the model folder.
-        units_path: a unit list, or None for the unpruned model.
-        options: dtype and device, as for ``load_model``.
-
-    Raises:
-        ExciseError: the unit list was made for another model.
-    """
-    from excise.models.loading import identity, load_model
-
-    model = load_model(folder, **options)
-    if units_path is None:
-        return model, None
-    units = read_units(units_path)
-    check_fits(units, identity(folder, "any")["fingerprint"], where=str(units_path))
-    prune(model, units)
-    return model, units

@@ -34,7 +34,9 @@ UNITS_FILE = "units.json"
 """In an exported folder: the unit list it was made with."""
 
 
-def export(folder: Path, units: Json, output: Path, *, base: Json, evaluations: list[Json]) -> None:
+def export(
+    folder: Path, units: Json, output: Path, *, base: Json, judged: str = "float32", results: Sequence[str] = ()
+) -> None:
     """Write the pruned model: a copy of the folder in which only what pruning changes is changed, and a model card.
 
     Every tensor keeps the dtype that it is stored in, and all other files their bytes, so that what loads the original
@@ -46,8 +48,8 @@ def export(folder: Path, units: Json, output: Path, *, base: Json, evaluations: 
         units: a unit list made for it.
         output: folder to make; one that excise made is replaced.
         base: identity of the unpruned model (``models.identity``).
-        evaluations: evaluations to show in the model card, the baseline first; may be empty. They say which dtype the
-            model was judged in (float32 where there are none).
+        judged: dtype that the model was judged in.
+        results: lines of the model card that say what the variant did (``reporting.card``).
 
     Raises:
         ExciseError: the folder cannot be written, holds something else or the unpruned model, or does not read back as
@@ -57,7 +59,6 @@ def export(folder: Path, units: Json, output: Path, *, base: Json, evaluations: 
         raise ExciseError(f"{output}: the unpruned model is in there; name another folder for the pruned one")
     refuse_foreign(output)  # before the model is read
     pruned = _pruned(folder, units)
-    judged = evaluations[0]["meta"]["model"]["dtype"] if evaluations else "float32"
     try:
         with replacing_folder(output) as temporary:
             copy_changed(folder, temporary, pruned.stored, pruned.changed, entries=pruned.entries)
@@ -68,7 +69,7 @@ def export(folder: Path, units: Json, output: Path, *, base: Json, evaluations: 
             (temporary / UNITS_FILE).write_text(json.dumps(units, indent=1, ensure_ascii=False) + "\n", "utf-8")
             source = {"id": f"{base['id']} pruned", "source": "excise apply", "base": base, "fingerprint": weights}
             write_source(temporary / SOURCE_FILE, source)
-            (temporary / "README.md").write_text(model_card(units, base, evaluations, notes), "utf-8")
+            (temporary / "README.md").write_text(model_card(units, base, results, notes), "utf-8")
             for path in temporary.iterdir():  # safetensors makes its files readable by their owner alone
                 path.chmod(0o666 & ~umask())
     except SafetensorError as error:
@@ -239,7 +240,7 @@ def _treatment(units: Json) -> str:
     return f"scaled by {units['scale']:g}{about}"
 
 
-def model_card(units: Json, base: Json, evaluations: list[Json], notes: Sequence[str] = ()) -> str:
+def model_card(units: Json, base: Json, results: Sequence[str] = (), notes: Sequence[str] = ()) -> str:
     """README.md of an exported model: what was pruned, how, what it did, what it does not do, and further notes."""
     count, total = len(units["rows"]), units["layers"] * units["units_per_layer"]
     revision = f", revision `{base['revision']}`" if base["revision"] else ""
@@ -258,21 +259,7 @@ def model_card(units: Json, base: Json, evaluations: list[Json], notes: Sequence
         f"Base weights: `{base['fingerprint']}`{revision}.",
         "",
     ]
-    if evaluations:
-        kind, scorers = evaluations[0]["behaviour"]["adjective"], list(evaluations[0]["scores"])
-        lines += [
-            "| variant | perplexity | " + " | ".join(f"{s}: {kind} share, mean" for s in scorers) + " |",
-            "|---|---|" + "---|" * len(scorers),
-        ]
-        for evaluation in evaluations:
-            cells = [
-                f"{100 * evaluation['scores'][s]['share']:.1f} %, {evaluation['scores'][s]['mean']:.3f}"
-                for s in scorers
-            ]
-            perplexity = f"{evaluation['perplexity']['perplexity']:.2f}"
-            lines.append(f"| {evaluation['variant']} | {perplexity} | " + " | ".join(cells) + " |")
-        protocol = evaluations[0]["perplexity"]
-        lines += ["", f"Perplexity: {protocol['text']}, protocol {protocol['protocol']}.", ""]
+    lines += results
     lines += [
         "## Limits",
         "",

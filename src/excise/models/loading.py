@@ -57,11 +57,19 @@ def tensor_digest(name: str, tensor: "torch.Tensor") -> str:
 def identity(folder: str | Path, dtype: str) -> Json:
     """The ``model`` block of an artefact: id, revision, fingerprint and the dtype it was run in.
 
-    A folder that ``excise fetch-model`` made says so itself; any other one is named after the folder.
+    A folder that excise made says so itself; any other one is named after the folder. One that was made from another
+    model says from which (``base``), and may say what it is among variants (``variant``: ``tasks.measurement.About``).
     """
     source = Path(folder) / SOURCE_FILE
     known = read_json(source) if source.is_file() else {"id": Path(folder).name, "fingerprint": fingerprint(folder)}
-    return {"id": known["id"], "revision": known.get("revision"), "fingerprint": known["fingerprint"], "dtype": dtype}
+    more = {key: known[key] for key in ("base", "variant") if key in known}  # what made a model of another
+    return {
+        "id": known["id"],
+        "revision": known.get("revision"),
+        "fingerprint": known["fingerprint"],
+        "dtype": dtype,
+        **more,
+    }
 
 
 SPREAD = "spread"

@@ -9,15 +9,17 @@ from matplotlib.figure import Figure as Drawing
 
 from excise.artefacts import Json
 from excise.comparison import compare
+from excise.config import BASELINE
 from excise.edits.unit_list import place
-from excise.evaluation.behaviour import TOXIC_PROMPT
 from excise.reporting import plots
-from excise.reporting.style import render, rule, series
-from excise.reporting.summary import adjective, baseline_row, noun, per_prompt
-from excise.reporting.tables import percent
+from excise.reporting.style import render, series, series_of
+from excise.reporting.summary import Column, Row, Summary
+from excise.reporting.tables import percent, plural
+from excise.reporting.trade_off import axis, reach
 from excise.reporting.trade_off import trade_off as draw_trade_off
 from excise.reporting.words import shown
-from excise.tasks.measurement import Metric
+from excise.tasks.behaviour import TOXIC_PROMPT
+from excise.tasks.measurement import Measured, Measurement, Values, find
 
 MOST = 10
 """Most variants in a figure that has a panel or a row for each."""
@@ -55,152 +57,198 @@ class Figure:
 
 
 def figures(
-    summary: Json, baseline: Json, evaluations: Mapping[str, Json], selections: Mapping[str, Json], *, seed: int
+    summary: Summary, measured: Mapping[str, Measured], units: Mapping[str, Json], *, seed: int
 ) -> list[Figure]:
     """All figures that these results allow, in the order of the report.
 
     Args:
-        summary: body of ``summary.json``.
-        baseline: evaluation of the unpruned model.
-        evaluations: evaluation by variant.
-        selections: unit list by variant.
+        summary: of the experiment.
+        measured: measurements by variant.
+        units: unit list by variant, of those that have one.
         seed: seed of the intervals by category.
     """
-    found = [trade_off(summary), changes(summary)]
+    found = [trade_off(summary)] if summary.budgets else []
+    if len(summary.variants) > 1:
+        found.append(changes(summary))
     name = shown(summary)
     if name is not None:
-        found.append(before_after(summary, baseline, evaluations[name]))
-        found += categories(summary, baseline, evaluations[name], seed=seed)
-    alike = comparable_size(summary)
-    found.append(layers(summary, {variant: selections[variant] for variant in alike}))
-    found += stability(summary, selections)
+        found += before_after(summary, measured[summary.baseline.variant], measured[name])
+        found += categories(summary, measured[summary.baseline.variant], measured[name], seed=seed)
+    alike = [variant for variant in comparable_size(summary) if variant in units]
+    if alike:
+        found.append(layers(summary, {variant: units[variant] for variant in alike}))
+    found += stability(summary, units)
     if len(alike) > 1:
-        found.append(overlap({variant: selections[variant] for variant in alike}))
+        found.append(overlap({variant: units[variant] for variant in alike}))
     return found
 
 
-def trade_off(summary: Json) -> Figure:
-    """The behaviour against perplexity."""
-    scorer, base = summary["primary"], baseline_row(summary)
-    share = base["scores"][scorer]["share"]
-    rows: list[list[object]] = []
-    for row in summary["variants"]:
-        edges = row["change"][scorer]["interval"] if row["change"] else (0.0, 0.0)
-        reach = [base["perplexity"] * (1 + edge) for edge in row["perplexity_interval"] or ()]
-        rows.append(
-            [row["variant"], row["selection"], row["neurons"], row["kind"], row["flag"], row["perplexity"]]
-            + (reach or [None, None])  # of one window there is no interval
-            + [row["scores"][scorer]["share"]]
-            + [max(0.0, share + edge) for edge in edges]
-        )
-    caption = (
-        f"Horizontal: perplexity on {summary['perplexity']['text']}; further right = worse language; perplexities "
-        "beyond the limit for broken models stand in a narrow panel at the right. Vertical: share of continuations "
-        f"with {rule(summary, scorer)}, in per cent. Left and low is good. The star and the dotted line are the "
-        "unpruned model; the dashed line is the perplexity budget. Each mark is a variant, the number beside it says "
-        "how many neurons; colour = method, shape = selection, grey and hollow = control; lines join the sizes of one "
-        "selection. Bars: 95 % intervals of the change against the unpruned model; vertical: paired bootstrap over the "
-        "prompts, cut off at 0; horizontal: from the paired windows of the text. A cross marks a variant whose "
-        "language is broken, a ring the winner."
-    )
-    columns = ["variant", "selection", "neurons", "kind", "flag", "perplexity", "perplexity low", "perplexity high"]
-    columns += ["share", "low", "high"]
-    return Figure("trade-off", f"What less {noun(summary)} costs", caption, draw_trade_off, (summary,), columns, rows)
-
-
-def changes(summary: Json) -> Figure:
-    """Change of every variant, by scorer."""
+def trade_off(summary: Summary) -> Figure:
+    """The goal against the first budget."""
+    across, up = summary.budgets[0], summary.target
     rows = [
-        [
-            *(row["variant"], scorer, change["difference"], *change["interval"], *change["simultaneous_interval"]),
-            *(change["p"], change["p_holm"], row["kind"], row["flag"]),
-        ]
-        for row in summary["variants"]
-        for scorer, change in row["change"].items()
+        [row.variant, row.about.series, row.about.size, row.about.kind, "broken" if row.broken else ""]
+        + [value for column in (across, up) for value in _drawn(row, summary.baseline, column)]
+        for row in summary.variants
     ]
     caption = (
-        f"One line a variant, one panel a scorer. Horizontal: change of the share of {adjective(summary)} "
-        "continuations against the unpruned model, in percentage points; left of the line at 0 is a reduction. Thick "
-        "bars: 95 % paired bootstrap interval; thin bars: the interval that holds for all candidates "
-        "together (Bonferroni). Colours and shapes as in the first plot; hollow = control, cross = broken."
+        f"Horizontal: {across.title}{_far(across)}. Vertical: {axis(up)}. "
+        f"{'Left' if summary.goal.within[across.address].limit >= 0 else 'Right'} and "
+        f"{'low' if summary.goal.better == 'lower' else 'high'} is good. The star and the dotted line are the unpruned "
+        "model; the dashed line is the budget. Each mark is a variant, the number beside it says how many "
+        f"{_units(summary)}; colour = method, shape = series, grey and hollow = control; lines join the sizes of one "
+        f"series. Bars: 95 % intervals of the change against the unpruned model, paired {up.item} by {up.item} "
+        f"(vertical) and {across.item} by {across.item} (horizontal). A cross marks a variant whose language is "
+        "broken, a ring the winner."
     )
-    columns = ["variant", "scorer", "change", "low", "high", "simultaneous_low", "simultaneous_high"]
-    columns += ["p", "p_holm", "kind", "flag"]
-    return Figure(
-        "changes", "Every variant against the unpruned model", caption, plots.changes, (summary,), columns, rows
+    columns = ["variant", "series", "size", "kind", "flag"]
+    columns += [f"{column.address}{end}" for column in (across, up) for end in ("", " low", " high")]
+    title = f"What {'less' if summary.goal.better == 'lower' else 'more'} {up.measurement} costs"
+    return Figure("trade-off", title, caption, draw_trade_off, (summary,), columns, rows)
+
+
+def _far(column: Column) -> str:
+    if column.task != "perplexity":
+        return ""
+    return (
+        "; further right = worse language; perplexities beyond the limit for broken models have a narrow panel at the "
+        "right"
     )
 
 
-def before_after(summary: Json, baseline: Json, evaluation: Json) -> Figure:
-    """Every prompt before and after."""
-    scorer, name = summary["primary"], evaluation["variant"]
-    before, after = per_prompt(baseline, scorer, "mean"), per_prompt(evaluation, scorer, "mean")
+def _units(summary: Summary) -> str:
+    kinds = {row.about.unit for row in summary.variants if row.about.unit}
+    return f"{kinds.pop()}s" if len(kinds) == 1 else "units"
+
+
+def _drawn(row: Row, base: Row, column: Column) -> list[float | None]:
+    """Figure and interval, not in per cent."""
+    factor = 100 if column.unit == "share" else 1
+    ends = [end / factor for end in reach(row, base, column)]
+    return [row.cells[column.address].figure, *(ends or (None, None))]
+
+
+def compared_alike(summary: Summary) -> list[Column]:
+    """The goal's column and those that say the same by another measurement, such as another scorer; four at most."""
+    target = summary.target
+    others = [
+        column
+        for column in summary.columns
+        if column.task == target.task and column.metric == target.metric and column.address != target.address
+    ]
+    return [target, *others][:4]
+
+
+def changes(summary: Summary) -> Figure:
+    """Change of every variant, by measurement."""
+    columns = compared_alike(summary)
+    rows = []
+    for row in summary.variants[1:]:
+        for column in columns:
+            change, cell = row.change(column.address), row.cells[column.address]
+            ends = [*(change.interval or (None, None)), *(change.simultaneous_interval or (None, None))]
+            flag = "broken" if row.broken else ""
+            p = (change.p, cell.p_holm)
+            rows.append([row.variant, column.address, change.difference, *ends, *p, row.about.kind, flag])
+    caption = (
+        f"One line per variant, one panel per measurement. Horizontal: change of {summary.target.title} against the "
+        f"unpruned model{', in percentage points' if summary.target.unit == 'share' else ''}; "
+        f"{'left' if summary.goal.better == 'lower' else 'right'} of the line at 0 is better. Thick bars: 95 % paired "
+        "interval; thin bars: the interval that holds for all candidates together (Bonferroni). Colours and shapes as "
+        "in the first plot; hollow = control, cross = broken."
+    )
+    head = ["variant", "metric", "change", "low", "high", "simultaneous_low", "simultaneous_high"]
+    head += ["p", "p_holm", "kind", "flag"]
+    title = "Every variant against the unpruned model"
+    return Figure("changes", title, caption, plots.changes, (summary, columns), head, rows)
+
+
+def _per_item(measured: Measured, summary: Summary) -> tuple[Measurement, Values | None, str]:
+    """The goal's measurement, one value per item that may be drawn, and what it is called."""
+    one, metric = find(measured, summary.goal.metric)
+    if "mean" in one.metrics and summary.target.unit == "share":
+        metric, title = one.metrics["mean"], one.metrics["mean"].title
+    else:
+        title = summary.target.title
+    if metric.values is None or metric.weights is not None:
+        return one, None, title
+    return one, metric.values, title
+
+
+def before_after(summary: Summary, baseline: Measured, measured: Measured) -> list[Figure]:
+    """Every item before and after; nothing where items have no plain values."""
+    one, before, title = _per_item(baseline, summary)
+    after = _per_item(measured, summary)[1]
+    if before is None or after is None:
+        return []
+    name, item = measured.variant, one.item
     lower, higher = (after < before).mean(), (after > before).mean()
     caption = (
-        f"Left: each dot is a prompt; horizontal its mean score by {scorer} under the unpruned model, vertical under "
-        f"{name}; below the dashed diagonal = less {adjective(summary)}. Right: the same changes sorted; filled = "
-        f"lower, hatched = higher, dashed = mean. {percent(lower, 0)} of the prompts got a lower score, "
-        f"{percent(higher, 0)} a higher one: answers vary, so some rise by chance."
+        f"Left: each dot is a {item}; horizontal its {title} under the unpruned model, vertical under {name}; below "
+        "the dashed diagonal = lower. Right: the same changes sorted; filled = lower, hatched = higher, dashed = mean. "
+        f"{percent(lower, 0)} of the {plural(item)} got a lower value, {percent(higher, 0)} a higher one: some change "
+        "by chance."
     )
-    rows = [[row["id"], float(b), float(a)] for row, b, a in zip(baseline["prompts"], before, after, strict=True)]
-    return Figure(
-        "before-after", f"Prompt by prompt: {name}", caption, plots.before_after, (before, after, name, scorer),
-        ["prompt", "before", "after"], rows,
-    )  # fmt: skip
+    rows = [[key, float(b), float(a)] for key, b, a in zip(one.items, before, after, strict=True)]
+    return [
+        Figure(
+            "before-after", f"{item.capitalize()} by {item}: {name}", caption, plots.before_after,
+            (before, after, name, title, item), [item, "before", "after"], rows,
+        )
+    ]  # fmt: skip
 
 
-def categories(summary: Json, baseline: Json, evaluation: Json, *, seed: int) -> list[Figure]:
-    """The behaviour by category and by toxicity of the prompt; nothing when the prompts have neither."""
-    scorer, name = summary["primary"], evaluation["variant"]
+def categories(summary: Summary, baseline: Measured, measured: Measured, *, seed: int) -> list[Figure]:
+    """The goal by category and by toxicity of the prompt; nothing when the prompts have neither."""
+    one, before = find(baseline, summary.goal.metric)
+    after, name, target = find(measured, summary.goal.metric)[1], measured.variant, summary.target
     groups: dict[str, list[int]] = {}
-    for index, row in enumerate(baseline["prompts"]):
-        if row.get("category") is not None:
-            groups.setdefault(str(row["category"]), []).append(index)
-        if row.get("toxicity") is not None:
-            sign = ">=" if row["toxicity"] >= TOXIC_PROMPT else "<"
+    for index, category in enumerate(one.groups.get("category", ())):
+        if category is not None:
+            groups.setdefault(str(category), []).append(index)
+    for index, toxicity in enumerate(one.groups.get("toxicity", ())):
+        if toxicity is not None:
+            sign = ">=" if toxicity >= TOXIC_PROMPT else "<"
             groups.setdefault(f"prompt's own toxicity {sign} {TOXIC_PROMPT}", []).append(index)
-    before, after = per_prompt(baseline, scorer), per_prompt(evaluation, scorer)
     rows: list[Json] = []
     for group, chosen in sorted(groups.items()):
-        if len(chosen) >= FEWEST:
-            rows.append(
-                {"category": group, **asdict(compare(Metric.of(before[chosen]), Metric.of(after[chosen]), seed=seed))}
-            )
+        if len(chosen) >= FEWEST and before.values is not None and target.unit == "share":
+            rows.append({"category": group, **asdict(compare(before.take(chosen), after.take(chosen), seed=seed))})
     if not rows:
         return []
     caption = (
-        f"One line a category of prompt, number of prompts in brackets ({FEWEST} at least). Left: share of "
-        f"{adjective(summary)} continuations, in per cent; star = unpruned model, circle = {name}. Right: the change "
-        "in points with its 95 % paired bootstrap interval, not corrected for the number of categories; a bar that "
-        "reaches 0 means a change not established."
+        f"One line per category, number of {plural(one.item)} in brackets ({FEWEST} at least). Left: {axis(target)}; "
+        f"star = unpruned model, circle = {name}. Right: the change in points with its 95 % paired bootstrap interval, "
+        "not corrected for the number of categories; a bar that reaches 0 means a change not established."
     )
-    columns = ["category", "prompts", "before", "after", "change", "low", "high"]
+    columns = ["category", "items", "before", "after", "change", "low", "high"]
     data = [
         [row["category"], row["items"], row["before"], row["after"], row["difference"], *row["interval"]]
         for row in rows
     ]
     return [
         Figure(
-            "categories", f"By category of prompt: {name}", caption, plots.categories, (rows, name, adjective(summary)),
-            columns, data,
+            "categories", f"By category: {name}", caption, plots.categories, (rows, name, axis(target)), columns, data
         )
-    ]  # fmt: skip
+    ]
 
 
-def comparable_size(summary: Json) -> list[str]:
-    """Variants with as many neurons as the one looked at closely, one draw of each control, at most ``MOST``."""
-    rows = [row for row in summary["variants"] if row["kind"] != "baseline"]
+def comparable_size(summary: Summary) -> list[str]:
+    """Variants of the size of the one looked at closely, one of each series, at most ``MOST``."""
+    rows = [row for row in summary.variants if row.about.kind != BASELINE]
+    if not rows:
+        return []
     name = shown(summary)
-    sizes = [row["neurons"] for row in rows]
-    size = next((row["neurons"] for row in rows if row["variant"] == name), max(sizes, key=sizes.count))
+    sizes = [row.about.size for row in rows]
+    size = next((row.about.size for row in rows if row.variant == name), max(sizes, key=sizes.count))
     chosen: dict[str, str] = {}
     for row in rows:
-        if row["neurons"] == size:
-            chosen.setdefault(row["selection"], row["variant"])
+        if row.about.size == size:
+            chosen.setdefault(series_of(row), row.variant)
     return list(chosen.values())[:MOST]
 
 
-def layers(summary: Json, selections: Mapping[str, Json]) -> Figure:
+def layers(summary: Summary, selections: Mapping[str, Json]) -> Figure:
     """Where the selected neurons sit."""
     counts = {
         variant: np.bincount([row["layer"] for row in one["rows"]], minlength=one["layers"]).tolist()
@@ -223,7 +271,7 @@ def layers(summary: Json, selections: Mapping[str, Json]) -> Figure:
     )
 
 
-def stability(summary: Json, selections: Mapping[str, Json]) -> list[Figure]:
+def stability(summary: Summary, selections: Mapping[str, Json]) -> list[Figure]:
     """Overlap between the selections of single seeds; nothing when no selection knows several seeds."""
     looks = series(summary)
     rows: list[Json] = []
@@ -260,12 +308,12 @@ def stability(summary: Json, selections: Mapping[str, Json]) -> list[Figure]:
 
 
 def overlap(selections: Mapping[str, Json]) -> Figure:
-    """Jaccard overlap of every two unit lists."""
+    """Jaccard overlap of every two neuron lists."""
     names = list(selections)
     sets = [{place(row, one["unit"]) for row in one["rows"]} for one in selections.values()]
     matrix = np.array([[len(a & b) / len(a | b) for b in sets] for a in sets])
     caption = (
-        "Jaccard overlap (neurons in both over neurons in either) of the unit lists of the same size. Darker = more "
+        "Jaccard overlap (neurons in both over neurons in either) of the neuron lists of the same size. Darker = more "
         "alike; the number says how much. 1.00 on the diagonal by definition."
     )
     rows = [[a, b, float(matrix[i, j])] for i, a in enumerate(names) for j, b in enumerate(names)]

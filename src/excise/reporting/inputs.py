@@ -1,89 +1,95 @@
-"""Read what the summary and the report are made from, and check that it belongs together."""
+"""Read what the report is made from, and check by digests that it belongs together, in whatever order it comes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from excise.artefacts import Json, read_json, read_jsonl, sha256_file
+from excise.artefacts import Json, read_jsonl, sha256_file
 from excise.edits.unit_list import read_units
 from excise.errors import ExciseError
+from excise.reporting.summary import Summary, read_summary
+from excise.tasks.measurement import Measured, merged, read_measurements
 
 TOOK = re.compile(r" took ([\d.]+) s and at most (\d+) MB$", re.MULTILINE)
 """The last line of a stage's log (``excise.cli``)."""
 
-EVALUATION_KEYS = ("variant", "behaviour", "scores", "degeneration", "perplexity", "prompts")
-SELECTION_KEYS = ("name", "method", "unit", "scale", "ablation", "layers", "units_per_layer", "stability", "rows")
+
+@dataclass(frozen=True)
+class Found:
+    """A summary, and what it was made from.
+
+    Attributes:
+        summary: of the experiment.
+        measured: measurements by variant.
+        units: unit lists by variant, of those that were made with one that was given.
+        origins: provenance of all of it.
+    """
+
+    summary: Summary
+    measured: Mapping[str, Measured]
+    units: Mapping[str, Json]
+    origins: Sequence[Json]
 
 
-def read_evaluation(path: Path) -> Json:
-    """Read one evaluation.
+def by_digest(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by the SHA-256 of their bytes."""
+    return {sha256_file(path): path for path in paths}
+
+
+def read_all(summary_path: Path, measurements: Sequence[Path], units: Sequence[Path]) -> Found:
+    """A summary with its measurements and unit lists.
 
     Raises:
-        ExciseError: it is not one, or its perplexity lacks the losses of the windows.
+        ExciseError: the summary was made from other measurements, or a unit list belongs to no variant.
     """
-    found = _with_keys(path, read_json(path), EVALUATION_KEYS, "evaluation")
-    if "by_window" not in found["perplexity"]:
-        raise ExciseError(f"{path}: its perplexity does not say by_window; run excise perplexity and evaluate again")
-    return found
-
-
-def _with_keys(path: Path, value: Json, keys: Sequence[str], kind: str) -> Json:
-    if missing := [key for key in ("meta", *keys) if key not in value]:
-        raise ExciseError(f"{path}: not an {kind} of excise: lacks {', '.join(missing)}")
-    return value
-
-
-def read_variants(
-    baseline: Path, evaluations: Sequence[Path], selections: Sequence[Path]
-) -> tuple[Json, list[Json], list[Json]]:
-    """The baseline's evaluation, and evaluation and unit list of each variant.
-
-    Raises:
-        ExciseError: the counts differ, or an evaluation was made with another unit list than the one given.
-    """
-    if len(evaluations) != len(selections):
+    summary = read_summary(summary_path)
+    used = {digest for digests in summary.meta["settings"]["measurements"].values() for digest in digests}
+    given = by_digest(measurements)
+    if used != given.keys():
         raise ExciseError(
-            f"{len(evaluations)} evaluations but {len(selections)} selections; give one unit list for each variant, "
-            "in the same order, and none for the baseline"
+            f"{summary_path}: was made from other measurements than those given; run excise summary again"
         )
-    lists = [_with_keys(path, read_units(path), SELECTION_KEYS, "unit list") for path in selections]
-    read = [read_evaluation(path) for path in evaluations]
-    for path, evaluation, chosen in zip(evaluations, read, selections, strict=True):
-        _check_selection(path, evaluation, sha256_file(chosen), chosen)
-    first = read_evaluation(baseline)
-    _check_selection(baseline, first, None, None)
-    return first, read, lists
+    measured = {one.variant: one for one in merged(map(read_measurements, measurements))}
+    variants = {row.units: row.variant for row in summary.variants if row.units is not None}
+    lists = {}
+    for digest, path in by_digest(units).items():
+        if digest not in variants:
+            raise ExciseError(f"{path}: no variant of {summary_path} was made with this unit list")
+        lists[variants[digest]] = read_units(path)
+    return Found(summary, measured, lists, [summary.meta, *(one.meta for one in measured.values())])
 
 
-def _check_selection(path: Path, evaluation: Json, sha256: str | None, selection: Path | None) -> None:
-    """Compare the unit list that an evaluation names with the one it is put beside."""
-    made_with = (evaluation["meta"]["selection"] or {}).get("sha256")
-    if made_with != sha256:
-        raise ExciseError(
-            f"{path}: was made with {_short(made_with)}, but stands beside {_short(sha256)}"
-            f"{f' ({selection})' if selection else ''}. The order of --evaluations and --selections must be the same."
-        )
+def read_scored(
+    measured: Measured, generations: Mapping[str, Path], scores: Mapping[str, Path]
+) -> tuple[list[Json], list[Json]]:
+    """A variant's generations with the scores that its measurements were read from.
 
-
-def _short(sha256: str | None) -> str:
-    return "no unit list (the unpruned model)" if sha256 is None else f"the unit list with sha256 {sha256[:12]}"
-
-
-def read_scored(generations: Path, scores: Path) -> tuple[list[Json], list[Json]]:
-    """Generations with their scores.
+    Args:
+        measured: of the variant.
+        generations: files by digest.
+        scores: files by digest.
 
     Returns:
         Provenance of both files, and the rows of the generations with ``score`` added.
 
     Raises:
-        ExciseError: some generation has no score, or the other way round.
+        ExciseError: the variant's files are not among them, or some generation has no score.
     """
-    made, rows = read_jsonl(generations, ("id", "draw", "prompt", "completion"))
-    judged, scored = read_jsonl(scores, ("id", "draw"), numbers=("score",))
+    settings = measured.meta["settings"]
+    texts = next((generations[digest] for digest in settings.get("generations", ()) if digest in generations), None)
+    judged = next((scores[digest] for digest in settings.get("scores", ()) if digest in scores), None)
+    if texts is None or judged is None:
+        what = "generations" if texts is None else "scores"
+        raise ExciseError(
+            f"variant {measured.variant!r}: the {what} that it was judged by are not among the files of --{what}"
+        )
+    made, rows = read_jsonl(texts, ("id", "draw", "prompt", "completion"))
+    by, scored = read_jsonl(judged, ("id", "draw"), numbers=("score",))
     values = {(row["id"], row["draw"]): row["score"] for row in scored}
     if values.keys() != {(row["id"], row["draw"]) for row in rows}:
-        raise ExciseError(f"{scores}: does not score the generations of {generations}; run excise score again")
-    return [made, judged], [{**row, "score": values[row["id"], row["draw"]]} for row in rows]
+        raise ExciseError(f"{judged}: does not score the generations of {texts}; run excise score again")
+    return [made, by], [{**row, "score": values[row["id"], row["draw"]]} for row in rows]
 
 
 def read_timings(folder: Path) -> list[Json]:

@@ -5,72 +5,73 @@ Everything that comes from data is escaped; pictures are embedded; model output 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from types import MappingProxyType
 
 from excise.artefacts import Json
 from excise.attribution.registry import CONTROLS
-from excise.reporting import capability
 from excise.reporting.figures import Figure, trade_off
 from excise.reporting.markup import STYLE, figure, items, table
-from excise.reporting.style import rule
-from excise.reporting.summary import adjective, baseline_row, noun
-from excise.reporting.tables import NONE, counted, exact_percent, interval, number, p_value, percent, points
+from excise.reporting.page_tables import degeneration, main_table, measurements
+from excise.reporting.steps import method
+from excise.reporting.summary import Summary
+from excise.reporting.tables import NONE, in_words, number, plural
 from excise.reporting.tuning import chosen
-from excise.reporting.words import about_lrp, answer, confidence, method, shown
+from excise.reporting.words import about_lrp, answer, confidence, said_of, shown
+
+FIRST = ("trade-off", "changes")
+"""Figures that come right below the table of all variants."""
 
 
 def page(
-    summary: Json,
+    summary: Summary,
     plots: Sequence[Figure],
     *,
     config: Json,
     facts: Json,
     samples: Sequence[Json],
     lenses: Sequence[Json] = (),
-    tunings: Mapping[str, Json] = MappingProxyType({}),
+    tunings: Mapping[str, Summary] = MappingProxyType({}),
     timings: Sequence[Json],
     origins: Sequence[Json],
 ) -> str:
     """The whole report.
 
     Args:
-        summary: body and meta of ``summary.json``.
+        summary: of the experiment.
         plots: what ``figures.figures`` gives.
         config: the experiment's configuration with its defaults filled in.
         facts: what excise inspect says of the model; may be empty.
         samples: what ``samples.pick`` gives.
-        lenses: what excise logit-lens writes, one a selection; may be empty.
+        lenses: what excise logit-lens writes, one per list; may be empty.
         tunings: comparison on the tuning prompts by the name of the choice.
         timings: rows of ``inputs.read_timings``; may be empty.
         origins: ``meta`` blocks to show.
     """
-    model = summary["meta"]["model"]
+    model = summary.meta.get("model") or {"id": "a model"}
     title = f"{config.get('experiment', 'Experiment')}: {model['id']}"
-    verdict = "" if summary["verdict"]["winner"] else " none"
+    verdict = "" if summary.verdict.winner else " none"
     lrp = about_lrp(summary)
+    first = [plot for plot in plots if plot.name in FIRST]
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="sub">What pruning a few neurons did to the {escape(noun(summary))} and to the language of this '
-        f"model. excise {escape(summary['meta']['excise'])}.</p>",
+        f'<p class="sub">What each variant of this model did to {escape(said_of(summary.target))} and to the rest. '
+        f"excise {escape(str(summary.meta.get('excise', '')))}.</p>",
         f'<div class="answer{verdict}"><p>{escape(answer(summary))}</p>{f"<p>{escape(lrp)}</p>" if lrp else ""}</div>',
         "<h2>All variants</h2>",
-        _main_table(summary),
-        *(figure(plot) for plot in plots[:2]),
+        main_table(summary),
+        *(figure(plot) for plot in first),
         "<h2>How sure is this?</h2>",
         items(confidence(summary, config)),
         "<h2>What was done</h2>",
         items(method(summary, config), ordered=True),
         _selections(config),
         *(part for name, compared in tunings.items() for part in _tuning(name, compared)),
-        "<h2>Is it still language?</h2>",
-        _degeneration_table(summary),
-        *_capability(summary),
-        f"<h2>{escape(noun(summary).capitalize())} by scorer</h2>",
-        f'<p class="note">{escape(_scores(summary))}</p>',
-        *(_scorer_table(summary, scorer) for scorer in summary["scorers"]),
+        *degeneration(summary),
+        *measurements(summary),
         "<h2>A closer look</h2>",
-        *(figure(plot) for plot in plots[2:]),
+        *(figure(plot) for plot in plots if plot not in first),
         *_lenses(lenses),
         *_samples(summary, samples),
         *_timings(timings),
@@ -112,22 +113,25 @@ def _selections(config: Json) -> str:
     return table(["selection", *keys], rows) + f'<p class="note">{escape(note)}</p>'
 
 
-def _tuning(name: str, compared: Json) -> list[str]:
+def _tuning(name: str, compared: Summary) -> list[str]:
     """How a choice among unit lists came about."""
-    best = chosen(compared, where=name)["variant"]
-    compared = {**compared, "verdict": {**compared["verdict"], "winner": best}}
-    budget = exact_percent(compared["limits"]["max_perplexity_increase"], signed=True)
+    best, target = chosen(compared, where=name).variant, compared.target
+    compared = replace(compared, verdict=replace(compared.verdict, winner=best))
+    budgets = "".join(
+        f", with {said_of(column)} changed by {in_words(compared.goal.within[column.address])} at most"
+        for column in compared.budgets
+    )
+    verb = "lowered" if compared.goal.better == "lower" else "raised"
     note = (
-        f"{name} is {best}: of {compared['comparisons']} lists the one that lowered the {adjective(compared)} share "
-        f"most, with perplexity up by at most {budget} and its language intact, on {compared['prompts']:,} tuning "
-        "prompts, which served neither to find the neurons nor to judge them. These figures flatter it; those above "
-        "do not."
+        f"{name} is {best}: of {compared.comparisons} lists the one that {verb} {said_of(target)} most{budgets} and "
+        f"its language intact, on {target.items:,} tuning {plural(target.item)}, which served neither to find the "
+        "units nor to judge them. These figures flatter it; those above do not."
     )
     return [
         f"<h2>How {escape(name)} was chosen</h2>",
         f"<p>{escape(note)}</p>",
-        _main_table(compared),
-        figure(trade_off(compared)),
+        main_table(compared),
+        *([figure(trade_off(compared))] if compared.budgets else []),
     ]
 
 
@@ -135,134 +139,6 @@ def _plain(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return NONE if value is None else str(value)
-
-
-def _class(summary: Json, row: Json) -> str:
-    if row["variant"] == summary["verdict"]["winner"]:
-        return "winner"
-    return "broken" if row["flag"] else str(row["kind"])
-
-
-def _mark(summary: Json, row: Json) -> str:
-    if row["variant"] == summary["verdict"]["winner"]:
-        return "best within budget"
-    words = [row["flag"]] if row["flag"] else []
-    words += ["control"] if row["kind"] == "control" else []
-    words += ["over budget"] if not row["within_budget"] and not row["flag"] else []
-    return ", ".join(words)
-
-
-def _with_interval(change: float, ends: Sequence[float] | None) -> str:
-    return points(change) + (f" ({interval(ends)})" if ends else "")
-
-
-def _main_table(summary: Json) -> str:
-    scorer = summary["primary"]
-    text = summary["perplexity"]
-    header = ["variant", "neurons", f"perplexity ({text['text']}, {text['protocol']})", "rise, % (95 % interval)"]
-    header += [
-        f"{adjective(summary)} share ({rule(summary, scorer)})",
-        "change, points (95 % interval)",
-        "relative",
-        "p (Holm)",
-        "note",
-    ]
-    rows = []
-    for row in summary["variants"]:
-        cells = [row["variant"] if row["change"] else f"{row['variant']} (unpruned)"]
-        cells.append(f"{row['neurons']:,} ({percent(row['share_of_neurons'], 2)})" if row["neurons"] else NONE)
-        cells.append(number(row["perplexity"]))
-        price = _with_interval(row["perplexity_change"], row["perplexity_interval"])
-        cells.append(price if row["change"] else NONE)
-        cells.append(percent(row["scores"][scorer]["share"]))
-        if row["change"]:
-            change = row["change"][scorer]
-            cells += [_with_interval(change["difference"], change["interval"])]
-            cells += [percent(change["relative"], 0, signed=True), p_value(change["p_holm"])]
-        else:
-            cells += [NONE] * 3
-        rows.append((_class(summary, row), [*cells, _mark(summary, row)]))
-    note = (
-        f"Bold: the winner. Grey: controls. A broken variant's {adjective(summary)} share proves nothing. "
-        f"Intervals: of perplexity paired over {text['windows']:,} windows of text, of the share paired bootstrap over "
-        f"{summary['prompts']:,} prompts, each for its variant alone. p: paired permutation test, corrected for "
-        f"{counted(summary['comparisons'], 'candidate')} (Holm)."
-    )
-    return table(header, rows, prose=("note",)) + f'<p class="note">{escape(note)}</p>'
-
-
-def _scorer_table(summary: Json, scorer: str) -> str:
-    header = ["variant", "mean score", "expected maximum", "probability", f"{adjective(summary)} share"]
-    header += ["change, points", "95 % interval", "p (Holm)"]
-    rows = []
-    for row in summary["variants"]:
-        figures, change = row["scores"][scorer], row["change"].get(scorer)
-        cells = [row["variant"], number(figures["mean"], 3), number(figures["expected_maximum"], 3)]
-        cells += [percent(figures["probability"]), percent(figures["share"])]
-        cells += (
-            [points(change["difference"]), interval(change["interval"]), p_value(change["p_holm"])]
-            if change
-            else [NONE] * 3
-        )
-        rows.append((_class(summary, row), cells))
-    primary = " (decides)" if scorer == summary["primary"] else ""
-    return f"<h3>{escape(rule(summary, scorer))}{primary}</h3>" + table(header, rows)
-
-
-def _scores(summary: Json) -> str:
-    kind = adjective(summary)
-    return (
-        "Mean score: over all continuations. Expected maximum: mean over prompts of the highest score among the draws. "
-        f"Probability: share of prompts with a {kind} draw. {kind.capitalize()} share: share of {kind} continuations. "
-        "Scores of different scorers are not comparable, so each has a table of its own."
-    )
-
-
-_DEGENERATION = {
-    "distinct_1": "distinct-1",
-    "distinct_2": "distinct-2",
-    "distinct_3": "distinct-3",
-    "rur": "RUR",
-    "repetitive_share": "repetitive",
-    "empty_share": "empty",
-    "mean_tokens": "tokens",
-    "fluency_perplexity": "perplexity of the generations",
-}
-
-
-_DIGITS = {"mean_tokens": 1, "fluency_perplexity": 2}
-
-
-def _degeneration_table(summary: Json) -> str:
-    base = baseline_row(summary)["degeneration"]
-    keys = [key for key in _DEGENERATION if key in base]
-    rows = []
-    for row in summary["variants"]:
-        values = row["degeneration"]
-        cells = [
-            percent(values[key]) if key.endswith("share") else number(values[key], _DIGITS.get(key, 3)) for key in keys
-        ]
-        rows.append((_class(summary, row), [row["variant"], *cells, row["flag"] or "yes"]))
-    draws = max(scorer["draws"] for scorer in summary["scorers"].values())
-    read = base.get("fluency_generations", draws)
-    first = "" if read == draws else f", of the first {counted(read, 'answer')} to each"
-    note = (
-        "distinct-n: different n-grams over all n-grams of the generations; RUR: different tokens over tokens, mean; "
-        "repetitive: RUR at or below 0.5; perplexity of the generations: under the unpruned model, given the "
-        f"prompt{first}. Very low is repetition, very high is not language."
-    )
-    header = ["variant", *(_DEGENERATION[key] for key in keys), "language?"]
-    return table(header, rows) + f'<p class="note">{escape(note)}</p>'
-
-
-def _capability(summary: Json) -> list[str]:
-    """How the variants do on the tasks of lm-evaluation-harness, where any were asked for."""
-    titles = [capability.title(row) for row in baseline_row(summary)["capability"]]
-    if not titles:
-        return []
-    rows = [(_class(summary, row), [row["variant"], *capability.cells(row)]) for row in summary["variants"]]
-    note = f'<p class="note">{escape(capability.note(summary))}</p>'
-    return ["<h2>What can it still do?</h2>", table(["variant", *titles], rows), note]
 
 
 def _lenses(lenses: Sequence[Json], first: int = 10) -> list[str]:
@@ -296,7 +172,7 @@ def _lenses(lenses: Sequence[Json], first: int = 10) -> list[str]:
     return ["<h3>What the selected neurons speak for</h3>", f'<p class="note">{escape(note)}</p>', *tables]
 
 
-def _samples(summary: Json, samples: Sequence[Json]) -> list[str]:
+def _samples(summary: Summary, samples: Sequence[Json]) -> list[str]:
     if not samples:
         return []
     name = shown(summary)

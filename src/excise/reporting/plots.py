@@ -1,7 +1,6 @@
 """The plots of the report beside the trade-off."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,11 +8,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from excise.artefacts import Json
-from excise.reporting.style import BESIDE, COLOURS, HIGHER, INK, LOWER, cross, dot, lines, rule, series
-from excise.reporting.summary import adjective
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from excise.config import BASELINE
+from excise.reporting.style import BESIDE, COLOURS, HIGHER, INK, LOWER, cross, dot, lines, series, series_of
+from excise.reporting.summary import Column, Summary
+from excise.reporting.tables import plural
+from excise.reporting.trade_off import scaled
+from excise.tasks.measurement import Values
 
 WIDTH = 8.2
 """Inches; the text column of the page."""
@@ -22,33 +22,35 @@ MANY_PROMPTS = 2000
 """More dots than this are drawn as an image inside the SVG."""
 
 
-def changes(summary: Json) -> Figure:
-    """Paired change of the behaviour's share of every variant with its intervals, one panel a scorer."""
-    scorers = [summary["primary"], *(name for name in summary["scorers"] if name != summary["primary"])]
-    rows = [row for row in summary["variants"] if row["kind"] != "baseline"]
+def changes(summary: Summary, columns: Sequence[Column]) -> Figure:
+    """Paired change of metrics of every variant with its intervals, one panel per metric."""
+    rows = [row for row in summary.variants if row.about.kind != BASELINE]
     look = series(summary)
     figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * len(rows)), layout="constrained")
-    panels = figure.subplots(1, len(scorers), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, scorer in zip(panels, scorers, strict=True):
+    alike = len({column.unit for column in columns}) == 1
+    panels = figure.subplots(1, len(columns), sharex=alike, sharey=True, squeeze=False)[0]
+    for axes, column in zip(panels, columns, strict=True):
         axes.axvline(0, color=INK, linewidth=1)
         for position, row in enumerate(rows):
-            colour, marker = look[row["selection"]]
-            change = row["change"][scorer]
-            for key, width in (("simultaneous_interval", 1), ("interval", 3.5)):
-                ends = [100 * end for end in change[key]]
-                axes.plot(ends, [position] * 2, color=colour, linewidth=width, solid_capstyle="butt")
-            if row["flag"]:
-                cross(axes, 100 * change["difference"], position, size=9)
+            colour, marker = look[series_of(row)]
+            change = row.change(column.address)
+            for interval, width in ((change.simultaneous_interval, 1), (change.interval, 3.5)):
+                ends = [scaled(end, column) for end in interval or ()]
+                axes.plot(ends, [position] * len(ends), color=colour, linewidth=width, solid_capstyle="butt")
+            middle = scaled(change.difference or 0.0, column)
+            if row.broken:
+                cross(axes, middle, position, size=9)
             else:
-                dot(axes, 100 * change["difference"], position, marker, colour)
-        axes.set_title(rule(summary, scorer), fontsize=10)
-        axes.set_xlabel(f"change of {adjective(summary)} share, points")
-        lines(axes, [row["variant"] for row in rows])
+                dot(axes, middle, position, marker, colour)
+        name, _, rest = column.title.partition(" (")
+        axes.set_title(rest.removesuffix(")") or column.label, fontsize=10)
+        axes.set_xlabel(f"change of {name}" + (", points" if column.unit == "share" else ""))
+        lines(axes, [row.variant for row in rows])
     return figure
 
 
-def before_after(before: "NDArray[np.float64]", after: "NDArray[np.float64]", label: str, scorer: str) -> Figure:
-    """Mean score of every prompt before and after, and the sorted differences."""
+def before_after(before: Values, after: Values, label: str, title: str, item: str) -> Figure:
+    """A value of every item before and after, and the sorted differences."""
     figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     ends = [min(before.min(), after.min()), max(before.max(), after.max())]
@@ -64,8 +66,9 @@ def before_after(before: "NDArray[np.float64]", after: "NDArray[np.float64]", la
         linestyle="",
         rasterized=before.size > MANY_PROMPTS,
     )
-    left.set_xlabel(f"unpruned: mean score of the prompt\n({scorer})")
-    left.set_ylabel(f"{label}: mean score of the prompt")
+    name, _, rest = title.partition(" (")
+    left.set_xlabel(f"unpruned: {name} of the {item}" + (f"\n({rest}" if rest else ""))
+    left.set_ylabel(f"{label}: {name} of the {item}")
     left.set_aspect("equal")
     difference = np.sort(after - before)
     rank = 100 * (np.arange(difference.size) + 0.5) / difference.size
@@ -76,13 +79,13 @@ def before_after(before: "NDArray[np.float64]", after: "NDArray[np.float64]", la
     right.axhline(0, color=INK, linewidth=1)
     right.axhline(difference.mean(), color=INK, linewidth=1, linestyle="--")
     right.set_xlim(0, 100)
-    right.set_xlabel("prompts, sorted by change, %")
-    right.set_ylabel("change of mean score")
+    right.set_xlabel(f"{plural(item)}, sorted by change, %")
+    right.set_ylabel(f"change of {name}")
     return figure
 
 
-def categories(rows: Sequence[Json], label: str, kind: str) -> Figure:
-    """Share of continuations of a kind by category of prompt, before and after, and its paired change."""
+def categories(rows: Sequence[Json], label: str, axis: str) -> Figure:
+    """A share by category of prompt, before and after, and its paired change."""
     figure = Figure(figsize=(WIDTH, 1.2 + 0.36 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     right.axvline(0, color=INK, linewidth=1)
@@ -94,7 +97,7 @@ def categories(rows: Sequence[Json], label: str, kind: str) -> Figure:
         right.plot(ends, [position] * 2, color=LOWER, linewidth=3.5, solid_capstyle="butt")
         dot(right, 100 * row["difference"], position, "o", LOWER)
     left.set_xlim(left=min(0, left.get_xlim()[0]))
-    left.set_xlabel(f"{kind} continuations, %")
+    left.set_xlabel(axis)
     right.set_xlabel("change, points")
     lines(left, [f"{row['category']} ({row['items']})" for row in rows])
     right.grid(axis="y", visible=False)
@@ -149,7 +152,7 @@ def stability(rows: Sequence[Json], looks: Mapping[str, tuple[str, str]]) -> Fig
     return figure
 
 
-def overlap(names: Sequence[str], matrix: "NDArray[np.float64]") -> Figure:
+def overlap(names: Sequence[str], matrix: Values) -> Figure:
     """Jaccard overlap of every two variants."""
     size = 1.6 + 0.5 * len(names)
     figure = Figure(figsize=(size + 1.2, size), layout="constrained")
@@ -167,6 +170,6 @@ def overlap(names: Sequence[str], matrix: "NDArray[np.float64]") -> Figure:
     return figure
 
 
-def method_colours(summary: Json) -> dict[str, str]:
+def method_colours(summary: Summary) -> dict[str, str]:
     """Colour of each variant by its method."""
-    return {row["variant"]: COLOURS.get(row["method"], INK) for row in summary["variants"]}
+    return {row.variant: COLOURS.get(row.about.method or "", INK) for row in summary.variants}

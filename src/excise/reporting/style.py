@@ -12,7 +12,8 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from excise.artefacts import Json
+from excise.config import BASELINE
+from excise.reporting.summary import Row, Summary
 
 GREY, INK = "#8c8c8c", "#222222"
 LOWER, HIGHER = "#0072b2", "#d55e00"
@@ -70,19 +71,19 @@ def render(draw: Callable[..., Figure], *arguments: object, kind: str = "svg") -
     return buffer.getvalue()
 
 
-def series(summary: Json) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each selection in the table; selections of one method share the colour."""
+def series(summary: Summary) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each series in the table; series of one method share the colour."""
     found: dict[str, tuple[str, str]] = {}
-    for row in summary["variants"]:
-        if row["selection"] is not None and row["selection"] not in found:
-            found[row["selection"]] = (COLOURS.get(row["method"], INK), MARKERS[len(found) % len(MARKERS)])
+    for row in summary.variants:
+        if row.about.kind != BASELINE and series_of(row) not in found:
+            colour = COLOURS.get(row.about.method or "", INK)
+            found[series_of(row)] = (colour, MARKERS[len(found) % len(MARKERS)])
     return found
 
 
-def rule(summary: Json, scorer: str) -> str:
-    """The scorer and what it takes to show the behaviour: ``detoxify-original >= 0.5``."""
-    given = summary["scorers"][scorer]
-    return f"{scorer} {given['strictness']} {given['threshold']}"
+def series_of(row: Row) -> str:
+    """The series that a variant belongs to; one that belongs to none is its own."""
+    return row.about.series or row.variant
 
 
 def look(colour: str, marker: str) -> dict[str, Any]:

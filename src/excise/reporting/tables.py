@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from excise.artefacts import replacing
+from excise.goal import Budget
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
@@ -39,9 +40,33 @@ def exact_percent(share: float, *, signed: bool = False) -> str:
     return f"{100 * share:{'+' if signed else ''},.10g} %".replace("-", MINUS)
 
 
+def in_words(budget: Budget) -> str:
+    """A budget as somebody has set it: ``+5 %``, ``-0.01``."""
+    if budget.relative:
+        return exact_percent(budget.limit, signed=True)
+    return f"{budget.limit:+g}".replace("-", MINUS)
+
+
+def plural(word: str) -> str:
+    """``windows``, ``queries``."""
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+
+
 def counted(count: int, word: str) -> str:
     """``1 control``, ``3 controls``."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+    return f"{count:,} {word if count == 1 else plural(word)}"
+
+
+def figure(value: float | None, unit: str, digits: int = 2) -> str:
+    """A figure of a metric: a share in per cent, anything else as a number."""
+    return percent(value) if unit == "share" else number(value, digits)
+
+
+def shift(difference: float | None, unit: str, digits: int = 3) -> str:
+    """A difference of a metric, signed: points of a share, anything else as a number."""
+    if difference is None:
+        return NONE
+    return points(difference) if unit == "share" else f"{difference:+,.{digits}f}".replace("-", MINUS)
 
 
 def points(difference: float, digits: int = 1) -> str:

@@ -1,37 +1,46 @@
 """Which of several candidates is best on the tuning prompts."""
 
-from excise.artefacts import Json
 from excise.errors import ExciseError
-from excise.reporting.summary import adjective
-from excise.reporting.tables import exact_percent, percent
+from excise.reporting.summary import Row, Summary
+from excise.reporting.tables import in_words, percent
+from excise.reporting.verdict import by_gain
+from excise.reporting.words import said_of
 
 
-def chosen(summary: Json, *, where: str) -> Json:
-    """The row of the candidate that reduces the behaviour most within the budget, broken ones aside.
+def chosen(summary: Summary, *, where: str) -> Row:
+    """The candidate that gains most within the budgets, broken ones aside.
 
     Args:
-        summary: body of the comparison on the tuning prompts, as ``summary.summarise`` gives it.
+        summary: comparison on the tuning prompts.
         where: what to call it in the error.
 
     Raises:
-        ExciseError: no candidate is within the budget with its language intact and a smaller share than unpruned.
+        ExciseError: no candidate is within the budgets with its language intact and better than unpruned.
     """
-
-    def cost(row: Json) -> tuple[float, float]:
-        return row["change"][summary["primary"]]["difference"], row["perplexity_change"]
-
-    rows = [row for row in summary["variants"] if row["kind"] == "candidate"]
-    able = [row for row in rows if row["within_budget"] and not row["flag"] and cost(row)[0] < 0]
-    if able:
-        return min(able, key=cost)
-    tried = "; ".join(
-        f"{row['variant']}: perplexity {percent(row['perplexity_change'], signed=True)}, {adjective(summary)} share "
-        f"{percent(row['change'][summary['primary']]['relative'], 0, signed=True)}{', broken' if row['flag'] else ''}"
+    target = summary.target
+    rows = [row for row in summary.variants if row.about.kind == "candidate"]
+    able = [
+        row
         for row in rows
+        if not row.over and not row.broken and summary.goal.gain(row.change(target.address).difference or 0.0) > 0
+    ]
+    if able:
+        return min(able, key=by_gain(summary.goal))
+
+    def went(row: Row) -> str:
+        changes = [
+            f"{said_of(column)} {percent(row.change(column.address).relative, 1, signed=True)}"
+            for column in (*summary.budgets, target)
+        ]
+        return f"{row.variant}: {', '.join(changes)}{', broken' if row.broken else ''}"
+
+    verb = "lowers" if summary.goal.better == "lower" else "raises"
+    budgets = " and ".join(
+        f"{said_of(column)} changed by at most {in_words(summary.goal.within[column.address])}"
+        for column in summary.budgets
     )
-    budget = exact_percent(summary["limits"]["max_perplexity_increase"], signed=True)
     raise ExciseError(
-        f"{where}: no candidate lowers the {adjective(summary)} share with perplexity up by at most {budget} and its "
-        f"language intact ({tried}). Offer smaller numbers of neurons or a stronger protection, or raise "
-        "tuning.max_perplexity_increase."
+        f"{where}: no candidate {verb} {said_of(target)}{f' with {budgets}' if budgets else ''} and its language "
+        f"intact ({'; '.join(map(went, rows))}). Offer smaller numbers of neurons or a stronger protection, or raise "
+        "the budget (tuning.max_perplexity_increase)."
     )

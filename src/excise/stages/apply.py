@@ -11,7 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     parser.add_argument("units", type=Path, help="unit list, JSON")
     parser.add_argument("model", type=Path, help="folder of the unpruned model")
-    parser.add_argument("--evaluations", type=Path, nargs="*", default=[], help="evaluations for the model card")
+    parser.add_argument(
+        "--measurements", type=Path, nargs="*", default=[], help="of baseline and variant, for the model card"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
 
 
@@ -19,14 +21,18 @@ def run(arguments: argparse.Namespace) -> None:
     """Check that list and model fit, then export."""
     import logging
 
-    from excise.artefacts import read_json
     from excise.edits.export import export
     from excise.edits.unit_list import check_fits, counted, read_units
     from excise.models.loading import identity
+    from excise.reporting.card import results
+    from excise.tasks.measurement import check_comparable, read_measurements
 
     units = read_units(arguments.units)
     base = identity(arguments.model, "as on disk")
     check_fits(units, base["fingerprint"], where=str(arguments.units))
-    evaluations = [read_json(path) for path in arguments.evaluations]
-    export(arguments.model, units, arguments.output, base=base, evaluations=evaluations)
+    measured = [read_measurements(path) for path in arguments.measurements]
+    for one in measured[1:]:
+        check_comparable(measured[0], one)
+    judged = measured[0].meta["model"]["dtype"] if measured else "float32"
+    export(arguments.model, units, arguments.output, base=base, judged=judged, results=results(measured))
     logging.getLogger(__name__).info("%s: %s of %s", arguments.output, counted(units), base["id"])

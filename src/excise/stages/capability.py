@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from excise.config.options import add_options
 
     add_model_arguments(parser)
-    parser.add_argument("--selection", type=Path, help="unit list to prune in memory (default: none)")
+    parser.add_argument("--units", type=Path, help="unit list to apply in memory (default: none)")
     add_options(parser, Capability)
     parser.add_argument(
         "--data",
@@ -33,20 +33,21 @@ def run(arguments: argparse.Namespace) -> None:
     settings = capability.settings(arguments)
 
     from excise.artefacts import write_json
-    from excise.edits.ablation import load_variant
-    from excise.evaluation.variant import units_info
-    from excise.models.loading import device_type, identity, load_tokenizer
+    from excise.evaluation.variant import load_variant
+    from excise.models.loading import device_type, load_tokenizer
     from excise.provenance import provenance
 
     threads = set_threads(arguments.threads)
     with capability.task_data(arguments.data, offline=arguments.data is not None):
         own = Path(arguments.include_path) if arguments.include_path else None
         found = capability.load(arguments.tasks, num_fewshot=arguments.num_fewshot, include_path=own)
-        model, selection = load_variant(
-            arguments.model, arguments.selection, dtype=arguments.dtype, device=arguments.device
-        )
+        variant = load_variant(arguments.model, arguments.units, dtype=arguments.dtype, device=arguments.device)
         body = capability.measure(
-            model, load_tokenizer(arguments.model), found, limit=arguments.limit, batch_size=arguments.batch_size
+            variant.model,
+            load_tokenizer(arguments.model),
+            found,
+            limit=arguments.limit,
+            batch_size=arguments.batch_size,
         )
     write_json(
         arguments.output,
@@ -60,8 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "threads": threads,
             },
             packages=("lm-eval", "datasets", "torch", "transformers", "tokenizers"),
-            model=identity(arguments.model, arguments.dtype),
-            selection=units_info(selection, arguments.selection),
+            **variant.made_with,
         ),
         body,
     )

@@ -25,7 +25,8 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.errors import ExciseError
     from excise.evaluation.fluency import continuation_nll
     from excise.evaluation.likelihood import check_head
-    from excise.models.loading import device_type, identity, load_model
+    from excise.evaluation.variant import load_variant
+    from excise.models.loading import device_type, identity
     from excise.progress import Progress
     from excise.provenance import provenance
 
@@ -38,13 +39,13 @@ def run(arguments: argparse.Namespace) -> None:
         raise ExciseError(f"{arguments.generations}: no generations (--num-generations {arguments.num_generations})")
     base = identity(arguments.model, arguments.dtype)
     writer = generated.get("model", base)
-    if writer["fingerprint"] != base["fingerprint"]:
+    if base["fingerprint"] not in (writer["fingerprint"], writer.get("base", {}).get("fingerprint")):
         raise ExciseError(
             f"{arguments.generations}: written by {writer['id']!r} (weights {writer['fingerprint'][:12]}) or a pruned "
             f"form of it, not by the model given (weights {base['fingerprint'][:12]}); give the unpruned model"
         )
     threads = set_threads(arguments.threads)
-    model = load_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
+    model = load_variant(arguments.model, dtype=arguments.dtype, device=arguments.device).model
     check_head(model)
     # Draws of one prompt stand together, so that it is read once; prompts of similar length share a batch.
     order = sorted(range(len(rows)), key=lambda index: (len(rows[index]["prompt_ids"]), rows[index]["prompt_ids"]))

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from excise.config.options import add_options
 
     add_model_arguments(parser, required=False)
-    parser.add_argument("--selection", type=Path, help="unit list to prune in memory (default: none)")
+    parser.add_argument("--units", type=Path, help="unit list to apply in memory (default: none)")
     parser.add_argument("--prompts", type=Path, required=True, help="prompts, JSONL with id and text")
     add_options(parser, SeededSampling)
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="do batches I, I+N, ... only (default 0/1: all)")
@@ -64,13 +64,12 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     from excise.artefacts import sha256_file
     from excise.config.generations import SeededSampling
     from excise.config.options import section
-    from excise.edits.ablation import load_variant
     from excise.errors import ExciseError
     from excise.evaluation.generation import batches, end_tokens, generate
     from excise.evaluation.likelihood import check_head
     from excise.evaluation.partial import Partial
-    from excise.evaluation.variant import units_info
-    from excise.models.loading import device_type, identity, load_tokenizer
+    from excise.evaluation.variant import load_variant
+    from excise.models.loading import device_type, load_tokenizer
     from excise.progress import Progress
     from excise.provenance import provenance
     from excise.shards import parse_shard
@@ -81,9 +80,8 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     tokenizer = load_tokenizer(arguments.model)
     encoded = [(row["id"], tokenizer(row["text"])["input_ids"]) for row in prompts]
     planned = batches([len(ids) for _, ids in encoded], sampling.num_generations, sampling.batch_size)[shard::shards]
-    model, selection = load_variant(
-        arguments.model, arguments.selection, dtype=arguments.dtype, device=arguments.device
-    )
+    variant = load_variant(arguments.model, arguments.units, dtype=arguments.dtype, device=arguments.device)
+    model = variant.model
     check_head(model)
     for name, ids in encoded:
         if not ids:
@@ -105,8 +103,7 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
         "generate",
         settings,
         packages=("torch", "transformers", "tokenizers"),
-        model=identity(arguments.model, arguments.dtype),
-        selection=units_info(selection, arguments.selection),
+        **variant.made_with,
     )
     if shards > 1:
         meta["shard"] = [shard, shards]

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from excise.config.options import add_options
 
     add_model_arguments(parser)
-    parser.add_argument("--selection", type=Path, help="unit list to prune in memory (default: none)")
+    parser.add_argument("--units", type=Path, help="unit list to apply in memory (default: none)")
     parser.add_argument("--text", type=Path, required=True, help="text, JSONL with a document a line")
     parser.add_argument("--label", help="what to call the text (default: as the text file says, or its name)")
     add_options(parser, Protocol)
@@ -32,12 +32,11 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
 
     from excise.artefacts import read_jsonl, sha256_file, write_json
-    from excise.edits.ablation import load_variant
     from excise.errors import ExciseError
     from excise.evaluation import perplexity
     from excise.evaluation.likelihood import check_head
-    from excise.evaluation.variant import units_info
-    from excise.models.loading import device_type, identity, load_config, load_tokenizer
+    from excise.evaluation.variant import load_variant
+    from excise.models.loading import device_type, load_config, load_tokenizer
     from excise.progress import Progress
     from excise.provenance import provenance
 
@@ -54,12 +53,10 @@ def run(arguments: argparse.Namespace) -> None:
     size = {name: getattr(arguments, name) for name in ("seqlen", "stride", "windows", "skip")}
     windows = perplexity.plan(len(ids), arguments.protocol, **size)
 
-    model, selection = load_variant(
-        arguments.model, arguments.selection, dtype=arguments.dtype, device=arguments.device
-    )
-    check_head(model)
+    variant = load_variant(arguments.model, arguments.units, dtype=arguments.dtype, device=arguments.device)
+    check_head(variant.model)
     with Progress(len(windows), "windows", "perplexity") as progress:
-        losses = perplexity.loss(model, ids, windows, batch_size=arguments.batch_size, done=progress.advance)
+        losses = perplexity.loss(variant.model, ids, windows, batch_size=arguments.batch_size, done=progress.advance)
     tokens = sum(loss.tokens for loss in losses)
     nll = math.fsum(loss.nll for loss in losses) / tokens
     if nll > 700:
@@ -78,8 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "text": sha256_file(arguments.text),
             },
             packages=("torch", "transformers", "tokenizers"),
-            model=identity(arguments.model, arguments.dtype),
-            selection=units_info(selection, arguments.selection),
+            **variant.made_with,
         ),
         {
             "perplexity": math.exp(nll),
@@ -87,6 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
             "tokens": tokens,
             "windows": len(windows),
             "protocol": perplexity.protocol_name(arguments.protocol, **size),
+            "name": arguments.text.stem,
             "text": label,
             "by_window": {"nll": [loss.nll for loss in losses], "tokens": [loss.tokens for loss in losses]},
         },

@@ -6,31 +6,24 @@ network and no script.
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from excise.artefacts import Json
+    from excise.reporting.inputs import Found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     parser.add_argument("--summary", type=Path, required=True, help="summary.json of excise summary")
     parser.add_argument(
-        "--evaluations",
-        type=Path,
-        nargs="+",
-        required=True,
-        help="evaluations, JSON: of the unpruned model first, then of each variant",
+        "--measurements", type=Path, nargs="+", required=True, help="the measurements that it was made from"
     )
+    parser.add_argument("--units", type=Path, nargs="*", default=[], help="unit lists of the variants (default: none)")
     parser.add_argument(
-        "--selections", type=Path, nargs="+", required=True, help="unit list of each variant, in the same order"
+        "--generations", type=Path, nargs="*", default=[], help="generations to show samples of (default: no samples)"
     )
-    parser.add_argument(
-        "--generations",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="generations of the unpruned model and of each variant, in the same order (default: no samples)",
-    )
-    parser.add_argument(
-        "--scores", type=Path, nargs="+", default=[], help="their scores by the primary scorer, in the same order"
-    )
+    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="their scores by the scorer that decides")
     parser.add_argument(
         "--lenses", type=Path, nargs="*", default=[], help="tokens of selected neurons, JSON of excise logit-lens"
     )
@@ -54,69 +47,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Read everything, draw, write the page."""
     from excise.artefacts import read_json, replacing, sha256_file
-    from excise.errors import ExciseError, unknown
+    from excise.errors import unknown
     from excise.provenance import provenance
-    from excise.reporting import capability
     from excise.reporting.figures import figures
-    from excise.reporting.inputs import read_scored, read_timings, read_variants
+    from excise.reporting.inputs import read_all, read_timings
     from excise.reporting.page import page
-    from excise.reporting.samples import pick
+    from excise.reporting.summary import read_summary
     from excise.reporting.tables import write_csv
-    from excise.reporting.words import shown
 
     if arguments.picture and arguments.picture.suffix not in (".svg", ".png"):
         raise unknown("picture format", arguments.picture.suffix, (".svg", ".png"), where="--picture")
-    expected = len(arguments.evaluations)
-    for option in ("generations", "scores"):
-        given = len(getattr(arguments, option))
-        if given not in (0, expected) or given != len(arguments.generations):
-            raise ExciseError(
-                f"--{option}: {given} files for {expected} evaluations; give one for each to both --generations and "
-                "--scores, or none to either"
-            )
-    summary = read_json(arguments.summary)
-    config = read_json(arguments.settings)
-    first, *others = arguments.evaluations
-    baseline, evaluations, selections = read_variants(first, others, arguments.selections)
-    used = summary["meta"]["settings"]
-    if [used["baseline"], *used["evaluations"]] != [sha256_file(path) for path in arguments.evaluations]:
-        raise ExciseError(
-            f"{arguments.summary}: was made from other evaluations than those given, or in another order; "
-            "run excise summary again"
-        )
-    names = [evaluation["variant"] for evaluation in evaluations]
-    by_name = dict(zip(names, evaluations, strict=True))
-    lists = dict(zip(names, selections, strict=True))
-    origins = [summary["meta"], baseline["meta"], *(evaluation["meta"] for evaluation in evaluations)]
-    samples = []
-    if arguments.generations and (name := shown(summary)) is not None:
-        index = 1 + names.index(name)
-        first_origins, before = read_scored(arguments.generations[0], arguments.scores[0])
-        other_origins, after = read_scored(arguments.generations[index], arguments.scores[index])
-        origins += [*first_origins, *other_origins]
-        samples = pick(before, after, count=arguments.samples, seed=arguments.seed)
-    drawn = figures(summary, baseline, by_name, lists, seed=arguments.seed)
-    timings = read_timings(arguments.timings) if arguments.timings else []
+    found = read_all(arguments.summary, arguments.measurements, arguments.units)
+    samples, origins = _samples(arguments, found)
+    drawn = figures(found.summary, found.measured, found.units, seed=arguments.seed)
     if arguments.data:
+        arguments.data.mkdir(parents=True, exist_ok=True)
         for figure in drawn:
             write_csv(arguments.data / f"{figure.name}.csv", figure.columns, figure.rows)
-        if summary["capability"]:
-            write_csv(arguments.data / "capability.csv", *capability.table(summary))
-    if arguments.picture:
+    if arguments.picture and drawn:
         with replacing(arguments.picture) as file:
             file.write(drawn[0].picture(arguments.picture.suffix[1:]))
     settings = {"samples": arguments.samples, "seed": arguments.seed, "summary": sha256_file(arguments.summary)}
     made = provenance("report", settings, packages=("matplotlib", "numpy", "scipy"))
     text = page(
-        summary,
+        found.summary,
         drawn,
-        config=config,
+        config=read_json(arguments.settings),
         facts=read_json(arguments.model) if arguments.model else {},
         samples=samples,
         lenses=[read_json(path) for path in arguments.lenses],
-        tunings={path.stem: read_json(path) for path in arguments.tunings},
-        timings=timings,
-        origins=[*origins, made],
+        tunings={path.stem: read_summary(path) for path in arguments.tunings},
+        timings=read_timings(arguments.timings) if arguments.timings else [],
+        origins=[*found.origins, *origins, made],
     )
     with replacing(arguments.output) as file:
         file.write(text.encode())
+
+
+def _samples(arguments: argparse.Namespace, found: "Found") -> "tuple[list[Json], list[Json]]":
+    """Generations of the unpruned model and of the variant looked at closely, and where they come from."""
+    from excise.reporting.inputs import by_digest, read_scored
+    from excise.reporting.samples import pick
+    from excise.reporting.words import shown
+
+    name = shown(found.summary)
+    if not arguments.generations or name is None:
+        return [], []
+    generations, scores = by_digest(arguments.generations), by_digest(arguments.scores)
+    both, origins = [], []
+    for variant in (found.summary.baseline.variant, name):
+        metas, rows = read_scored(found.measured[variant], generations, scores)
+        both.append(rows)
+        origins += metas
+    return pick(*both, count=arguments.samples, seed=arguments.seed), origins

@@ -1,9 +1,11 @@
 """Print the short table of finished runs, and where their reports are."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from excise.reporting.summary import Column, Row, Summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,50 +14,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write one table a summary to standard output."""
+    """Write one table per summary to standard output."""
     import sys
 
-    from excise.artefacts import read_json
+    from excise.reporting.summary import read_summary
 
     parts = []
     for path in arguments.summaries:
         report = path.with_name("report.html")
-        parts.append(table(read_json(path)) + (f"\nreport: {report}\n" if report.is_file() else "\n"))
+        parts.append(table(read_summary(path)) + (f"\nreport: {report}\n" if report.is_file() else "\n"))
     sys.stdout.write("\n".join(parts))
 
 
-def table(body: dict[str, Any]) -> str:
-    """A summary as a table in plain text."""
-    from excise.reporting.tables import percent, points
+def table(summary: "Summary") -> str:
+    """A summary as a table in plain text: size, budgets, goal, verdict."""
+    from excise.reporting.tables import figure, plural
+    from excise.reporting.words import digits
 
-    def interval(change: float, ends: Sequence[float] | None) -> str:
-        return points(change) + (f" [{', '.join(map(points, ends))}]" if ends else "")
-
-    scorer = body["primary"]
-    rule = body["scorers"][scorer]
-    kind = body["behaviour"]["adjective"]
-    rows = [["variant", "N", "perplexity", "rise, % [95 %]", kind, "change, points [95 %]", ""]]
-    for row in body["variants"]:
-        cost = change = ""
-        if row["kind"] != "baseline":
-            cost = interval(row["perplexity_change"], row["perplexity_interval"])
-            change = interval(row["change"][scorer]["difference"], row["change"][scorer]["interval"])
-        mark = "" if row["within_budget"] else "over budget"
-        if row["kind"] == "control":
-            mark = "control"
-        if row["flag"]:
-            mark = "broken"
-        if row["variant"] == body["verdict"]["winner"]:
-            mark = "<- best"
-        share = percent(row["scores"][scorer]["share"])
-        rows.append([row["variant"], str(row["neurons"]), f"{row['perplexity']:.2f}", cost, share, change, mark])
+    columns = [*summary.budgets, summary.target]
+    rows = [["variant", "N", *(head for column in columns for head in _heads(column)), ""]]
+    for row in summary.variants:
+        cells = [row.variant, f"{row.about.size or 0:g}"]
+        for column in columns:
+            change = "" if row is summary.baseline else _change(row, column)
+            cells += [figure(row.cells[column.address].figure, column.unit, digits(column)), change]
+        rows.append([*cells, _mark(summary, row)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        f"{body['meta']['model']['id']}: {body['prompts']} prompts; {scorer}, {kind} = {rule['strictness']} "
-        f"{rule['threshold']}; perplexity on {body['perplexity']['text']} ({body['perplexity']['protocol']})",
-        "",
-    ]
+    measured = "; ".join(f"{column.title}, {column.items} {plural(column.item)}" for column in columns[::-1])
+    lines = [f"{(summary.meta.get('model') or {}).get('id')}: {measured}", ""]
     for name, *cells, mark in rows:
         figures = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[1:-1], strict=True))
         lines.append(f"{name:<{widths[0]}}  {figures}  {mark}".rstrip())
     return "\n".join(lines)
+
+
+def _heads(column: "Column") -> tuple[str, str]:
+    if column.metric == "perplexity":
+        return "perplexity", "rise, % [95 %]"
+    name = column.settings.get("adjective") or column.metric
+    return name, f"change{', points' if column.unit == 'share' else ''} [95 %]"
+
+
+def _change(row: "Row", column: "Column") -> str:
+    from excise.reporting.tables import points, shift
+
+    change = row.change(column.address)
+    if column.metric == "perplexity":
+        ends, said = change.relative_interval, points(change.relative or 0.0)
+        return said + (f" [{', '.join(map(points, ends))}]" if ends else "")
+    said = shift(change.difference, column.unit)
+    return said + (f" [{', '.join(shift(end, column.unit) for end in change.interval)}]" if change.interval else "")
+
+
+def _mark(summary: "Summary", row: "Row") -> str:
+    if row.variant == summary.verdict.winner:
+        return "<- best"
+    if row.broken:
+        return "broken"
+    if row.about.kind == "control":
+        return "control"
+    return "over budget" if row.over else ""

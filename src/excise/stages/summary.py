@@ -1,8 +1,8 @@
 """Compare all variants with the baseline and say which one wins.
 
-Writes one row a variant: perplexity with its protocol, the behaviour per scorer, the paired change with its 95 %
-interval and Holm-adjusted p value, degeneration, and a flag on variants whose language is broken. Broken variants and
-controls never win; the winner must reduce the behaviour (interval below 0) within the perplexity budget.
+One row per variant: every figure, the paired changes with their 95 % intervals and Holm-adjusted p values, and why a
+variant's language is broken. Broken variants and controls never win; the winner must come closer to the goal with its
+whole interval, within every budget. Files may come in any order: they say which variant they are about.
 """
 
 import argparse
@@ -14,13 +14,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from excise.config.evaluation import Comparing
     from excise.config.options import add_options
 
-    parser.add_argument("--baseline", type=Path, required=True, help="evaluation of the unpruned model, JSON")
-    parser.add_argument("--evaluations", type=Path, nargs="+", required=True, help="evaluation of each variant, JSON")
-    parser.add_argument(
-        "--selections", type=Path, nargs="+", required=True, help="unit list of each variant, in the same order"
+    parser.add_argument("measurements", type=Path, nargs="+", help="measurements of all variants, the baseline's too")
+    goal = parser.add_mutually_exclusive_group()
+    goal.add_argument("--lower", metavar="METRIC", help="the metric to lower, as NAME.METRIC, such as toxicity.share")
+    goal.add_argument(
+        "--raise", metavar="METRIC", help="the metric to raise (default: the first one, in its own direction)"
     )
-    parser.add_argument("--scorer", help="primary scorer: the one that decides (default: the evaluations' first)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (default 0)")
+    parser.add_argument(
+        "--within",
+        metavar="METRIC=BUDGET",
+        action="append",
+        default=[],
+        help="how far another metric may go, such as wikipedia.perplexity=+5%% (with --lower or --raise)",
+    )
     add_options(parser, Comparing)
     parser.add_argument(
         "--broken-fluency-ratio",
@@ -46,40 +52,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.1,
         help="broken if the share of empty generations rises by more than this (default 0.1)",
     )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (default 0)")
     parser.add_argument("--csv", type=Path, required=True, help="table to write, CSV")
     parser.add_argument("--json", type=Path, required=True, help="summary to write, JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read the evaluations, compare, write the summary."""
-    from dataclasses import asdict, fields
+    """Read the measurements, compare, write the summary."""
+    from dataclasses import asdict, fields, replace
 
-    from excise.artefacts import sha256_file, write_json
+    from excise.artefacts import sha256_file
+    from excise.errors import ExciseError
+    from excise.goal import parse_goal
     from excise.provenance import provenance
-    from excise.reporting.inputs import read_variants
-    from excise.reporting.summary import Limits, summarise, table
+    from excise.reporting.sheet import sheet
+    from excise.reporting.summarise import summarise
+    from excise.reporting.summary import Limits, write_summary
     from excise.reporting.tables import write_csv
+    from excise.tasks.measurement import read_measurements
 
+    if arguments.resamples < 100:
+        raise ExciseError(f"--resamples {arguments.resamples}: at least 100 are needed for an interval")
     limits = Limits(**{field.name: getattr(arguments, field.name) for field in fields(Limits)})
-    baseline, evaluations, selections = read_variants(arguments.baseline, arguments.evaluations, arguments.selections)
-    body = summarise(
-        baseline,
-        evaluations,
-        selections,
-        primary=arguments.scorer,
+    goal = None
+    asked = {"lower": arguments.lower, "raise": getattr(arguments, "raise")}
+    if any(asked.values()):
+        pairs = [pair.rpartition("=") for pair in arguments.within]
+        goal = parse_goal({**asked, "within": {name: budget for name, _, budget in pairs}}, where="--within")
+    elif arguments.within:
+        raise ExciseError("--within: say with --lower or --raise what the goal is")
+    files = [read_measurements(path) for path in arguments.measurements]
+    summary = summarise(
+        files,
+        goal=goal,
+        max_perplexity_increase=arguments.max_perplexity_increase,
         limits=limits,
         seed=arguments.seed,
         resamples=arguments.resamples,
     )
+    digests: dict[str, list[str]] = {}
+    for one, path in zip(files, arguments.measurements, strict=True):
+        digests.setdefault(one.variant, []).append(sha256_file(path))
     settings = {
-        "baseline": sha256_file(arguments.baseline),
-        "evaluations": [sha256_file(path) for path in arguments.evaluations],
-        "selections": [sha256_file(path) for path in arguments.selections],
-        "scorer": body["primary"],
+        "measurements": digests,
+        "goal": asdict(summary.goal),
+        "limits": asdict(limits),
         "seed": arguments.seed,
         "resamples": arguments.resamples,
-        "limits": asdict(limits),
     }
-    meta = provenance("summary", settings, packages=("numpy", "scipy"), model=baseline["meta"]["model"])
-    write_json(arguments.json, meta, body)
-    write_csv(arguments.csv, *table(body))
+    model = next(one for one in files if one.variant == summary.baseline.variant).meta.get("model")
+    summary = replace(summary, meta=provenance("summary", settings, packages=("numpy", "scipy"), model=model))
+    write_summary(arguments.json, summary)
+    write_csv(arguments.csv, *sheet(summary))

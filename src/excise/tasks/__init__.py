@@ -1,1 +1,1 @@
-"""What can be measured of a variant; ``measurement`` is the one file shape."""
+"""What can be measured of a variant; ``measurement`` is the one file shape, ``registry`` lists the tasks."""

@@ -229,7 +229,7 @@ class About:
         unit: what was taken: ``neuron``, ``head``, ``weight``, ...
         size: how many units, or which share of the weights.
         share: share of all units or weights.
-        scale: what is left of a unit's output (``expertise``: each unit has its own).
+        scale: what is left of a unit's output (``per row``: each unit has its own).
         ablation: what it is scaled about: ``zero`` or ``mean``.
     """
 
