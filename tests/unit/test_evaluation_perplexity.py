@@ -187,11 +187,11 @@ def test_stage(excise: Run, tiny_model: Path, text: Path, tmp_path: Path, model:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--protocol", "window"), "unknown protocol 'window'. Did you mean 'windows'"),
+        (("--protocol", "window"), "'window' is not one of windows, sliding. Did you mean 'windows'"),
         (("--seqlen", "300"), "--seqlen 300: more than the model's 256"),
         (("--seqlen", "16", "--windows", "999"), "fewer than the 999"),
         (("--seqlen", "256"), "less than one window of 256"),
-        (("--batch-size", "0"), "--batch-size 0"),
+        (("--batch-size", "0"), "--batch-size: '0' is less than the minimum of 1"),
     ],
 )
 def test_stage_refuses(

@@ -71,8 +71,6 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.reporting.tables import write_csv
     from excise.tasks.measurement import read_measurements
 
-    if arguments.resamples < 100:
-        raise ExciseError(f"--resamples {arguments.resamples}: at least 100 are needed for an interval")
     limits = Limits(**{field.name: getattr(arguments, field.name) for field in fields(Limits)})
     goal = None
     asked = {"lower": arguments.lower, "raise": getattr(arguments, "raise")}
