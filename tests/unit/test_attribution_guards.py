@@ -127,7 +127,9 @@ def test_positions_of_padded_samples_are_their_own(family: str) -> None:
     assert batch.mask[0].tolist() == [True] * 7 + [False] * 4
     assert batch.position_ids[0, :7].tolist() == list(range(7))
     alone = relevance(model, pad([sample]), objective="last-max")
-    assert error(relevance(model, batch, objective="last-max")[:1], alone) < 1e-9
+    # Gemma 2's attention has its softmax in float32, whose sum over more columns some processors round otherwise.
+    tolerance = 1e-5 if family == "gemma2" else 1e-9
+    assert error(relevance(model, batch, objective="last-max")[:1], alone) < tolerance
     if family in ("opt", "gpt2"):  # learned positions: what left padding without position ids would do
         shifted = dataclasses.replace(pad([sample]), position_ids=pad([sample]).position_ids + 4)
         assert error(relevance(model, shifted, objective="last-max"), alone) > 1e-3
