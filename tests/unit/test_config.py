@@ -70,6 +70,18 @@ def test_the_schema_for_editors_accepts_what_is_accepted():
         jsonschema.validate(changed("references", "toxic", "cuont", value=3), schema)
 
 
+def stepped(**settings):
+    return changed("variants", "step", value={"method": "trust-region", "neurons": [9]} | settings)
+
+
+def test_a_step_has_a_budget_and_bounds_and_no_scale_of_the_list():
+    settings = validated(stepped(budget=0.02, bounds=[0.0, 1.0])).model_dump()["variants"]["step"]
+    assert (settings["budget"], settings["bounds"], settings["scale"]) == (0.02, [0.0, 1.0], None)
+    permuted = {"kind": "generations", "at_least": 0.9, "count": "all", "permuted": True}
+    reference = validated(changed("references", "toxic", value=permuted)).model_dump()["references"]["toxic"]
+    assert (reference["count"], reference["permuted"], reference["minimum"]) == ("all", True, None)
+
+
 def test_variants_are_named_after_entry_repeat_and_number():
     experiment = validated(
         changed(
@@ -213,6 +225,11 @@ def test_tuning_prompts_need_a_choice():
         (changed("variants", "random", value={"method": "random", "neurons": ["all"]}), "random: neurons all takes"),
         (changed("variants", "lrp", "scale", value="expert"), "lrp.scale: 'expert' is not a number or 'expertise' or null"),
         (changed("variants", "lrp", "scale", value="expertise"), "variants.lrp: scale expertise belongs to method"),
+        (changed("variants", "lrp", "budget", value=0.03), "budget and bounds belong to method trust-region, not to lrp"),
+        (stepped(scale=0.5), "scale, ablation mean, protect and contrast do not apply to trust-region"),
+        (stepped(neurons=["all"]), "neurons all does not apply to trust-region"),
+        (stepped(bounds=[1.5, 2.0]), "1 (untouched) must lie between them"),
+        (stepped(budget=3.0), "variants.step.budget: 3.0 is greater than the maximum of 1"),
         (changed("variants", "lrp", "ablation", value="median"), "variants.lrp.ablation: 'median' is not one of"),
         (
             changed("variants", "random", value={"method": "random", "neurons": [3], "ablation": "mean", "retain": "c"}),

@@ -238,6 +238,30 @@ def select_options(wildcards):
     return listed_options(wildcards, keys, count=LISTS[wildcards.variant].neurons)
 
 
+def step_scores(wildcards, side):
+    """The scores of a variant's retain or target reference, where a step is found from both."""
+    settings = config["variants"][LISTS[wildcards.variant].entry]
+    folder = f"{RUN}/{wildcards.model}/scores/{settings['method']}"
+    return f"{folder}/{settings[side]}.safetensors"
+
+
+def step_options(wildcards):
+    """How large a step is, and whether what it was found from shows anything."""
+    variant = LISTS[wildcards.variant]
+    settings = config["variants"][variant.entry]
+    lowest, highest = settings["bounds"] or (None, None)
+    return options(
+        {
+            "count": variant.neurons,
+            "name": variant.entry,
+            "budget": settings["budget"],
+            "lowest": lowest,
+            "highest": highest,
+            "control": config["references"][settings["target"]].get("permuted"),
+        }
+    )
+
+
 def match_options(wildcards):
     """How a control that copies the layers of another variant is selected."""
     return listed_options(wildcards, ("scale", "ablation"))

@@ -11,8 +11,17 @@ MATCHED = {
 }
 
 
+# Lists whose scales are found, not set.
+STEPPED = {
+    name
+    for name, variant in LISTS.items()
+    if config["variants"][variant.entry]["method"] == "trust-region"
+}
+
+
 localrules:
     select,
+    step,
     select_matched,
     compare,
     choose,
@@ -27,7 +36,7 @@ rule select:
     log:
         f"{MODEL}/logs/select/{{variant}}.log",
     wildcard_constraints:
-        variant=alternatives(LISTS.keys() - MATCHED),
+        variant=alternatives(LISTS.keys() - MATCHED - STEPPED),
     conda:
         "../../envs/excise.yaml"
     params:
@@ -36,6 +45,26 @@ rule select:
         code=digest("stages.select"),
     shell:
         "excise select --scores {input.scores:q} {params.choice} {params.mean} --output {output:q} --log {log:q}"
+
+
+rule step:
+    input:
+        retain=lambda w: step_scores(w, "retain"),
+        target=lambda w: step_scores(w, "target"),
+    output:
+        f"{MODEL}/units/{{variant}}.json",
+    log:
+        f"{MODEL}/logs/select/{{variant}}.log",
+    wildcard_constraints:
+        variant=alternatives(STEPPED),
+    conda:
+        "../../envs/excise.yaml"
+    params:
+        choice=step_options,
+        code=digest("stages.step"),
+    shell:
+        "excise step --retain {input.retain:q} --target {input.target:q} {params.choice} "
+        "--output {output:q} --log {log:q}"
 
 
 rule select_matched:

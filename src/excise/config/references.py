@@ -9,14 +9,16 @@ from excise.config.values import Text
 
 
 class _Counted(Section):
-    count: int = Field(93, ge=1, description="Most samples per seed (93 in SparC3).")
+    count: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        93, description="Most samples per seed (93 in SparC3); all = every one there is."
+    )
     minimum: int | None = Field(
         None, ge=1, description="Fewer than this per seed is an error; null asks for all of count."
     )
 
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:
-        if self.minimum is not None and self.minimum > self.count:
+        if self.minimum is not None and self.count != "all" and self.minimum > self.count:
             raise ValueError(f"minimum {self.minimum} is above count {self.count}")
         return self
 
@@ -31,6 +33,12 @@ class Picked(_Counted):
         "generation",
         description="What of a generation is explained: generation = all its tokens (SparC3); onset = the one token at "
         "which it first scores at or above evaluation.threshold.",
+    )
+
+    permuted: bool = Field(
+        False,
+        description="Deal the scores anew among the generations first: as many samples, of which none was picked for "
+        "what it shows. What trust-region finds with them is a control.",
     )
 
     @model_validator(mode="after")

@@ -61,6 +61,20 @@ class Units(Section):
         "0 is zero ablation or mean ablation. null is zero, or for a matched control what the variant that it is "
         "matched to does.",
     )
+    budget: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Rise of perplexity that the scales of the neurons may cost, as a share (method trust-region "
+        "only); null is 0.03 = 3 %.",
+    )
+    bounds: list[float] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="Lowest and highest scale of a neuron (method trust-region only): below 0 reverses, above 1 "
+        "amplifies, 0 and 1 only take away; null is -1 and 2.",
+    )
     repeats: int = Field(1, ge=1, description="Number of random draws (method random only).")
     matched_to: str | None = Field(
         None,
@@ -91,6 +105,23 @@ class Units(Section):
         return self
 
     @model_validator(mode="after")
+    def _step_has_its_own_scales(self) -> Self:
+        if self.method != "trust-region":
+            if self.budget is not None or self.bounds is not None:
+                raise ValueError(f"budget and bounds belong to method trust-region, not to {self.method}")
+            return self
+        if self.scale is not None or self.ablation == "mean" or self.protect or self.contrast != "plain":
+            raise ValueError(
+                "scale, ablation mean, protect and contrast do not apply to trust-region, which finds a scale for each "
+                "neuron; give budget and bounds"
+            )
+        if "all" in (self.neurons or ()):
+            raise ValueError("neurons all does not apply to trust-region; give numbers")
+        if self.bounds is not None and not self.bounds[0] <= 1 <= self.bounds[1]:
+            raise ValueError("bounds are the lowest and the highest scale; 1 (untouched) must lie between them")
+        return self
+
+    @model_validator(mode="after")
     def _control_has_no_contrast(self) -> Self:
         if not self.is_control:
             return self
@@ -107,7 +138,7 @@ class Units(Section):
 
     @model_validator(mode="after")
     def _without_a_match_zero(self) -> Self:
-        if self.matched_to is None:
+        if self.matched_to is None and self.method != "trust-region":
             self.scale = 0.0 if self.scale is None else self.scale
             self.ablation = self.ablation or "zero"
         return self

@@ -85,6 +85,10 @@ class Cost:
         return 10 + math.ceil(work / speed / 60)
 
 
+EVERY = 4000
+"""Samples that a reference set of ``count: all`` is taken to have; one with more needs more shards."""
+
+
 def generate(sampling: Settings, prompts: str) -> Cost:
     """A shard of the generations for a file of prompts; kept per token: the cache of keys and values."""
     length = PROMPT + sampling["max_new_tokens"]
@@ -103,7 +107,7 @@ def attribute(attribution: Settings, reference: Settings, max_new_tokens: int) -
     lengths = {"windows": reference.get("seqlen"), "file": SAMPLE, "generations": PROMPT + max_new_tokens}
     length = lengths[reference["kind"]]
     samples = reference["windows" if reference["kind"] == "windows" else "count"]
-    tokens = length * math.ceil(samples / attribution["shards"])
+    tokens = length * math.ceil((EVERY if samples == "all" else samples) / attribution["shards"])
     return Cost(attribution["batch_size"] * length, lambda: tokens, numbers=8, passes=3)
 
 

@@ -23,12 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", required=True, choices=list(KINDS), help="where the samples come from")
     parser.add_argument("--generations", type=Path, help="generations: generations, JSONL")
     parser.add_argument("--scores", type=Path, help="generations: their scores, JSONL")
-    add_options(parser, Picked, only=["at_least", "below", "span"])
-    parser.add_argument(
-        "--permuted",
-        action="store_true",
-        help="generations: deal the scores anew among the generations first (a control: the samples show nothing)",
-    )
+    add_options(parser, Picked, only=["at_least", "below", "span", "permuted"])
     parser.add_argument("--text", type=Path, help="windows: text, JSONL")
     add_options(parser, Windows, only=["windows", "seqlen"])
     parser.add_argument(
