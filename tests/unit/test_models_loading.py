@@ -229,6 +229,7 @@ def test_inspect_says_what_the_model_is(copy, tmp_path, excise):
         "hidden_size": 16, "vocabulary": model.config.vocab_size, "max_positions": 256, "dtype_on_disk": ["F32"],
         "parameters": sum(p.numel() for p in model.parameters()), "fingerprint": fingerprint(copy),
         "tied_embeddings": False, "revision": None,
+        "control_tokens": {"first": [], "windows_begin_with": None, "end_a_generation": ["</s>"]},
     }  # fmt: skip
     meta = facts.pop("meta")
     assert facts == expected

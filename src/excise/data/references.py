@@ -13,6 +13,7 @@ from excise.data.texts import field_text
 from excise.errors import ExciseError, unknown
 
 Tokenise = Callable[[str], list[int]]
+TokenisePlaced = Callable[[str, str], list[int]]
 
 SPANS = ("generation", "onset")
 """What of an answer is to be explained."""
@@ -257,8 +258,8 @@ def _window(name: str, ids: list[int], offset: int, seqlen: int) -> Json:
 
 def file_rows(
     records: Iterable[tuple[str, Json]],
-    tokenise: Tokenise,
-    continue_with: Tokenise,
+    tokenise: TokenisePlaced,
+    continue_with: TokenisePlaced,
     *,
     count: int | None,
     minimum: int | None,
@@ -268,8 +269,8 @@ def file_rows(
 
     Args:
         records: (place in the file, record with ``prompt`` and ``continuation``: strings, or objects with ``text``).
-        tokenise: text -> token ids, special tokens as the tokenizer sets them.
-        continue_with: text -> token ids without special tokens.
+        tokenise: (prompt, place in the file) -> token ids, special tokens as the tokenizer sets them.
+        continue_with: the same of a continuation, without special tokens.
         count: most samples; where more are found, so many are drawn. None takes all.
         minimum: fewer than this is an error; None asks for ``count``.
         seed: of the drawing.
@@ -285,7 +286,7 @@ def file_rows(
     rows: list[Json] = []
     for where, record in records:
         prompt, continuation = field_text(where, record, "prompt"), field_text(where, record, "continuation")
-        before, after = tokenise(prompt), continue_with(continuation)
+        before, after = tokenise(prompt, where), continue_with(continuation, where)
         if not before or not after:
             raise ExciseError(f"{where}: the {'continuation' if before else 'prompt'} is empty")
         name = prompt_id(f"{prompt}\0{continuation}")

@@ -21,6 +21,7 @@ from typing import Any
 from excise.artefacts import Json
 from excise.errors import ExciseError
 from excise.evaluation.variant import refuse_patched
+from excise.models.families import architecture
 from excise.progress import SPARSE_SECONDS
 
 SEEDS = {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234}
@@ -238,7 +239,8 @@ def measure(model: Any, tokenizer: Any, found: Json, *, limit: int | None, batch
     random.seed(SEEDS["random"])
     np.random.seed(SEEDS["numpy"])  # noqa: NPY002 (the harness draws from the global generators)
     torch.manual_seed(SEEDS["torch"])
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    begins = True if architecture(model.config).bos else None  # None: as the tokenizer does
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=begins)
     raw = evaluator.evaluate(lm, found, limit=limit)
     tasks = {name: _task(name, raw) for name in found["tasks"]}
     groups = {}

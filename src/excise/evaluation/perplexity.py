@@ -7,6 +7,10 @@ Both protocols tokenise the joined text once and count each predicted token once
 - ``sliding`` (Hugging Face's recipe, the public reproduction of SparC3): windows that start every ``stride`` tokens, of
   which only the tokens not yet counted are: the last ``stride`` ones, in the first window all but the first. The last
   window is shorter. Empty documents are dropped before joining.
+
+A model of a family that needs the token that begins a text in every window (Gemma) reads it in place of the first token
+of each window, which is then not seen; so windows keep their places, lengths and predicted tokens. The protocol's name
+says so: it ends in ``-bos``.
 """
 
 import itertools
@@ -38,10 +42,19 @@ class Loss(NamedTuple):
     tokens: int
 
 
-def protocol_name(protocol: str, *, seqlen: int, stride: int, windows: int | None, skip: int = 0) -> str:
-    """``windows-2048`` (whole text), ``windows-512x12-skip-24`` (12 windows after 24 others), ``sliding-2048-512``."""
+def protocol_name(
+    protocol: str, *, seqlen: int, stride: int, windows: int | None, skip: int = 0, begins: bool = False
+) -> str:
+    """``windows-2048`` (whole text), ``windows-512x12-skip-24`` (12 windows after 24 others), ``sliding-2048-512``.
+
+    ``begins``: each window begins with the token that begins a text: ``windows-2048-bos``.
+    """
     name = f"windows-{seqlen}" if protocol == "windows" else f"sliding-{seqlen}-{stride}"
-    return (name if windows is None else f"{name}x{windows}") + (f"-skip-{skip}" if skip else "")
+    return (
+        (name if windows is None else f"{name}x{windows}")
+        + (f"-skip-{skip}" if skip else "")
+        + ("-bos" if begins else "")
+    )
 
 
 def join(documents: Sequence[str], separator: str, *, protocol: str) -> str:
@@ -96,6 +109,7 @@ def loss(
     ids: Tensor,
     windows: Sequence[Window],
     *,
+    first: int | None = None,
     batch_size: int,
     done: Callable[[int], None] | None = None,
 ) -> list[Loss]:
@@ -105,6 +119,7 @@ def loss(
         model: a causal language model in eval mode.
         ids: the text's token ids, ``[tokens]``, on any device.
         windows: from ``plan``.
+        first: token id that every window begins with, in place of its first token; None leaves that.
         batch_size: windows per forward pass.
         done: called with the number of windows finished.
 
@@ -123,6 +138,8 @@ def loss(
             for at in range(0, len(same), batch_size):
                 part = same[at : at + batch_size]
                 batch = torch.stack([ids[window.begin : window.end] for window in part]).to(input_device(model))
+                if first is not None:
+                    batch[:, 0] = first
                 hidden = last_hidden(model, input_ids=batch, use_cache=False)
                 nll = token_nll(model, hidden[:, start - 1 : -1].flatten(0, 1), batch[:, start:].flatten())
                 if not torch.isfinite(nll).all():

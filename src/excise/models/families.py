@@ -88,6 +88,7 @@ class Architecture:
         width: name of the configuration entry that holds the number of neurons of a layer.
         parallel: attention and MLP read the same residual stream: True, False, or the name of a configuration entry.
         causal: no token sees a later one; False for encoders.
+        bos: the model needs the token that begins a text in every window: without it Gemma's perplexity doubles.
     """
 
     layers: str
@@ -106,6 +107,7 @@ class Architecture:
     width: str = "intermediate_size"
     parallel: bool | str = False
     causal: bool = True
+    bos: bool = False
 
 
 _WRITE_NORMS = Norms(
@@ -137,9 +139,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mistral": _gated("Mistral", bias=False),
     "qwen2": _gated("Qwen2", bias=False),
     "qwen3": _gated("Qwen3"),
-    "gemma": _gated("Gemma", "GemmaTextScaledWordEmbedding"),
-    "gemma2": _gated("Gemma2", "Gemma2TextScaledWordEmbedding", norms=_WRITE_NORMS),
-    "gemma3_text": _gated("Gemma3", "Gemma3TextModel", "Gemma3TextScaledWordEmbedding", norms=_WRITE_NORMS),
+    "gemma": replace(_gated("Gemma", "GemmaTextScaledWordEmbedding"), bos=True),
+    "gemma2": replace(_gated("Gemma2", "Gemma2TextScaledWordEmbedding", norms=_WRITE_NORMS), bos=True),
+    "gemma3_text": replace(
+        _gated("Gemma3", "Gemma3TextModel", "Gemma3TextScaledWordEmbedding", norms=_WRITE_NORMS), bos=True
+    ),
     "olmo2": _gated("Olmo2", norms=replace(_WRITE_NORMS, attention=None, mlp=None)),
     "phi3": replace(
         _gated("Phi3"),

@@ -69,7 +69,8 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     from excise.evaluation.likelihood import check_head
     from excise.evaluation.partial import Partial
     from excise.evaluation.variant import load_variant
-    from excise.models.loading import device_type, load_tokenizer
+    from excise.models.encoding import load_encoder
+    from excise.models.loading import device_type
     from excise.progress import Progress
     from excise.provenance import provenance
     from excise.shards import parse_shard
@@ -77,11 +78,14 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     sampling = section(arguments, SeededSampling)
     shard, shards = parse_shard(arguments.shard)
     threads = set_threads(arguments.threads)
-    tokenizer = load_tokenizer(arguments.model)
-    encoded = [(row["id"], tokenizer(row["text"])["input_ids"]) for row in prompts]
+    encoder = load_encoder(arguments.model)
+    encoded = [
+        (row["id"], encoder.prompt(row["text"], f"{arguments.prompts}: prompt {row['id']!r}")) for row in prompts
+    ]
     planned = batches([len(ids) for _, ids in encoded], sampling.num_generations, sampling.batch_size)[shard::shards]
     variant = load_variant(arguments.model, arguments.units, dtype=arguments.dtype, device=arguments.device)
     model = variant.model
+    model.generation_config.eos_token_id = list(encoder.ends)
     check_head(model)
     for name, ids in encoded:
         if not ids:
@@ -117,7 +121,13 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
                 made = [earlier[key] for key in keys]
             else:
                 made = [
-                    _row(prompts[index], draw, encoded[index][1], ids, tokenizer.decode(ids, skip_special_tokens=True))
+                    _row(
+                        prompts[index],
+                        draw,
+                        encoded[index][1],
+                        ids,
+                        encoder.tokenizer.decode(ids, skip_special_tokens=True),
+                    )
                     for (index, draw), ids in zip(batch, generate(model, encoded, batch, sampling), strict=True)
                 ]
                 partial.append(made)

@@ -26,6 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from excise.artefacts import read_json, write_json
     from excise.errors import ExciseError, unknown
+    from excise.models.encoding import load_encoder
     from excise.models.families import refuse_without_bias
     from excise.models.folders import checksums
     from excise.models.loading import DTYPES, SOURCE_FILE, facts, identity
@@ -56,10 +57,16 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if arguments.need_bias:
         refuse_without_bias(found["architecture"])
+    control = load_encoder(arguments.model).facts()
     write_json(
         arguments.output,
         provenance("inspect", {"dtype": arguments.dtype}, model=known),
-        {"id": known["id"], "revision": known["revision"], **found},
+        {
+            "id": known["id"],
+            "revision": known["revision"],
+            **found,
+            "control_tokens": control,
+        },
     )
     logging.getLogger(__name__).info(
         "%s: %s, %d layers x %d neurons, %d parameters",

@@ -91,8 +91,9 @@ def _windows(arguments: argparse.Namespace) -> tuple["Tensor", "Json"]:
     from excise.compress import calibration
     from excise.data.texts import documents
     from excise.errors import ExciseError
+    from excise.models.encoding import load_encoder
     from excise.models.families import neuron_shape
-    from excise.models.loading import load_config, load_tokenizer
+    from excise.models.loading import load_config
 
     config = load_config(arguments.model)
     if arguments.calibration is None:
@@ -103,8 +104,11 @@ def _windows(arguments: argparse.Namespace) -> tuple["Tensor", "Json"]:
         )
     separator = arguments.separator.replace("\\n", "\n").replace("\\t", "\t")
     text = separator.join(documents(arguments.calibration))
-    ids = load_tokenizer(arguments.model)(text, verbose=False)["input_ids"]
+    encoder = load_encoder(arguments.model)
+    ids = encoder.text(text)
     chosen = calibration.windows(ids, seqlen=arguments.seqlen, count=arguments.windows, seed=arguments.seed)
+    if encoder.window_first is not None:  # in place of the token there: the family needs it
+        chosen[:, 0] = encoder.window_first
     width = neuron_shape(config)[1]
     if chosen.numel() < 20 * width:
         logging.getLogger(__name__).warning(

@@ -42,7 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.data.pair_tasks import candidates
     from excise.data.pairs import HALVES, read_texts, rows, split, tokenised
     from excise.errors import ExciseError, unknown
-    from excise.models.loading import SPREAD, device_type, identity, load_config, load_model, load_tokenizer
+    from excise.models.encoding import load_encoder
+    from excise.models.loading import SPREAD, device_type, identity, load_config, load_model
     from excise.provenance import provenance
 
     if (arguments.task is None) == (arguments.texts is None):
@@ -57,10 +58,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise ExciseError("--device spread: circuits are found on one device (auto, cpu, cuda, mps)")
     refuse_family(load_config(arguments.model))
     threads = set_threads(arguments.threads)
-    tokenizer = load_tokenizer(arguments.model)
+    encoder = load_encoder(arguments.model)
 
     def tokenise(text: str) -> list[int]:
-        return list(tokenizer(text, verbose=False)["input_ids"])
+        return encoder.prompt(text, str(arguments.texts or arguments.task))
 
     if arguments.texts is not None:
         texts, task = read_texts(arguments.texts), arguments.texts.name.removesuffix(".jsonl")

@@ -36,7 +36,8 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.evaluation import perplexity
     from excise.evaluation.likelihood import check_head
     from excise.evaluation.variant import load_variant
-    from excise.models.loading import device_type, load_config, load_tokenizer
+    from excise.models.encoding import load_encoder
+    from excise.models.loading import device_type, load_config
     from excise.progress import Progress
     from excise.provenance import provenance
 
@@ -49,14 +50,16 @@ def run(arguments: argparse.Namespace) -> None:
         raise ExciseError(f"{arguments.text}: no documents in it")
     separator = arguments.separator.replace("\\n", "\n").replace("\\t", "\t")
     text = perplexity.join([row["text"] for row in documents], separator, protocol=arguments.protocol)
-    ids = torch.tensor(load_tokenizer(arguments.model)(text, verbose=False)["input_ids"])
+    encoder = load_encoder(arguments.model)
+    ids = torch.tensor(encoder.text(text))
     size = {name: getattr(arguments, name) for name in ("seqlen", "stride", "windows", "skip")}
     windows = perplexity.plan(len(ids), arguments.protocol, **size)
 
     variant = load_variant(arguments.model, arguments.units, dtype=arguments.dtype, device=arguments.device)
     check_head(variant.model)
     with Progress(len(windows), "windows", "perplexity") as progress:
-        losses = perplexity.loss(variant.model, ids, windows, batch_size=arguments.batch_size, done=progress.advance)
+        options = {"first": encoder.window_first, "batch_size": arguments.batch_size}
+        losses = perplexity.loss(variant.model, ids, windows, **options, done=progress.advance)
     tokens = sum(loss.tokens for loss in losses)
     nll = math.fsum(loss.nll for loss in losses) / tokens
     if nll > 700:
@@ -82,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
             "nll": nll,
             "tokens": tokens,
             "windows": len(windows),
-            "protocol": perplexity.protocol_name(arguments.protocol, **size),
+            "protocol": perplexity.protocol_name(arguments.protocol, **size, begins=encoder.window_first is not None),
             "name": arguments.text.stem,
             "text": label,
             "by_window": {"nll": [loss.nll for loss in losses], "tokens": [loss.tokens for loss in losses]},

@@ -43,13 +43,15 @@ def size(text: str) -> int | None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read, choose, write."""
+    import functools
     import logging
 
     from excise.artefacts import read_jsonl, sha256_file, write_jsonl
     from excise.data import references
     from excise.data.texts import read_texts, records
     from excise.errors import ExciseError
-    from excise.models.loading import identity, load_config, load_tokenizer
+    from excise.models.encoding import load_encoder
+    from excise.models.loading import identity, load_config
     from excise.provenance import provenance
 
     missing = [name for name in KINDS[arguments.kind] if getattr(arguments, name) is None]
@@ -83,25 +85,20 @@ def run(arguments: argparse.Namespace) -> None:
         limit = getattr(load_config(arguments.model), "max_position_embeddings", None)
         if arguments.kind == "windows" and limit is not None and arguments.seqlen > limit:
             raise ExciseError(f"--seqlen {arguments.seqlen}: this model has positions for {limit} tokens")
-        tokenizer = load_tokenizer(arguments.model)
+        encoder = load_encoder(arguments.model)
         model = identity(arguments.model, "any")
-
-        def tokenise(text: str, special: bool = True) -> list[int]:
-            return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
-
         if arguments.kind == "windows":
             meta, documents = read_texts(arguments.text)
             choice = {"windows": arguments.windows, "seqlen": arguments.seqlen, "seed": arguments.seed}
-            rows, counts = references.window_rows(documents, tokenise, **choice)
+            rows, counts = references.window_rows(documents, encoder.text, **choice)
+            if (begin := encoder.window_first) is not None:  # in place of the token there: the family needs it
+                rows = [row | {"input_ids": [begin, *row["input_ids"][1:]]} for row in rows]
+                choice = choice | {"begin_with": begin}
             counts["text"] = meta.get("label")
         else:
             choice = samples
             rows, counts = references.file_rows(
-                records(arguments.source), tokenise, lambda text: tokenise(text, special=False), **choice
-            )
-        if max(max(row["input_ids"]) for row in rows) >= load_config(arguments.model).vocab_size:
-            raise ExciseError(
-                f"{arguments.model}: its tokenizer gives ids beyond its vocabulary; they do not belong together"
+                records(arguments.source), encoder.prompt, functools.partial(encoder.prompt, first=False), **choice
             )
     counts["samples"] = len(rows)
     counts["tokens"] = sum(len(row["input_ids"]) for row in rows)
