@@ -246,7 +246,7 @@ def test_inspect_refuses_a_family_that_could_not_be_saved_with_biases(tmp_path, 
     tiny("mistral", dtype=torch.float32).save_pretrained(tmp_path / "m")
     make_tokenizer(tmp_path / "m")
     said = excise("inspect", "--model", tmp_path / "m", "--need-bias", "--output", tmp_path / "x", fails=True)
-    assert "mistral: a neuron that is scaled about its mean" in said
+    assert "mistral: a unit that is scaled about its mean" in said
     assert "can be: llama, opt, gpt2, gpt_neox" in said
 
 
