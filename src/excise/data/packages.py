@@ -90,8 +90,9 @@ def _pip_download(kind: str, requirement: str, sha256: str, folder: Path) -> Pat
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     packages = [path for path in folder.iterdir() if path.name.endswith(_ARCHIVES[kind])]
     if result.returncode != 0 or len(packages) != 1:
-        reason = " ".join(result.stderr.split())[-600:] or "it gave no reason"
-        if "DO NOT MATCH THE HASHES" in reason:
+        said = " ".join(result.stderr.split())
+        reason = said[-600:] or "it gave no reason"
+        if "DO NOT MATCH THE HASHES" in said:
             raise ExciseError(
                 f"{kind}:{requirement}: wrong checksum, nothing of it was run; pip says: {reason} Either the checksum "
                 "in the configuration is wrong, or the package index gave another file."
