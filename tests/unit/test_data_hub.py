@@ -245,7 +245,7 @@ configs:
         for text, mark in (("a", True), ("b", False), ("c", None))
     ]
     hub_folder(tmp_path / "home", "dataset", "me/prompts", {"data.jsonl": "\n".join(map(json.dumps, records)).encode()})
-    command = ("fetch-text", "--source", "Salesforce/wikitext", "--output", "t.jsonl", "--name")
+    command = ("fetch-text", "--source", "Salesforce/wikitext", "--output", "t.jsonl", "--subset")
     run(*command, "wikitext-2-raw-v1", "--label", "WikiText2", HF_HUB_OFFLINE="1")
     meta, rows = read_jsonl(tmp_path / "t.jsonl")
     assert [row["text"] for row in rows] == lines
@@ -270,7 +270,7 @@ def test_a_data_set_from_the_hub_and_again_without_it(hub, run, tmp_path):
         "raw/test-0.parquet": parquet([{"text": "one"}, {"text": ""}, {"text": "three"}]),
         "other/test-0.parquet": parquet([{"text": "other"}]),
     }
-    command = ("fetch-text", "--source", "me/open", "--name", "raw", "--output")
+    command = ("fetch-text", "--source", "me/open", "--subset", "raw", "--output")
     run(*command, "one.jsonl", HF_ENDPOINT=hub)
     meta, rows = read_jsonl(tmp_path / "one.jsonl")
     assert [row["text"] for row in rows] == ["one", "", "three"]

@@ -90,4 +90,4 @@ def test_a_reference_set_of_onsets_ends_where_the_behaviour_begins(
     excise(*score)
     assert "carries no onset" in excise(*reference_of, *choice, fails=True)
     assert "belong together" in excise(*score, "--onset-at", 0.5, fails=True)
-    assert "unknown span 'half'" in excise(*reference_of, *choice, "--span", "half", fails=True)
+    assert "'half' is not one of generation, onset" in excise(*reference_of, *choice, "--span", "half", fails=True)
