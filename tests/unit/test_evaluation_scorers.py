@@ -212,7 +212,7 @@ def test_better_profanity_finds_the_words_of_its_list() -> None:
 
 
 def test_repetition_is_one_minus_the_uniqueness_of_the_tokens() -> None:
-    from excise.evaluation.degeneration import degeneration
+    from excise.evaluation.degeneration import RUR_LIMIT, response_uniqueness
 
     scorer = scorers.load("repetition", Options())
     tokens = [[5, 5, 7, 5], [1, 2, 3], [9] * 50, [4, 4], [], list(range(25)) * 2]
@@ -225,10 +225,10 @@ def test_repetition_is_one_minus_the_uniqueness_of_the_tokens() -> None:
         naive.append(again / len(ids) if ids else 0.0)
     found = scorers.score(scorer, tokens)
     assert found == pytest.approx(naive, abs=1e-15)
-    figures = degeneration([""] * len(tokens), tokens)
     some = [value for value, ids in zip(found, tokens, strict=True) if ids]
-    assert figures["rur"] == pytest.approx(1 - sum(some) / len(some), abs=1e-15)
-    assert figures["repetitive_share"] == sum(value >= 0.5 for value in some) / len(some)  # RUR of exactly 0.5 counts
+    uniqueness = [value for ids in tokens if (value := response_uniqueness(ids)) is not None]
+    assert uniqueness == pytest.approx([1 - value for value in some], abs=1e-15)
+    assert sum(value <= RUR_LIMIT for value in uniqueness) == sum(value >= 0.5 for value in some)  # exactly 0.5 counts
 
 
 def test_which_scorers_come_over_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
