@@ -14,6 +14,7 @@ import math
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
@@ -132,6 +133,26 @@ def write_jsonl(path: str | Path, meta: Json, rows: Iterable[Mapping[str, Any]])
         file.write(_dump({"meta": meta}).encode() + b"\n")
         for row in rows:
             file.write(_dump(row).encode() + b"\n")
+
+
+def read_distinct(path: str | Path, required: Iterable[str], what: str) -> tuple[Json, list[Json]]:
+    """Read the provenance and the rows of a JSONL file in which every row has an ``id`` of its own.
+
+    Args:
+        path: the file.
+        required: keys that every row must have, ``id`` among them.
+        what: what the rows are, in the message about a file without any.
+
+    Raises:
+        ExciseError: as ``read_jsonl``, or there are no rows, or an id occurs twice.
+    """
+    meta, rows = read_jsonl(path, required=required)
+    if not rows:
+        raise ExciseError(f"{path}: no {what} in it")
+    twice = [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]
+    if twice:
+        raise ExciseError(f"{path}: the id {twice[0]!r} occurs more than once; ids must be unique")
+    return meta, rows
 
 
 def read_jsonl(

@@ -11,6 +11,11 @@ class ExciseError(Exception):
     """
 
 
+def nearest(value: object, names: Iterable[str]) -> str | None:
+    """The name that is spelt most like the value; None where none is close."""
+    return next(iter(get_close_matches(str(value), list(names), n=1)), None)
+
+
 def unknown(what: str, value: object, allowed: Iterable[str], *, where: str = "") -> ExciseError:
     """An error for a name that is not among the allowed ones, with the nearest spelling.
 
@@ -21,7 +26,7 @@ def unknown(what: str, value: object, allowed: Iterable[str], *, where: str = ""
         where: the place it was given in, for example ``"config: variants.lrp.method"``.
     """
     names = sorted(allowed)
-    near = get_close_matches(str(value), names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(value, names)
+    hint = f" Did you mean {near!r}?" if near else ""
     place = f"{where}: " if where else ""
     return ExciseError(f"{place}unknown {what} {value!r}.{hint} Allowed: {', '.join(names)}.")

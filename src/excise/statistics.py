@@ -34,7 +34,7 @@ ROWS = "_rows"
 
 COUNTS = ("samples", "tokens")
 
-STAGES = ("attribute", "edges", "patch")
+STAGES = ("attribute", "edges")
 """What writes such files."""
 
 

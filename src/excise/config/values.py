@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from excise.config import BASELINE, TUNING
+from excise.errors import nearest
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class OneOf:
 def not_one_of(value: object, allowed: Iterable[object]) -> str:
     """The sentence about a value that is not allowed, with the nearest spelling."""
     names = ["null" if one is None else str(one) for one in allowed]
-    near = get_close_matches(str(value), names, n=1)
-    return f"{value!r} is not one of {', '.join(names)}" + (f". Did you mean {near[0]!r}?" if near else "")
+    near = nearest(value, names)
+    return f"{value!r} is not one of {', '.join(names)}" + (f". Did you mean {near!r}?" if near else "")
 
 
 def _free(name: str) -> str:

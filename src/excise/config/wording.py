@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from types import NoneType
 from typing import Any, Literal, get_args
 
@@ -10,6 +9,7 @@ from pydantic import Discriminator, ValidationError
 
 from excise.config.section import Alternative, Key, Section, alternatives, words
 from excise.config.values import not_one_of
+from excise.errors import nearest
 
 BOUNDS = {
     "greater_than": ("less than or equal to the minimum of", "gt"),
@@ -92,8 +92,8 @@ def _sentence(place: _Place, detail: Mapping[str, Any]) -> str:
         return f"{'.'.join(place.path[:-1]) or 'top level'}: {last!r} is a required property."
     if kind in ("extra_forbidden", "invalid_key"):
         allowed = sorted(place.section().model_fields)
-        near = get_close_matches(str(last), allowed, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        near = nearest(last, allowed)
+        hint = f" Did you mean {near!r}?" if near else ""
         return f"{where}: unknown key {last!r}.{hint} Allowed: {', '.join(allowed)}."
     if kind == "union_tag_invalid":
         where += f".{_key(place)}"

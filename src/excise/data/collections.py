@@ -6,12 +6,12 @@ with positive grades only. Readers of other formats give a ``Raw`` collection; `
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from excise.artefacts import Json, parse_json, read_jsonl
+from excise.artefacts import Json, parse_json, read_distinct
 from excise.data.texts import read_text, records
 from excise.errors import ExciseError
 
@@ -206,7 +206,7 @@ def read_documents(path: str | Path) -> tuple[Json, list[Json]]:
     Raises:
         ExciseError: the file cannot be read, is empty, or an id occurs twice.
     """
-    return _distinct(path, ("id", "text"), "documents")
+    return read_distinct(path, ("id", "text"), "documents")
 
 
 def read_queries(path: str | Path) -> tuple[Json, list[Json]]:
@@ -215,21 +215,11 @@ def read_queries(path: str | Path) -> tuple[Json, list[Json]]:
     Raises:
         ExciseError: the file cannot be read, is empty, an id occurs twice, or a query has no relevant document.
     """
-    meta, rows = _distinct(path, ("id", "text", "relevant"), "queries")
+    meta, rows = read_distinct(path, ("id", "text", "relevant"), "queries")
     for row in rows:
         grades = row["relevant"]
         if not isinstance(grades, dict) or not grades or not all(isinstance(g, int) and g > 0 for g in grades.values()):
             raise ExciseError(
                 f"{path}: query {row['id']!r}: relevant must be {{document: grade above 0}}, and not empty"
             )
-    return meta, rows
-
-
-def _distinct(path: str | Path, fields: Sequence[str], what: str) -> tuple[Json, list[Json]]:
-    meta, rows = read_jsonl(path, required=fields)
-    if not rows:
-        raise ExciseError(f"{path}: no {what} in it")
-    twice = [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]
-    if twice:
-        raise ExciseError(f"{path}: the id {twice[0]!r} occurs more than once; ids must be unique")
     return meta, rows

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from excise.artefacts import Json, read_jsonl
+from excise.artefacts import Json, read_distinct
 from excise.data.texts import field_text, file_kind, read_text, records
 from excise.errors import ExciseError
 
@@ -130,13 +130,7 @@ def read_prompts(path: str | Path) -> tuple[Json, list[Json]]:
     Raises:
         ExciseError: it cannot be read, is empty, or an id occurs twice.
     """
-    meta, rows = read_jsonl(path, required=("id", "text"))
-    if not rows:
-        raise ExciseError(f"{path}: no prompts in it")
-    twice = [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]
-    if twice:
-        raise ExciseError(f"{path}: the id {twice[0]!r} occurs more than once; ids must be unique")
-    return meta, rows
+    return read_distinct(path, ("id", "text"), "prompts")
 
 
 def words(text: str) -> list[str]:

@@ -14,13 +14,12 @@ import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from excise.artefacts import Json, sha256_file
 from excise.data.hub import download_file
 from excise.data.packages import KINDS, extract, fetch_package
-from excise.errors import ExciseError
+from excise.errors import ExciseError, nearest
 
 FILE_SUFFIXES = (".txt", ".utf8", ".jsonl", ".json", ".parquet", ".csv", ".tsv", ".gz", ".gguf")
 """A name with one of these endings is a file, never a hub repository."""
@@ -109,8 +108,8 @@ def local_files(path: Path) -> list[Path]:
 def _near(path: Path) -> str:
     if not path.parent.is_dir():
         return f" (nor a folder {str(path.parent)!r})"
-    near = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    near = nearest(path.name, (entry.name for entry in path.parent.iterdir()))
+    return f" (did you mean {near!r}?)" if near else ""
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Rank documents by the embeddings, and judge the ranking query by query with trec_eval's own numbers."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -100,6 +101,7 @@ def measure(
         queries: rows ``{id, text, relevant}``; may be empty.
         settings: equal for all variants that are compared.
     """
+    measurement = partial(Measurement, task="retrieval", settings=settings)
     found = []
     document_ids, query_ids = [row["id"] for row in documents], [row["id"] for row in queries]
     sides = [("", vectors["documents"], "")]
@@ -109,27 +111,23 @@ def measure(
         values = judge(rank(vectors["queries"], searched, query_ids, document_ids), queries)
         metrics = {metric: Metric.of(each, direction="higher") for metric, each in values.items()}
         found.append(
-            Measurement(
-                task="retrieval",
+            measurement(
                 name=f"{name}{ending}",
                 label=f"{label}{said}",
                 item="query",
                 items=query_ids,
                 metrics=metrics,
-                settings=settings,
             )
         )
     if dense is not None:
         cosine = Metric.of(fidelity(vectors["documents"], dense["documents"]), direction="higher")
         found.append(
-            Measurement(
-                task="retrieval",
+            measurement(
                 name=f"{name}-fidelity",
                 label=f"{label}, embeddings of documents",
                 item="document",
                 items=document_ids,
                 metrics={"cosine": cosine},
-                settings=settings,
             )
         )
     return found
