@@ -170,7 +170,7 @@ def test_too_few_answers_stop_before_any_attribution_and_a_lower_bar_reruns_what
     experiment.config["references"]["toxic"] |= {"at_least": 2, "minimum": 6}  # more than the scorer ever gives
     result = experiment.snakemake("--keep-going")
     assert result.returncode != 0
-    assert "toxic/seed-0.jsonl: 0 of 24 responses score at or above 2" in result.stderr, result.stderr[-3000:]
+    assert "toxic/seed-0.jsonl: 0 of 24 generations score at or above 2" in result.stderr, result.stderr[-3000:]
     assert not (experiment.run_folder / "statistics").exists()
     experiment.config["references"]["toxic"] |= {"at_least": 0.6, "minimum": 2}
     jobs = planned(experiment.snakemake("--dry-run").stdout)
@@ -234,10 +234,10 @@ def test_a_further_number_of_neurons_costs_its_evaluation_and_nothing_else(finis
 @pytest.mark.parametrize(
     ("changes", "rules"),
     [
-        ({"neurons": [2, 4, 6], "target": "last-max"}, {"attribute": 8}),
+        ({"neurons": [2, 4, 6], "objective": "last-max"}, {"attribute": 8}),
         ({"neurons": [2, 4, 6], "temperature": 0.7}, {"generate_references": 2, "attribute": 8, "generate": 3}),
         ({"neurons": [2, 4, 6], "seqlen": 32}, {"perplexity": 5}),
-        ({"at_least": 0.55, "target": "last-max"}, {"attribute": 8}),
+        ({"at_least": 0.55, "objective": "last-max"}, {"attribute": 8}),
         ({"dtype": "bfloat16"}, {"generate_references": 2, "attribute": 8, "perplexity": 4}),
         ({"neurons": [2]}, {"summary": 1, "report": 1}),
     ],
@@ -247,7 +247,7 @@ def test_no_change_hides_behind_another(finished, changes, rules):
     config = copy.deepcopy(finished.config)
     places = {
         "neurons": config["variants"]["lrp"],
-        "target": config.setdefault("attribution", {}),
+        "objective": config.setdefault("attribution", {}),
         "temperature": config["generations"],
         "seqlen": config["evaluation"]["perplexity"],
         "at_least": config["references"]["toxic"],
