@@ -53,7 +53,7 @@ JobAcctGatherParams=OverMemoryKill
 ReturnToService=2
 SlurmdTimeout=10
 KillWait=2
-MinJobAge=300
+MinJobAge=1800
 MessageTimeout=5
 SchedulerParameters=sched_interval=2,batch_sched_delay=0,defer_batch
 GresTypes=gpu
