@@ -46,7 +46,7 @@ def small(make_experiment):
     for section in ("generations", "evaluation"):
         experiment.config[section] |= {"num_generations": 6, "batch_size": 12}  # of 12 prompts: two batches to score
     del experiment.config["variants"]["random"]
-    experiment.config["variants"]["lrp"]["neurons"] = [2]
+    experiment.config["variants"]["lrp"]["count"] = [2]
     experiment.config["evaluation"]["scorers"] = ["python:faulty_scorer:scores"]
     return experiment
 

@@ -71,7 +71,7 @@ def test_the_schema_for_editors_accepts_what_is_accepted():
 
 
 def stepped(**settings):
-    return changed("variants", "step", value={"method": "trust-region", "neurons": [9]} | settings)
+    return changed("variants", "step", value={"method": "trust-region", "count": [9]} | settings)
 
 
 def test_a_step_has_a_budget_and_bounds_and_no_scale_of_the_list():
@@ -87,10 +87,10 @@ def test_variants_are_named_after_entry_repeat_and_number():
         changed(
             "variants",
             value={
-                "a": {"method": "lrp", "neurons": [3, 5]},
-                "r": {"method": "random", "neurons": [5], "repeats": 2},
-                "experts": {"method": "aura", "scale": "expertise", "neurons": ["all"]},
-                "alike": {"method": "random", "matched_to": "experts", "neurons": ["all"]},
+                "a": {"method": "lrp", "count": [3, 5]},
+                "r": {"method": "random", "count": [5], "repeats": 2},
+                "experts": {"method": "aura", "scale": "expertise", "count": ["all"]},
+                "alike": {"method": "random", "matched_to": "experts", "count": ["all"]},
             },
         )
         | {"export": "a-5"},
@@ -102,9 +102,9 @@ def test_variants_are_named_after_entry_repeat_and_number():
 
 CHOICE = copy.deepcopy(DEMO) | {
     "variants": {
-        "a": {"method": "lrp", "neurons": [3, 5], "choose": "best"},
-        "w": {"method": "wanda", "neurons": [3]},
-        "b": {"method": "lrp", "neurons": [2], "scale": -1, "choose": "best"},
+        "a": {"method": "lrp", "count": [3, 5], "choose": "best"},
+        "w": {"method": "wanda", "count": [3]},
+        "b": {"method": "lrp", "count": [2], "scale": -1, "choose": "best"},
         "r": {"method": "random", "matched_to": "best", "repeats": 2},
     },
     "tuning": {"perplexity": {"text": "wikipedia", "seqlen": 512, "windows": 24, "skip": 24}},
@@ -117,7 +117,7 @@ def test_what_competes_is_not_judged_but_the_choice_is():
     experiment = validated(CHOICE)
     assert choices(experiment) == {"best": ["a-3", "a-5", "b-2"]}
     assert judged(experiment) == ["best", "w-3", "r-repeat0", "r-repeat1"]
-    assert unit_lists(experiment)["r-repeat1"].neurons is None
+    assert unit_lists(experiment)["r-repeat1"].count is None
     assert experiment.tuning.num_generations == experiment.evaluation.num_generations
     assert experiment.tuning.max_perplexity_increase == 0.05
     assert experiment.tuning.perplexity.protocol == "windows"
@@ -130,17 +130,17 @@ def test_what_a_plan_needs_of_references_and_models():
     experiment = validated(DEMO)
     assert means(experiment) == {"c4"}  # lrp-mean, and the control that is matched to it
     assert attributed(experiment) == {"onset", "toxic", "neutral", "c4"}
-    assert needs(experiment) == {"need_neurons": 300, "need_bias": True}
+    assert needs(experiment) == {"need": ["neuron=300"], "need_bias": ["neuron"]}
     assert lenses(experiment)[:3] == ["lrp-300", "lrp-mean-300", "lrp-plain-100"]
     changes = {
-        "variants": {"a": {"method": "lrp", "neurons": ["all", 5, 30, 20]}, "b": {"method": "wanda", "neurons": [3, 9]}}
+        "variants": {"a": {"method": "lrp", "count": ["all", 5, 30, 20]}, "b": {"method": "wanda", "count": [3, 9]}}
     }
     experiment = validated(DEMO | changes | {"export": "b-9"})
     assert lenses(experiment) == ["a-20", "b-9"]
-    assert needs(experiment) == {"need_neurons": 30, "need_bias": False}
+    assert needs(experiment) == {"need": ["neuron=30"], "need_bias": []}
     assert means(experiment) == set()
     assert lenses(validated(CHOICE)) == ["w-3", "best"]
-    assert needs(validated(CHOICE))["need_bias"] is False
+    assert needs(validated(CHOICE))["need_bias"] == []
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_what_a_plan_needs_of_references_and_models():
         (("tuning", "perplexity", "windows"), None, None),
         (("tuning", "perplexity"), {"text": "wikipedia", "protocol": "sliding", "stride": 8}, "tokens 0 to inf"),
         (("tuning", "perplexity"), {"text": "c4"}, None),
-        (("variants", "r", "neurons"), [3], "takes as many as best will have"),
-        (("variants", "w", "neurons"), None, "variants.w: neurons is missing"),
+        (("variants", "r", "count"), [3], "takes as many as best will have"),
+        (("variants", "w", "count"), None, "variants.w: count is missing"),
         (("variants", "w", "choose"), "a-3", "choose: 'a-3' is already the name of a variant"),
         (("variants", "r", "choose"), "best", "choose does not belong to a control (random)"),
         (("variants", "r", "matched_to"), "bset", "Did you mean 'best'"),
@@ -201,9 +201,9 @@ def test_tuning_prompts_need_a_choice():
             changed("references", "toxic", value={"kind": "generations", "below": 0.4, "span": "onset"}),
             "references.toxic: span onset needs at_least",
         ),
-        (changed("variants", "lrp", "neurons", value=["x"]), "variants.lrp.neurons.0: 'x' is not a whole number or 'all'. (Numbers"),
-        (changed("variants", "lrp", "neurons", value=[0.5]), "variants.lrp.neurons.0: 0.5 is not a whole number or 'all'."),
-        (changed("variants", "lrp", "neurons", value=20), "variants.lrp.neurons: 20 is not a list or null."),
+        (changed("variants", "lrp", "count", value=["x"]), "variants.lrp.count.0: 'x' is not a whole number or 'all'. (Numbers"),
+        (changed("variants", "lrp", "count", value=[0.5]), "variants.lrp.count.0: 0.5 is not a whole number or 'all'."),
+        (changed("variants", "lrp", "count", value=20), "variants.lrp.count: 20 is not a list or null."),
         (changed("evaluation", "max_perplexity_increase", value=5), "increase: 5 is greater than the maximum of 1. (A v"),
         (changed("variants", "aura", "protect", value=0.1), "variants.aura: no protection with aura"),
         (changed("variants", "wanda", "contrast", value="standardised"), "wanda has none, lrp, lrp-cp, lrp-abs-weights, gradient, activation have one"),
@@ -222,20 +222,22 @@ def test_tuning_prompts_need_a_choice():
         ),
         (changed("evaluation", "threshold", value=5), "evaluation.threshold: 5 can never be reached: scores of alt-profanity-check"),
         (changed("references", "toxic", "at_least", value=90), "references.toxic.at_least: 90 can never be reached"),
-        (changed("variants", "random", value={"method": "random", "neurons": ["all"]}), "random: neurons all takes"),
+        (changed("variants", "random", value={"method": "random", "count": ["all"]}), "random: count all takes"),
         (changed("variants", "lrp", "scale", value="expert"), "lrp.scale: 'expert' is not a number or 'expertise' or null"),
         (changed("variants", "lrp", "scale", value="expertise"), "variants.lrp: scale expertise belongs to method"),
         (changed("variants", "lrp", "budget", value=0.03), "budget and bounds belong to method trust-region, not to lrp"),
+        (changed("variants", "aura", "unit", value="head"), "variants.aura: method aura does not score unit head"),
+        (changed("variants", "random", "unit", value="head"), "random: selects unit head, and lrp-mean unit neuron"),
         (stepped(scale=0.5), "scale, ablation mean, protect and contrast do not apply to trust-region"),
-        (stepped(neurons=["all"]), "neurons all does not apply to trust-region"),
+        (stepped(count=["all"]), "count all does not apply to trust-region"),
         (stepped(bounds=[1.5, 2.0]), "1 (untouched) must lie between them"),
         (stepped(budget=3.0), "variants.step.budget: 3.0 is greater than the maximum of 1"),
         (changed("variants", "lrp", "ablation", value="median"), "variants.lrp.ablation: 'median' is not one of"),
         (
-            changed("variants", "random", value={"method": "random", "neurons": [3], "ablation": "mean", "retain": "c"}),
+            changed("variants", "random", value={"method": "random", "count": [3], "ablation": "mean", "retain": "c"}),
             "variants.random.retain: unknown reference set 'c'",
         ),
-        (changed("variants", "lrp", "neurons", value=[0]), "0 is less than the minimum of 1"),
+        (changed("variants", "lrp", "count", value=[0]), "0 is less than the minimum of 1"),
         (changed("variants", "lrp", "retain", value="txoic"), "Did you mean 'toxic'"),
         (changed("variants", "lrp", "repeats", value=2), "repeats and matched_to belong to method random"),
         (changed("variants", "random", "matched_to", value="lrp-plain2"), "unknown variant 'lrp-plain2'"),

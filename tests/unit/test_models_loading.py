@@ -221,7 +221,7 @@ def test_what_a_killed_fetch_left_is_removed(copy, tmp_path, excise):
 
 def test_inspect_says_what_the_model_is(copy, tmp_path, excise):
     excise("fetch-model", "--source", copy, "--output", tmp_path / "out")
-    excise("inspect", "--model", tmp_path / "out", "--need-neurons", 48, "--output", tmp_path / "m.json")
+    excise("inspect", "--model", tmp_path / "out", "--need", "neuron=48", "--output", tmp_path / "m.json")
     facts = read_json(tmp_path / "m.json")
     model = load_model(copy)
     expected = {
@@ -234,9 +234,11 @@ def test_inspect_says_what_the_model_is(copy, tmp_path, excise):
     meta = facts.pop("meta")
     assert facts == expected
     assert meta["model"]["fingerprint"] == fingerprint(copy)
-    said = excise("inspect", "--model", tmp_path / "out", "--need-neurons", 49, "--output", tmp_path / "x", fails=True)
-    assert "49 neurons are to be selected; it has 48 (2 layers x 24)" in said
-    excise("inspect", "--model", copy, "--need-bias", "--output", tmp_path / "m.json")  # llama has a switch for them
+    said = excise("inspect", "--model", tmp_path / "out", "--need", "neuron=49", "--output", tmp_path / "x", fails=True)
+    assert "49 units of kind neuron are to be selected; it has 48 (2 layers x 24)" in said
+    excise(
+        "inspect", "--model", copy, "--need-bias", "neuron", "--output", tmp_path / "m.json"
+    )  # llama has a switch for them
     assert "unknown dtype" in excise(
         "inspect", "--model", copy, "--dtype", "half", "--output", tmp_path / "x", fails=True
     )
@@ -245,7 +247,7 @@ def test_inspect_says_what_the_model_is(copy, tmp_path, excise):
 def test_inspect_refuses_a_family_that_could_not_be_saved_with_biases(tmp_path, excise):
     tiny("mistral", dtype=torch.float32).save_pretrained(tmp_path / "m")
     make_tokenizer(tmp_path / "m")
-    said = excise("inspect", "--model", tmp_path / "m", "--need-bias", "--output", tmp_path / "x", fails=True)
+    said = excise("inspect", "--model", tmp_path / "m", "--need-bias", "neuron", "--output", tmp_path / "x", fails=True)
     assert "mistral: a unit that is scaled about its mean" in said
     assert "can be: llama, opt, gpt2, gpt_neox" in said
 

@@ -128,8 +128,8 @@ def make_experiment(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) 
             },
             "attribution": {"batch_size": 2, "shards": 2},
             "variants": {
-                "lrp": {"method": "lrp", "retain": "words", "protect": 0.1, "neurons": [2, 4]},
-                "random": {"method": "random", "neurons": [4]},
+                "lrp": {"method": "lrp", "retain": "words", "protect": 0.1, "count": [2, 4]},
+                "random": {"method": "random", "count": [4]},
             },
             "evaluation": {
                 "num_generations": 2,

@@ -70,7 +70,7 @@ def test_the_demo_and_every_experiment_can_be_planned(tmp_path):
         config = yaml.safe_load(path.read_text())
         used = {config.get("generations", {}).get("scorer", "detoxify-original"), *config["evaluation"]["scorers"]}
         assert jobs.get("fetch_scorer", 0) == sum(name.startswith(("detoxify", "hf:")) for name in used), path
-        sizes = {n: len(s.get("neurons", "?")) * s.get("repeats", 1) for n, s in config["variants"].items()}
+        sizes = {n: len(s.get("count", "?")) * s.get("repeats", 1) for n, s in config["variants"].items()}
         chosen = {s["choose"] for s in config["variants"].values() if "choose" in s}
         competing = sum(sizes[name] for name, s in config["variants"].items() if "choose" in s)
         judged = 1 + sum(sizes.values()) - competing + len(chosen)
@@ -132,7 +132,7 @@ def test_a_rule_is_a_command_that_can_be_typed(finished, tmp_path):
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished, make_experiment):
     experiment = make_experiment()
     wanted = experiment.run_folder.relative_to(experiment.folder) / "variants/lrp-2/measurements.json"
-    for moment in ("statistics/lrp", "variants/lrp-2"):  # the second cannot begin before the first is done
+    for moment in ("statistics/neuron/lrp", "variants/lrp-2"):  # the second cannot begin before the first is done
         messages = experiment.folder / "messages"  # a pipe that nobody reads would stop the run once it is full
         with messages.open("w") as file:
             process = subprocess.Popen(
@@ -223,7 +223,7 @@ def test_editing_a_local_input_reruns_what_reads_it(finished, tiny_model, file, 
 
 def test_a_further_number_of_neurons_costs_its_evaluation_and_nothing_else(finished):
     config = copy.deepcopy(finished.config)
-    config["variants"]["lrp"]["neurons"].append(6)  # more than any before
+    config["variants"]["lrp"]["count"].append(6)  # more than any before
     jobs = planned(dataclasses.replace(finished, config=config).snakemake("--dry-run").stdout)
     once = {"select", "logit_lens", "generate", "score", "perplexity", "fluency", "evaluate"}
     assert {rule: count for rule, count in jobs.items() if rule in PLANNED.keys() - {"all", "settings"}} == {
@@ -234,19 +234,19 @@ def test_a_further_number_of_neurons_costs_its_evaluation_and_nothing_else(finis
 @pytest.mark.parametrize(
     ("changes", "rules"),
     [
-        ({"neurons": [2, 4, 6], "objective": "last-max"}, {"attribute": 8}),
-        ({"neurons": [2, 4, 6], "temperature": 0.7}, {"generate_references": 2, "attribute": 8, "generate": 3}),
-        ({"neurons": [2, 4, 6], "seqlen": 32}, {"perplexity": 5}),
+        ({"count": [2, 4, 6], "objective": "last-max"}, {"attribute": 8}),
+        ({"count": [2, 4, 6], "temperature": 0.7}, {"generate_references": 2, "attribute": 8, "generate": 3}),
+        ({"count": [2, 4, 6], "seqlen": 32}, {"perplexity": 5}),
         ({"at_least": 0.55, "objective": "last-max"}, {"attribute": 8}),
         ({"dtype": "bfloat16"}, {"generate_references": 2, "attribute": 8, "perplexity": 4}),
-        ({"neurons": [2]}, {"summary": 1, "report": 1}),
+        ({"count": [2]}, {"summary": 1, "report": 1}),
     ],
 )
 def test_no_change_hides_behind_another(finished, changes, rules):
     """Snakemake asks no job below one that runs whether its own settings changed."""
     config = copy.deepcopy(finished.config)
     places = {
-        "neurons": config["variants"]["lrp"],
+        "count": config["variants"]["lrp"],
         "objective": config.setdefault("attribution", {}),
         "temperature": config["generations"],
         "seqlen": config["evaluation"]["perplexity"],
@@ -288,7 +288,7 @@ def test_a_wrong_configuration_stops_the_dry_run(make_experiment, change, messag
 
 def test_too_many_neurons_stop_before_anything_is_generated(make_experiment):
     experiment = make_experiment()
-    experiment.config["variants"]["lrp"]["neurons"] = [2, 49]
+    experiment.config["variants"]["lrp"]["count"] = [2, 49]
     experiment.config["export"] = None
     result = experiment.snakemake()
     assert result.returncode != 0
@@ -338,9 +338,10 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
         "scorers": {judge: {"label": "hasty"}},
         "attribution": {"batch_size": 2},
         "variants": {
-            "lrp": {"method": "lrp", **corpora, "neurons": [2, 3], "choose": "best"},
+            "lrp": {"method": "lrp", **corpora, "count": [2, 3], "choose": "best"},
             "random": {"method": "random", "matched_to": "best"},
-            "experts": {"method": "aura", **corpora, "scale": "expertise", "ablation": "mean", "neurons": ["all"]},
+            "experts": {"method": "aura", **corpora, "scale": "expertise", "ablation": "mean", "count": ["all"]},
+            "heads": {"method": "wanda", "unit": "head", **corpora, "ablation": "mean", "count": [1]},
         },
         "tuning": {
             "perplexity": {"text": "words", "seqlen": 16, "windows": 4, "skip": 4},
@@ -373,22 +374,32 @@ def test_a_behaviour_of_the_users_own_goes_through_the_whole_chain(make_experime
     assert [row.variant for row in tuning.variants] == ["baseline", "lrp-2", "lrp-3"]
     assert tuning.budgets[0].settings["protocol"] == "windows-16x4-skip-4"
     assert tuning.target.items + summary.target.items == 12
-    experts, best, like = (
+    experts, best, like, heads = (
         json.loads((experiment.run_folder / f"units/{name}.json").read_text())
-        for name in ("experts-all", "best", "random")
+        for name in ("experts-all", "best", "random", "heads-1")
     )
     assert best["chosen"]["variant"] == "lrp-2"  # lrp-3 leaves every continuation hasty, as it was
-    sizes = [len(chosen["rows"]) for chosen in (experts, best, like)]
-    assert [row.about.size for row in summary.variants] == [None, *sizes]
-    assert 48 > sizes[0] > sizes[1] == sizes[2]
+    sizes = [len(chosen["rows"]) for chosen in (experts, best, like, heads)]
+    about = {row.variant: row.about for row in summary.variants}
+    assert [about[name].size for name in ("experts-all", "best", "random", "heads-1")] == sizes
+    assert 48 > sizes[0] > sizes[1] == sizes[2] > sizes[3] == 1
+    assert heads["rows"][0].keys() >= {"layer", "head", "mean"}
     layers = [sorted(row["layer"] for row in chosen["rows"]) for chosen in (best, like)]
     assert layers[0] == layers[1]
-    interventions = [(row.about.scale, row.about.ablation) for row in summary.variants]
-    assert interventions == [(None, None), ("per row", "mean"), (0, "zero"), (0, "zero")]
-    assert len({row.cells["words.perplexity"].figure for row in summary.variants}) == 4, (
+    treatments = {name: (one.unit, one.scale, one.ablation) for name, one in about.items() if name != "baseline"}
+    assert treatments == {
+        "experts-all": ("neuron", "per row", "mean"),
+        "best": ("neuron", 0, "zero"),
+        "random": ("neuron", 0, "zero"),
+        "heads-1": ("head", 0, "mean"),
+    }
+    assert len({row.cells["words.perplexity"].figure for row in summary.variants}) == 5, (
         "each intervention does something of its own"
     )
-    assert [path.name for path in experiment.run_folder.glob("scores/mean-activation/*")] == ["words.safetensors"]
+    means = sorted(experiment.run_folder.glob("scores/*/mean-activation/*"))
+    assert [path.parts[-3:] for path in means] == [
+        (unit, "mean-activation", "words.safetensors") for unit in ("head", "neuron")
+    ]
     assert json.loads((experiment.run_folder / "export/experts-all/config.json").read_text())["mlp_bias"]
     assert f"best is {best['chosen']['variant']}: of 2 lists" in page
     for place in ("report.html", "summary.csv", "export/experts-all/README.md"):

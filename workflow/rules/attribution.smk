@@ -1,6 +1,6 @@
 # In:  reference sets
-# Out: statistics/METHOD/CORPUS/seed-S.safetensors (sums that add up), scores/METHOD/CORPUS.safetensors (their means over
-#      the seeds), scores/METHOD/contrast/RETAIN/TARGET, scores/METHOD/repeat-K (controls)
+# Out: statistics/UNIT/METHOD/CORPUS/seed-S.safetensors (sums that add up), scores/UNIT/METHOD/CORPUS.safetensors (their
+#      means over the seeds), scores/UNIT/METHOD/contrast/RETAIN/TARGET, scores/UNIT/METHOD/repeat-K (controls)
 
 from excise.config.attribution import Measuring
 
@@ -17,9 +17,9 @@ rule attribute:
         facts=FACTS,
         reference=f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
     output:
-        f"{MODEL}/statistics/{{method}}/{{corpus}}/seed-{{seed}}{shard_name('attribution')}.safetensors",
+        f"{MODEL}/statistics/{{unit}}/{{method}}/{{corpus}}/seed-{{seed}}{shard_name('attribution')}.safetensors",
     log:
-        f"{MODEL}/logs/attribute/{{method}}/{{corpus}}/seed-{{seed}}{shard_name('attribution')}.log",
+        f"{MODEL}/logs/attribute/{{unit}}/{{method}}/{{corpus}}/seed-{{seed}}{shard_name('attribution')}.log",
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
@@ -37,7 +37,7 @@ rule attribute:
         shard=shard_options("attribution"),
         code=lambda w: digest("stages.attribute", METHODS[w.method].module),
     shell:
-        "excise attribute --method {wildcards.method} --model {input.model:q} {params.model} "
+        "excise attribute --method {wildcards.method} --unit {wildcards.unit} --model {input.model:q} {params.model} "
         "--reference {input.reference:q} --corpus {wildcards.corpus:q} --seed {wildcards.seed} {params.settings} "
         "{params.shard} --output {output:q} --log {log:q}"
 
@@ -46,13 +46,13 @@ rule merge:
     input:
         expand(
             "{path}-shard-{shard}.safetensors",
-            path=f"{MODEL}/statistics/{{method}}/{{corpus}}/seed-{{seed}}",
+            path=f"{MODEL}/statistics/{{unit}}/{{method}}/{{corpus}}/seed-{{seed}}",
             shard=range(config["attribution"]["shards"]),
         ),
     output:
-        f"{MODEL}/statistics/{{method}}/{{corpus}}/seed-{{seed}}.safetensors",
+        f"{MODEL}/statistics/{{unit}}/{{method}}/{{corpus}}/seed-{{seed}}.safetensors",
     log:
-        f"{MODEL}/logs/merge/{{method}}/{{corpus}}/seed-{{seed}}.log",
+        f"{MODEL}/logs/merge/{{unit}}/{{method}}/{{corpus}}/seed-{{seed}}.log",
     wildcard_constraints:
         seed=alternatives(
             config["seeds"] if config["attribution"]["shards"] > 1 else []
@@ -71,13 +71,13 @@ rule average:
         facts=FACTS,
         statistics=expand(
             "{path}/seed-{seed}.safetensors",
-            path=f"{MODEL}/statistics/{{method}}/{{corpus}}",
+            path=f"{MODEL}/statistics/{{unit}}/{{method}}/{{corpus}}",
             seed=config["seeds"],
         ),
     output:
-        f"{MODEL}/scores/{{method}}/{{corpus}}.safetensors",
+        f"{MODEL}/scores/{{unit}}/{{method}}/{{corpus}}.safetensors",
     log:
-        f"{MODEL}/logs/average/{{method}}/{{corpus}}.log",
+        f"{MODEL}/logs/average/{{unit}}/{{method}}/{{corpus}}.log",
     conda:
         "../../envs/excise.yaml"
     resources:
@@ -90,12 +90,12 @@ rule average:
 
 rule contrast:
     input:
-        retain=f"{MODEL}/scores/{{method}}/{{retain}}.safetensors",
-        target=f"{MODEL}/scores/{{method}}/{{target}}.safetensors",
+        retain=f"{MODEL}/scores/{{unit}}/{{method}}/{{retain}}.safetensors",
+        target=f"{MODEL}/scores/{{unit}}/{{method}}/{{target}}.safetensors",
     output:
-        f"{MODEL}/scores/{{method}}/contrast/{{retain}}/{{target}}.safetensors",
+        f"{MODEL}/scores/{{unit}}/{{method}}/contrast/{{retain}}/{{target}}.safetensors",
     log:
-        f"{MODEL}/logs/contrast/{{method}}/{{retain}}/{{target}}.log",
+        f"{MODEL}/logs/contrast/{{unit}}/{{method}}/{{retain}}/{{target}}.log",
     wildcard_constraints:
         retain=alternatives(config["references"]),
         target=alternatives(config["references"]),
@@ -112,9 +112,9 @@ rule control:
         model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
     output:
-        f"{MODEL}/scores/{{method}}/repeat-{{repeat}}.safetensors",
+        f"{MODEL}/scores/{{unit}}/{{method}}/repeat-{{repeat}}.safetensors",
     log:
-        f"{MODEL}/logs/control/{{method}}/repeat-{{repeat}}.log",
+        f"{MODEL}/logs/control/{{unit}}/{{method}}/repeat-{{repeat}}.log",
     wildcard_constraints:
         method=alternatives(CONTROLS),
         repeat="[0-9]+",
@@ -126,5 +126,5 @@ rule control:
         seed=lambda w: config["seed"] + int(w.repeat),
         code=lambda w: digest("stages.control", METHODS[w.method].module),
     shell:
-        "excise control --method {wildcards.method} --model {input.model:q} --seed {params.seed} "
+        "excise control --method {wildcards.method} --unit {wildcards.unit} --model {input.model:q} --seed {params.seed} "
         "--output {output:q} --log {log:q}"

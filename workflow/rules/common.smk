@@ -23,6 +23,7 @@ from excise.evaluation.capability import check_installed
 from excise.evaluation.scorers import check_own, over_network, own_source
 from excise.evaluation.scorers import module as scorer_module
 from excise.models.files import model_files
+from excise.models.units import UNITS
 from excise.data.sources import local_files
 
 
@@ -119,6 +120,7 @@ def sharded(*sections):
 
 wildcard_constraints:
     model=alternatives(config["models"]),
+    unit=alternatives(UNITS),
     method=alternatives(
         {selection["method"] for selection in config["variants"].values()} | {MEAN}
     ),
@@ -214,7 +216,7 @@ def scores_of(wildcards):
     """The contrast or control that a variant is selected from."""
     variant = LISTS[wildcards.variant]
     selection = config["variants"][variant.entry]
-    folder = f"{RUN}/{wildcards.model}/scores/{selection['method']}"
+    folder = f"{RUN}/{wildcards.model}/scores/{selection['unit']}/{selection['method']}"
     if selection["method"] in CONTROLS:
         return f"{folder}/repeat-{variant.repeat}.safetensors"
     return f"{folder}/contrast/{selection['retain']}/{selection['target']}.safetensors"
@@ -224,28 +226,29 @@ def matched_to_of(wildcards):
     """The unit list whose layers a control copies."""
     variant = LISTS[wildcards.variant]
     like = config["variants"][variant.entry]["matched_to"]
-    name = like if like in CHOICES else f"{like}-{variant.neurons}"
+    name = like if like in CHOICES else f"{like}-{variant.count}"
     return f"{RUN}/{wildcards.model}/units/{name}.json"
 
 
 def mean_of(wildcards):
-    """The mean activations that a variant's neurons may be scaled about, if any."""
+    """The mean activations that a variant's units may be scaled about, if any."""
     name = LISTS[wildcards.variant].entry
-    general = config["variants"][name]["retain"]
-    path = f"{RUN}/{wildcards.model}/scores/{MEAN}/{general}.safetensors"
+    variant = config["variants"][name]
+    folder = f"{RUN}/{wildcards.model}/scores/{variant['unit']}"
+    path = f"{folder}/{MEAN}/{variant['retain']}.safetensors"
     return path if plan.about_mean(EXPERIMENT, name) else []
 
 
 def select_options(wildcards):
     """How a unit list is selected."""
     keys = ("contrast", "protect", "scale", "ablation")
-    return listed_options(wildcards, keys, count=LISTS[wildcards.variant].neurons)
+    return listed_options(wildcards, keys, count=LISTS[wildcards.variant].count)
 
 
 def step_scores(wildcards, side):
     """The scores of a variant's retain or target reference, where a step is found from both."""
     settings = config["variants"][LISTS[wildcards.variant].entry]
-    folder = f"{RUN}/{wildcards.model}/scores/{settings['method']}"
+    folder = f"{RUN}/{wildcards.model}/scores/{settings['unit']}/{settings['method']}"
     return f"{folder}/{settings[side]}.safetensors"
 
 
@@ -256,7 +259,7 @@ def step_options(wildcards):
     lowest, highest = settings["bounds"] or (None, None)
     return options(
         {
-            "count": variant.neurons,
+            "count": variant.count,
             "name": variant.entry,
             "budget": settings["budget"],
             "lowest": lowest,

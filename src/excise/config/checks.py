@@ -124,14 +124,23 @@ def _matches(experiment: Experiment) -> Iterator[str]:
             yield f"{where}: matched_to: {match!r} is itself a matched control; name the variant that it was matched to"
         elif match is not None and match not in {**variants, **chosen}:
             yield str(unknown("variant", match, [*variants, *chosen], where=f"{where}.matched_to"))
-        elif variant.neurons is None and match not in chosen:
-            yield f"{where}: neurons is missing; only a control that is matched to a choice takes its number"
-        elif match in chosen and variant.neurons is not None:
-            yield f"{where}: leave neurons out; the control takes as many as {match} will have"
+        elif match is not None and (others := _units_of(match, experiment) - {variant.unit}):
+            yield f"{where}: selects unit {variant.unit}, and {match} unit {', '.join(sorted(others))}; they must agree"
+        elif variant.count is None and match not in chosen:
+            yield f"{where}: count is missing; only a control that is matched to a choice takes its number"
+        elif match in chosen and variant.count is not None:
+            yield f"{where}: leave count out; the control takes as many as {match} will have"
         elif match is not None and match not in chosen:
-            for neurons in variant.neurons or ():
-                if f"{match}-{neurons}" not in planned:
-                    yield f"{where}: no variant {match}-{neurons} to take the layers from"
+            for count in variant.count or ():
+                if f"{match}-{count}" not in planned:
+                    yield f"{where}: no variant {match}-{count} to take the layers from"
+
+
+def _units_of(name: str, experiment: Experiment) -> set[str]:
+    """What an entry, or everything that competes for a choice, selects."""
+    variants, lists = unit_variants(experiment), unit_lists(experiment)
+    entries = [lists[one].entry for one in choices(experiment).get(name, ())] or [name]
+    return {variants[entry].unit for entry in entries}
 
 
 def _tuning(experiment: Experiment) -> Iterator[str]:

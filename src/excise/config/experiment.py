@@ -67,7 +67,7 @@ class Experiment(Section):
     )
     variants: dict[Name, Variant] = Field(
         {},
-        description="Ways to change the model, by a name of your choice; each gives one variant per entry of neurons.",
+        description="Ways to change the model, by a name of your choice; each gives one variant per entry of count.",
     )
     evaluation: Evaluation = Field(default_factory=Evaluation)
     tuning: Tuning = Field(default_factory=Tuning)

@@ -12,17 +12,16 @@ class UnitList:
     """One unit list that is selected from scores.
 
     Attributes:
-        name: ``ENTRY-NEURONS``, with ``-repeatK`` before the number when a control is drawn several times; without
+        name: ``ENTRY-COUNT``, with ``-repeatK`` before the number when a control is drawn several times; without
             the number for controls that are matched to a choice.
         entry: key in the configuration's ``variants``.
-        neurons: how many neurons are selected; ``all``: every one with a negative contrast; None where a choice decides
-            it.
+        count: how many units are selected; ``all``: every one with a negative contrast; None where a choice decides it.
         repeat: number of the random draw.
     """
 
     name: str
     entry: str
-    neurons: int | str | None
+    count: int | str | None
     repeat: int = 0
 
 
@@ -41,9 +40,9 @@ def unit_lists(experiment: Experiment) -> dict[str, UnitList]:
     for name, variant in unit_variants(experiment).items():
         for repeat in range(variant.repeats):
             label = f"{name}-repeat{repeat}" if variant.repeats > 1 else name
-            numbers: list[int | str | None] = [*variant.neurons] if variant.neurons else [None]
-            for neurons in numbers:
-                one = UnitList(label if neurons is None else f"{label}-{neurons}", name, neurons, repeat)
+            numbers: list[int | str | None] = [*variant.count] if variant.count else [None]
+            for count in numbers:
+                one = UnitList(label if count is None else f"{label}-{count}", name, count, repeat)
                 if one.name in found:
                     raise ExciseError(f"config: variants: two variants are called {one.name!r}; rename one")
                 found[one.name] = one
@@ -67,7 +66,7 @@ def judged(experiment: Experiment) -> list[str]:
 
 
 def about_mean(experiment: Experiment, name: str) -> bool:
-    """Whether the neurons of a variant may be held at their mean: it says so, or what it is matched to may do so."""
+    """Whether the units of a variant may be held at their mean: it says so, or what it is matched to may do so."""
     variants = unit_variants(experiment)
     variant = variants[name]
     if variant.ablation is not None or variant.matched_to is None:
@@ -79,7 +78,7 @@ def about_mean(experiment: Experiment, name: str) -> bool:
 
 
 def means(experiment: Experiment) -> set[str]:
-    """Reference sets over which the mean activation of every neuron is measured, for those that are held at it."""
+    """Reference sets over which the mean activation of every unit is measured, for those that are held at it."""
     variants = unit_variants(experiment)
     return {variant.retain for name, variant in variants.items() if about_mean(experiment, name)}
 
@@ -91,23 +90,30 @@ def attributed(experiment: Experiment) -> set[str]:
 
 
 def lenses(experiment: Experiment) -> list[str]:
-    """Unit lists whose tokens are looked up: of each entry the shortest with 20 units, for all of them start alike."""
-    found = []
-    for name, variant in unit_variants(experiment).items():
-        if variant.is_control or variant.choose is not None:
+    """Lists of neurons whose tokens are looked up: of each entry the shortest with 20, for all of them start alike."""
+    found, variants = [], unit_variants(experiment)
+    for name, variant in variants.items():
+        if variant.is_control or variant.choose is not None or variant.unit != "neuron":
             continue
-        sizes = sorted(variant.neurons or (), key=lambda number: float("inf") if number == "all" else number)
+        sizes = sorted(variant.count or (), key=lambda number: float("inf") if number == "all" else number)
         enough = [number for number in sizes if number == "all" or number >= 20]
         found += [f"{name}-{number}" for number in (enough or sizes[-1:])[:1]]
-    return found + list(choices(experiment))
+    lists = unit_lists(experiment)
+    return found + [
+        choice
+        for choice, names in choices(experiment).items()
+        if all(variants[lists[name].entry].unit == "neuron" for name in names)
+    ]
 
 
-def needs(experiment: Experiment) -> dict[str, int | bool | None]:
-    """What unit lists need of a model: as many neurons as the longest, and a bias where what is saved has a mean."""
-    lists, export = unit_lists(experiment), experiment.export
-    sizes = [one.neurons for one in lists.values() if isinstance(one.neurons, int)]
+def needs(experiment: Experiment) -> dict[str, list[str]]:
+    """What unit lists need of a model: as many units as the longest of a kind; biases, where means are saved."""
+    lists, export, variants = unit_lists(experiment), experiment.export, unit_variants(experiment)
+    sizes: dict[str, int] = {}
+    for one in lists.values():
+        if isinstance(one.count, int):
+            unit = variants[one.entry].unit
+            sizes[unit] = max(one.count, sizes.get(unit, 0))
     saved = {lists[name].entry for name in choices(experiment).get(export or "", [export]) if name in lists}
-    return {
-        "need_neurons": max(sizes, default=None),
-        "need_bias": any(about_mean(experiment, entry) for entry in saved),
-    }
+    held = {variants[entry].unit for entry in saved if about_mean(experiment, entry)}
+    return {"need": [f"{unit}={size}" for unit, size in sizes.items()], "need_bias": sorted(held)}

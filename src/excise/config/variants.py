@@ -4,9 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from excise.attribution.registry import CONTROLS, RANKING, WITH_ERROR
+from excise.attribution.registry import CONTROLS, METHODS, RANKING, WITH_ERROR
 from excise.config.section import Section
 from excise.config.values import OneOf, PartOfPath, Unique
+from excise.models.units import UNITS
 
 Number = Annotated[int, Field(ge=1)] | Literal["all"]
 """How many units are selected."""
@@ -16,11 +17,15 @@ Scale = Annotated[float, Field(ge=-1000, lt=1)] | Literal["expertise"]
 
 
 class Units(Section):
-    """Neurons that are found by attribution, and scaled in memory."""
+    """Units (neurons, heads ...) that are found by attribution, and scaled in memory."""
 
     edit: Literal["units"] = Field("units", description="What is done to the model.")
     method: Annotated[str, OneOf(RANKING)] = Field(
         description="Attribution method; random and magnitude are controls and need no references."
+    )
+    unit: Annotated[str, OneOf(UNITS)] = Field(
+        "neuron",
+        description="What is selected: neurons of the MLP, attention heads, whole MLPs, whole attentions, or layers.",
     )
     target: str = Field("toxic", description="Reference set that shows the behaviour.")
     retain: str = Field("c4", description="Reference set of what shall be kept.")
@@ -34,13 +39,13 @@ class Units(Section):
         0.0,
         ge=0,
         lt=1,
-        description="Never select a neuron among this top share of absolute retain relevance; 0 switches the "
+        description="Never select a unit among this top share of absolute retain relevance; 0 switches the "
         "protection off.",
     )
-    neurons: Annotated[list[Number], Unique] | None = Field(
+    count: Annotated[list[Number], Unique] | None = Field(
         None,
         min_length=1,
-        description="Numbers of neurons to prune, globally over all layers; one variant each. all = every neuron whose "
+        description="Numbers of units to prune, globally over all layers; one variant each. all = every unit whose "
         "contrast is negative (and which the protection lets pass). Left out only by a control that is matched to a "
         "choice and takes as many.",
     )
@@ -51,7 +56,7 @@ class Units(Section):
     )
     scale: Scale | None = Field(
         None,
-        description="What a selected neuron is scaled by; 0 prunes it, 0.5 dampens it, -1 reverses it; expertise = "
+        description="What a selected unit is scaled by; 0 prunes it, 0.5 dampens it, -1 reverses it; expertise = "
         "each by its own, 1 - 2 (AUROC - 0.5), as in AurA (method aura only); null is 0, or for a matched control what "
         "the variant that it is matched to does.",
     )
@@ -65,26 +70,33 @@ class Units(Section):
         None,
         gt=0,
         le=1,
-        description="Rise of perplexity that the scales of the neurons may cost, as a share (method trust-region "
+        description="Rise of perplexity that the scales of the units may cost, as a share (method trust-region "
         "only); null is 0.03 = 3 %.",
     )
     bounds: list[float] | None = Field(
         None,
         min_length=2,
         max_length=2,
-        description="Lowest and highest scale of a neuron (method trust-region only): below 0 reverses, above 1 "
+        description="Lowest and highest scale of a unit (method trust-region only): below 0 reverses, above 1 "
         "amplifies, 0 and 1 only take away; null is -1 and 2.",
     )
     repeats: int = Field(1, ge=1, description="Number of random draws (method random only).")
     matched_to: str | None = Field(
         None,
-        description="Draw as many neurons from each layer as this variant, or choice, takes (method random only).",
+        description="Draw as many units from each layer as this variant, or choice, takes (method random only).",
     )
 
     @property
     def is_control(self) -> bool:
         """Whether the method looks at no reference set."""
         return self.method in CONTROLS
+
+    @model_validator(mode="after")
+    def _method_scores_its_unit(self) -> Self:
+        if self.unit not in METHODS[self.method].units:
+            able = [name for name in RANKING if self.unit in METHODS[name].units]
+            raise ValueError(f"method {self.method} does not score unit {self.unit}; those that do: {', '.join(able)}")
+        return self
 
     @model_validator(mode="after")
     def _fits_its_method(self) -> Self:
@@ -94,7 +106,7 @@ class Units(Section):
                 "target from other text. Give a number"
             )
         if self.protect and self.method == "aura":
-            raise ValueError("no protection with aura, which gives all neurons one retain score")
+            raise ValueError("no protection with aura, which gives all units one retain score")
         if self.contrast == "standardised" and self.method not in WITH_ERROR and not self.is_control:
             raise ValueError(
                 f"contrast standardised needs a standard error; {self.method} has none, {', '.join(WITH_ERROR)} have "
@@ -113,10 +125,10 @@ class Units(Section):
         if self.scale is not None or self.ablation == "mean" or self.protect or self.contrast != "plain":
             raise ValueError(
                 "scale, ablation mean, protect and contrast do not apply to trust-region, which finds a scale for each "
-                "neuron; give budget and bounds"
+                "unit; give budget and bounds"
             )
-        if "all" in (self.neurons or ()):
-            raise ValueError("neurons all does not apply to trust-region; give numbers")
+        if "all" in (self.count or ()):
+            raise ValueError("count all does not apply to trust-region; give numbers")
         if self.bounds is not None and not self.bounds[0] <= 1 <= self.bounds[1]:
             raise ValueError("bounds are the lowest and the highest scale; 1 (untouched) must lie between them")
         return self
@@ -129,9 +141,9 @@ class Units(Section):
             raise ValueError(f"protect and contrast do not apply to a control ({self.method})")
         if self.choose:
             raise ValueError(f"choose does not belong to a control ({self.method}), which never wins")
-        if not self.matched_to and "all" in (self.neurons or ()):
+        if not self.matched_to and "all" in (self.count or ()):
             raise ValueError(
-                "neurons all takes every neuron whose contrast is negative, and a control has no contrast; give "
+                "count all takes every unit whose contrast is negative, and a control has no contrast; give "
                 "numbers, or the variant that it is matched to"
             )
         return self

@@ -10,9 +10,19 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     parser.add_argument("--model", type=Path, required=True, help="model folder")
-    parser.add_argument("--need-neurons", type=int, help="most neurons that will be pruned (default: not checked)")
     parser.add_argument(
-        "--need-bias", action="store_true", help="MLPs must be able to keep biases (default: not checked)"
+        "--need",
+        nargs="+",
+        metavar="UNIT=NUMBER",
+        default=[],
+        help="most units of a kind that will be pruned, such as neuron=300 head=20 (default: not checked)",
+    )
+    parser.add_argument(
+        "--need-bias",
+        nargs="+",
+        metavar="UNIT",
+        default=[],
+        help="units whose output projections must be able to keep biases (default: not checked)",
     )
     parser.add_argument(
         "--dtype", default="float32", help="float32, bfloat16 or float64: what it will run in (default float32)"
@@ -29,7 +39,8 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.models.encoding import load_encoder
     from excise.models.families import refuse_without_bias
     from excise.models.folders import checksums
-    from excise.models.loading import DTYPES, SOURCE_FILE, facts, identity
+    from excise.models.loading import DTYPES, SOURCE_FILE, facts, identity, load_config
+    from excise.models.units import axis
     from excise.provenance import provenance
 
     if arguments.dtype not in DTYPES:
@@ -50,13 +61,20 @@ def run(arguments: argparse.Namespace) -> None:
             f"{arguments.model}: {', '.join(changed)} changed since the model was fetched. If the change is meant, "
             "fetch the model again: excise fetch-model"
         )
-    if arguments.need_neurons is not None and arguments.need_neurons > found["neurons"]:
-        raise ExciseError(
-            f"{known['id']}: {arguments.need_neurons} neurons are to be selected; it has {found['neurons']} "
-            f"({found['layers']} layers x {found['neurons_per_layer']}). Ask for fewer."
-        )
-    if arguments.need_bias:
-        refuse_without_bias(found["architecture"])
+    config = load_config(arguments.model)
+    for need in arguments.need:
+        unit, _, number = need.partition("=")
+        if not number.isdecimal():
+            raise ExciseError(f"--need {need}: write UNIT=NUMBER, such as neuron=300")
+        layers, size = axis(config, unit).shape
+        if int(number) > layers * size:
+            raise ExciseError(
+                f"{known['id']}: {number} units of kind {unit} are to be selected; it has {layers * size} ({layers} "
+                f"layers x {size}). Ask for fewer."
+            )
+    for unit in arguments.need_bias:
+        for path, _ in axis(config, unit).sites:
+            refuse_without_bias(found["architecture"], path)
     control = load_encoder(arguments.model).facts()
     write_json(
         arguments.output,
