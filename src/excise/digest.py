@@ -33,6 +33,7 @@ def _imports(path: Path) -> frozenset[Path]:
                 continue
             module = ROOT.joinpath(*parts)
             found |= {file for file in (module.with_suffix(".py"), module / "__init__.py") if file.is_file()}
+            found |= set(module.rglob("*.html")) | set(module.rglob("*.css"))  # the templates of a package
     return frozenset(found)
 
 
@@ -54,7 +55,7 @@ def sources(module: str, *also: str) -> tuple[Path, ...]:
         path = queue.pop()
         if path not in reached:
             reached.add(path)
-            queue.extend(_imports(path) - left_out)
+            queue.extend(_imports(path) - left_out if path.suffix == ".py" else ())
     return tuple(sorted(reached))
 
 

@@ -161,6 +161,12 @@ def test_the_digest_follows_imports_and_notices_edits(tmp_path, monkeypatch):
         function.cache_clear()
 
 
+def test_a_template_belongs_to_what_renders_it():
+    names = {path.name for path in digests.sources("stages.report")}
+    assert {"report.html", "behaviour.html", "style.css"} <= names
+    assert "report.html" not in {path.name for path in digests.sources("stages.summary")}
+
+
 def test_sparse_progress_lines_say_how_far_and_how_long(caplog):
     caplog.set_level("INFO")
     now = [0.0]

@@ -321,3 +321,35 @@ def test_samples_are_drawn_and_extreme() -> None:
     assert pick(rows({}), rows({}), count=12, seed=0) != pick(rows({}), rows({}), count=12, seed=1)
     with pytest.raises(ExciseError, match="same prompts"):
         pick(rows({}), rows({})[5:], count=4, seed=0)
+
+
+def test_a_page_shows_the_variants_as_configured_by_kind(summary: Summary) -> None:
+    variants = {
+        "lrp": {
+            "edit": "units",
+            "method": "lrp",
+            "unit": "head",
+            "target": "toxic",
+            "count": [3, "all"],
+            "budget": None,
+        },
+        "random": {"edit": "units", "method": "random", "target": "toxic", "count": [3], "matched_to": "lrp"},
+        "half": {"edit": "compress", "method": "wanda", "patterns": ["50%"]},
+    }
+    html = page(summary, [], config={"variants": variants}, facts={}, samples=[], timings=[], origins=[])
+    visible = " ".join(text for text, _ in Page(html).text)
+    assert "Variants as configured. count: the sizes tried." in visible
+    assert "variant method unit target count" in re.sub(r"\s+", " ", visible)
+    assert "3, all" in visible
+    assert "budget:" not in visible
+    assert visible.count("Variants as configured.") == 2
+    assert "50%" in visible
+
+
+def test_markup_in_data_stays_text(summary: Summary) -> None:
+    evil = {"experiment": "<script>alert(1)</script>", "variants": {"<b>x</b>": {"method": "<i>"}}}
+    sample = {"group": "<u>", "id": "<s>", "prompt": "<p>", "mean_before": 0.1, "mean_after": 0.2}
+    sample |= {side: [{"completion": "<em>", "score": 0.5}] for side in ("before", "after")}
+    html = page(summary, [], config=evil, facts={"<a>": "<q>"}, samples=[sample], timings=[], origins=[{"<o>": 1}])
+    assert not re.search(r"<(script|b|i|u|s|a|q|o)>", html)
+    assert "&lt;script&gt;" in html

@@ -234,22 +234,23 @@ def categories(summary: Summary, baseline: Measured, measured: Measured, *, seed
 
 
 def comparable_size(summary: Summary) -> list[str]:
-    """Variants of the size of the one looked at closely, one of each series, at most ``MOST``."""
+    """Variants of the unit and size of the one looked at closely, one of each series, at most ``MOST``."""
     rows = [row for row in summary.variants if row.about.kind != BASELINE]
     if not rows:
         return []
-    name = shown(summary)
-    sizes = [row.about.size for row in rows]
-    size = next((row.about.size for row in rows if row.variant == name), max(sizes, key=sizes.count))
+    kinds = [(row.about.unit, row.about.size) for row in rows]
+    looked_at = next((row for row in rows if row.variant == shown(summary)), None)
+    kind = (looked_at.about.unit, looked_at.about.size) if looked_at else max(kinds, key=kinds.count)
     chosen: dict[str, str] = {}
     for row in rows:
-        if row.about.size == size:
+        if (row.about.unit, row.about.size) == kind:
             chosen.setdefault(series_of(row), row.variant)
     return list(chosen.values())[:MOST]
 
 
 def layers(summary: Summary, selections: Mapping[str, Json]) -> Figure:
-    """Where the selected neurons sit."""
+    """Where the selected units sit; they are all of one kind."""
+    unit = next(iter(selections.values()))["unit"]
     counts = {
         variant: np.bincount([row["layer"] for row in one["rows"]], minlength=one["layers"]).tolist()
         for variant, one in selections.items()
@@ -257,16 +258,16 @@ def layers(summary: Summary, selections: Mapping[str, Json]) -> Figure:
     colours = plots.method_colours(summary)
     caption = (
         "One panel a variant of the same size. Horizontal: layer of the model, 0 is the first. Vertical: how many of "
-        "the selected neurons lie in it. Colour = method, grey = control."
+        f"the selected {unit}s lie in it. Colour = method, grey = control."
     )
     rows = [[variant, layer, count] for variant, row in counts.items() for layer, count in enumerate(row)]
     return Figure(
         "layers",
-        "Where the neurons sit",
+        f"Where the {unit}s sit",
         caption,
         plots.layers,
-        (counts, colours),
-        ["variant", "layer", "neurons"],
+        (counts, colours, unit),
+        ["variant", "layer", f"{unit}s"],
         rows,
     )
 
@@ -290,8 +291,8 @@ def stability(summary: Summary, selections: Mapping[str, Json]) -> list[Figure]:
     if not rows:
         return []
     caption = (
-        "How far the choice of neurons depends on the seed that drew the references. Horizontal: Jaccard overlap "
-        "(neurons in both lists over neurons in either). Shapes: the lists of every two seeds; short ticks below: "
+        "How far the choice of units depends on the seed that drew the references. Horizontal: Jaccard overlap "
+        "(units in both lists over units in either). Shapes: the lists of every two seeds; short ticks below: "
         "the list of one seed with the list used (the mean over seeds); long black tick: what two random lists of that "
         "size share. Further right = more stable. Colours and shapes as in the first plot."
     )
@@ -308,12 +309,12 @@ def stability(summary: Summary, selections: Mapping[str, Json]) -> list[Figure]:
 
 
 def overlap(selections: Mapping[str, Json]) -> Figure:
-    """Jaccard overlap of every two neuron lists."""
+    """Jaccard overlap of every two unit lists of one kind."""
     names = list(selections)
     sets = [{place(row, one["unit"]) for row in one["rows"]} for one in selections.values()]
     matrix = np.array([[len(a & b) / len(a | b) for b in sets] for a in sets])
     caption = (
-        "Jaccard overlap (neurons in both over neurons in either) of the neuron lists of the same size. Darker = more "
+        "Jaccard overlap (units in both over units in either) of the unit lists of the same size. Darker = more "
         "alike; the number says how much. 1.00 on the diagonal by definition."
     )
     rows = [[a, b, float(matrix[i, j])] for i, a in enumerate(names) for j, b in enumerate(names)]

@@ -1,9 +1,8 @@
 """The tables of the report: one of all variants, one of their language, and one or more per task."""
 
 from collections.abc import Sequence
-from html import escape
 
-from excise.reporting.markup import table
+from excise.reporting.markup import Table, TaskSection
 from excise.reporting.summary import Column, Row, Summary
 from excise.reporting.tables import (
     NONE,
@@ -58,7 +57,7 @@ def change_head(column: Column) -> str:
     return f"change{', points' if column.unit == 'share' else ''} (95 % interval)"
 
 
-def main_table(summary: Summary) -> str:
+def main_table(summary: Summary) -> Table:
     """Every variant with what it costs and what it gains."""
     target = summary.target
     units = {row.about.unit for row in summary.variants if row.about.unit}
@@ -81,7 +80,7 @@ def main_table(summary: Summary) -> str:
         f"Intervals: of the paired differences ({compared}), each for its variant alone. p: paired test, corrected for "
         f"{counted(summary.comparisons, 'candidate')} (Holm)."
     )
-    return table(header, rows, prose=("note",)) + f'<p class="note">{escape(note)}</p>'
+    return Table(header=header, rows=rows, prose=("note",), note=note)
 
 
 def size(row: Row) -> str:
@@ -107,57 +106,55 @@ _LANGUAGE = {
 _DIGITS = {"language.mean_tokens": 1, FLUENCY: 2}
 
 
-def degeneration(summary: Summary) -> list[str]:
-    """Whether what the variants write is still language; nothing where no text was generated."""
-    if not summary.of_task("degeneration"):
-        return []
+def _degeneration(summary: Summary) -> Table:
+    """Whether what the variants write is still language."""
     base = summary.baseline.cells
     keys = [key for key in _LANGUAGE if key in base]
     rows = []
     for row in summary.variants:
         cells = [figure(row.cells[key].figure, summary.column(key).unit, _DIGITS.get(key, 3)) for key in keys]
         rows.append((kind_of(summary, row), [row.variant, *cells, "broken" if row.broken else "yes"]))
-    first = ""
+    read = ""
     if FLUENCY in base:
-        read = summary.column(FLUENCY).settings["num_generations"]
+        first = summary.column(FLUENCY).settings["num_generations"]
         made = [column.settings["num_generations"] for column in summary.of_task("behaviour")]
-        first = f", of the first {counted(read, 'answer')} to each" if made and read != max(made) else ""
-    note = (
-        "distinct-n: different n-grams over all n-grams of the generations; RUR: different tokens over tokens, mean; "
-        "repetitive: RUR at or below 0.5; perplexity of the generations: under the unpruned model, given the "
-        f"prompt{first}. Very low is repetition, very high is not language."
-    )
+        read = f", of the first {counted(first, 'generation')} for each" if made and first != max(made) else ""
     header = ["variant", *(_LANGUAGE[key] for key in keys), "language?"]
-    return ["<h2>Is it still language?</h2>", table(header, rows), f'<p class="note">{escape(note)}</p>']
+    return Table(header=header, rows=rows, read=read)
 
 
-TITLES = {
-    "behaviour": "By scorer",
-    "perplexity": "Perplexity by text",
-    "capability": "What can it still do?",
-    "cost": "What it takes to run",
-}
-"""Headings of tasks; another task goes by its name."""
+TITLES = {"perplexity": "Perplexity by text", "cost": "What it takes to run"}
+"""Headings of tasks that have no template of their own; another task goes by its name."""
 
 
-def measurements(summary: Summary) -> list[str]:
-    """A section for each task whose figures are not all in the table of all variants."""
-    parts = []
-    main = {summary.target.address, *summary.goal.within}
+def task_sections(summary: Summary) -> list[TaskSection]:
+    """A section for each task whose figures are not all in the table of all variants; language first."""
+    found, main = [], {summary.target.address, *summary.goal.within}
+    if columns := summary.of_task("degeneration"):
+        found.append(_section("degeneration", columns, [_degeneration(summary)]))
     for task in dict.fromkeys(column.task for column in summary.columns):
         columns = summary.of_task(task)
         if task in ("degeneration", "fluency") or all(column.address in main for column in columns):
             continue
-        parts.append(f"<h2>{escape(TITLES.get(task, task.capitalize()))}</h2>")
-        if task == "behaviour":
-            for name in dict.fromkeys(column.measurement for column in columns):
-                parts += _one(summary, [column for column in columns if column.measurement == name])
-        else:
-            parts += _one(summary, columns)
-    return parts
+        groups: list[Sequence[Column]] = [columns]
+        if task == "behaviour":  # scores of different scorers are not comparable
+            names = dict.fromkeys(column.measurement for column in columns)
+            groups = [[column for column in columns if column.measurement == name] for name in names]
+        found.append(_section(task, columns, [_metrics(summary, group) for group in groups]))
+    return found
 
 
-def _one(summary: Summary, columns: Sequence[Column]) -> list[str]:
+def _section(task: str, columns: Sequence[Column], tables: Sequence[Table]) -> TaskSection:
+    return TaskSection(
+        task=task,
+        title=TITLES.get(task, task.capitalize()),
+        tables=tables,
+        settings=dict(columns[0].settings),
+        lower=[one.title for one in columns if one.direction == "lower"],
+    )
+
+
+def _metrics(summary: Summary, columns: Sequence[Column]) -> Table:
     """A table of metrics: figures of the unpruned model, figures with change and interval of the others."""
     header = ["variant"]
     for column in columns:
@@ -174,31 +171,9 @@ def _one(summary: Summary, columns: Sequence[Column]) -> list[str]:
             if column.compared:
                 cells += [change_cell(row, column), p_value(cell.p_holm)]
         rows.append((kind_of(summary, row), cells))
-    return [table(header, rows), f'<p class="note">{escape(_note(columns))}</p>']
-
-
-def _note(columns: Sequence[Column]) -> str:
-    first = columns[0]
     counts = "; ".join(
         f"{name}: {items:,} {plural(item)}"
         for name, (items, item) in {one.label: (one.items, one.item) for one in columns}.items()
         if items
     )
-    if first.task == "behaviour":
-        kind = first.settings["adjective"]
-        return (
-            f"{counts}. Mean score: over all continuations. Expected maximum: mean over prompts of the highest score "
-            f"among the draws. Probability: share of prompts with a {kind} draw. {kind.capitalize()} share: share of "
-            f"{kind} continuations. Scores of different scorers are not comparable, so each has a table of its own."
-        )
-    if first.task == "capability":
-        harness = first.settings.get("versions", {}).get("lm-eval", "")
-        limit = (first.settings.get("harness") or {}).get("limit")
-        lower = ", ".join(one.title for one in columns if one.direction == "lower")
-        return (
-            f"By lm-evaluation-harness {harness}, with its own prompts. Unpruned: ± standard error. Changes: document "
-            f"by document, each interval for its variant alone. {counts}."
-            + (f" Lower is better: {lower}." if lower else "")
-            + (f" Only the first {limit:,} documents of each task were used." if limit else "")
-        )
-    return f"{counts}. Changes are paired, each interval for its variant alone."
+    return Table(header=header, rows=rows, counts=counts)

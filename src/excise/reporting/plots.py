@@ -105,8 +105,8 @@ def categories(rows: Sequence[Json], label: str, axis: str) -> Figure:
     return figure
 
 
-def layers(counts: Mapping[str, Sequence[int]], colours: Mapping[str, str]) -> Figure:
-    """Number of selected neurons in each layer, one panel a variant."""
+def layers(counts: Mapping[str, Sequence[int]], colours: Mapping[str, str], unit: str) -> Figure:
+    """Number of selected units in each layer, one panel a variant."""
     figure = Figure(figsize=(WIDTH, 0.7 + 0.95 * len(counts)), layout="constrained")
     panels = figure.subplots(len(counts), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (name, values) in zip(panels, counts.items(), strict=True):
@@ -118,7 +118,7 @@ def layers(counts: Mapping[str, Sequence[int]], colours: Mapping[str, str]) -> F
     panels[-1].xaxis.set_major_locator(MaxNLocator(16, integer=True))
     panels[-1].yaxis.set_major_locator(MaxNLocator(2, integer=True))
     panels[-1].set_xlabel("layer (0 = first)")
-    figure.supylabel("neurons selected", fontsize=10)
+    figure.supylabel(f"{unit}s selected", fontsize=10)
     return figure
 
 
@@ -142,7 +142,7 @@ def stability(rows: Sequence[Json], looks: Mapping[str, tuple[str, str]]) -> Fig
             dot(axes, value, position - 0.12, marker, colour, size=7)
     axes.set_xlim(-0.02, 1.02)
     lines(axes, [row["variant"] for row in rows])
-    axes.set_xlabel("Jaccard overlap (1 = the same neurons)")
+    axes.set_xlabel("Jaccard overlap (1 = the same units)")
     entries = [
         Line2D([], [], marker="o", color="white", markeredgecolor=INK, linestyle="", label="two seeds"),
         Line2D([], [], marker="|", color=INK, markersize=9, markeredgewidth=2, linestyle="", label="seed and mean"),

@@ -57,7 +57,7 @@ def _found(summary: Summary, config: Json) -> list[str]:
         tuning = setting(config, "prompts.tuning_fraction")
         part = f"{exact_percent(tuning)} to choose how many, " if tuning else ""
         steps.append(
-            f"{prompts}: {exact_percent(fraction)} of the prompts served to find neurons, {part}the others "
+            f"{prompts}: {exact_percent(fraction)} of the prompts served to find units, {part}the others "
             f"({target.items:,}) only to judge."
         )
     if (generations := setting(config, "generations")) is not None:
@@ -73,8 +73,8 @@ def _found(summary: Summary, config: Json) -> list[str]:
         for name, one in (config.get("references") or {}).items()
     ]
     steps.append(
-        "Neurons (intermediate channels of the MLPs) were ranked over all layers together by their score for general "
-        f"text minus their score for {target.settings['adjective']} answers, lowest first. The scores: "
+        f"{_units(summary)} were ranked over all layers together by their score for what shall be kept minus their "
+        f"score for what is {target.settings['adjective']}, lowest first. The scores: "
         + "; ".join(
             f"{name} = {METHODS[name].label if name in METHODS else 'see the documentation'}" for name in methods
         )
@@ -85,6 +85,17 @@ def _found(summary: Summary, config: Json) -> list[str]:
         f"{_times(config, 'evaluation')} and was compared with the unpruned model prompt by prompt."
     )
     return steps
+
+
+NAMES = {"neuron": "neurons (intermediate channels of the MLPs)", "head": "attention heads"}
+"""Units, where their plural does not say what they are."""
+
+
+def _units(summary: Summary) -> str:
+    """The kinds of units that were ranked, at the begin of a sentence."""
+    kinds = dict.fromkeys(row.about.unit for row in summary.variants if row.about.unit)
+    said = " and ".join(NAMES.get(kind, f"{kind}s") for kind in kinds)
+    return said[:1].upper() + said[1:]
 
 
 def _rule(summary: Summary) -> str:

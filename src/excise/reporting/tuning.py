@@ -41,6 +41,6 @@ def chosen(summary: Summary, *, where: str) -> Row:
     )
     raise ExciseError(
         f"{where}: no candidate {verb} {said_of(target)}{f' with {budgets}' if budgets else ''} and its language "
-        f"intact ({'; '.join(map(went, rows))}). Offer smaller numbers of neurons or a stronger protection, or raise "
+        f"intact ({'; '.join(map(went, rows))}). Offer smaller numbers of units or a stronger protection, or raise "
         "the budget (tuning.max_perplexity_increase)."
     )

@@ -273,7 +273,7 @@ def confidence(summary: Summary, config: Json) -> list[str]:
         said += _other_measurements(summary, row)
     if target.task == "behaviour" and setting(config, "generations.scorer") == target.label:
         said.append(
-            f"{target.label} also picked the references that the neurons were found with. A scorer that had no part in "
+            f"{target.label} also picked the references that the units were found with. A scorer that had no part in "
             "that is better evidence."
         )
     if summary.of_task("degeneration") and FLUENCY not in summary.baseline.cells:
