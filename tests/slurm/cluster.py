@@ -57,9 +57,12 @@ MinJobAge=1800
 MessageTimeout=5
 SchedulerParameters=sched_interval=2,batch_sched_delay=0,defer_batch
 GresTypes=gpu
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 {nodes}
 PartitionName=cpu Nodes=c1,c2 Default=YES MaxTime=60 State=UP
 PartitionName=gpu Nodes=g1,g2 MaxTime=60 State=UP
+PartitionName=urgent Nodes=c1,c2 MaxTime=60 State=UP PriorityTier=9
 """
 
 SLURMDBD_CONF = """\
@@ -159,7 +162,8 @@ class Cluster:
         if self.accounting:
             accounting = (
                 "AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=localhost\n"
-                f"AccountingStoragePort=16819\nAccountingStoragePass={self.root}/munge/socket\nAccountingStoreFlags=job_comment"
+                f"AccountingStoragePort=16819\nAccountingStoragePass={self.root}/munge/socket\nAccountingStoreFlags=job_comment\n"
+                "AccountingStorageEnforce=associations,limits,qos"
             )
         ETC.mkdir(exist_ok=True)
         (self.root / "state").mkdir()
@@ -210,6 +214,8 @@ class Cluster:
         until(lambda: self.ask("mariadb-admin", f"--socket={MYSQL_SOCKET}", "ping").returncode == 0, "MariaDB")
         self.start_slurmdbd()
         until(lambda: self.ask("sacctmgr", "-i", "add", "cluster", "excise").returncode in (0, 1), "slurmdbd", every=1)
+        self.ask("sacctmgr", "-i", "add", "account", "ours")
+        self.ask("sacctmgr", "-i", "add", "user", "root", "account=ours")
 
     def start_slurmdbd(self) -> None:
         """Start slurmdbd."""

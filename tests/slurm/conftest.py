@@ -73,7 +73,7 @@ class Run:
         return [
             *start, "--snakefile", str(REPOSITORY / "Snakefile"), "--configfile", "experiment.yaml",
             profile, str(REPOSITORY / "profiles/slurm"),
-            "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "20", *arguments,
+            "--excise-slurm-init-seconds-before-status-checks", "1", "--latency-wait", "20", *arguments,
         ]  # fmt: skip
 
     def start(

@@ -15,7 +15,7 @@ ACCOUNTING = True
 @pytest.mark.parametrize("command", ["squeue", "sacct"])
 def test_a_database_that_is_down_for_ten_seconds_is_no_news(scoring, undisturbed, command):
     hold = scoring.order("hold")
-    process = scoring.start(*SCORE, "--slurm-status-command", command)
+    process = scoring.start(*SCORE, "--excise-slurm-status-command", command)
     scoring.until_started(2)
     scoring.cluster.stop_daemon("slurmdbd")
     if command == "sacct":
@@ -31,10 +31,31 @@ def test_a_database_that_is_down_for_ten_seconds_is_no_news(scoring, undisturbed
 def test_a_cancelled_job_is_seen_through_sacct(scoring, undisturbed):
     """sacct says "CANCELLED by 0"."""
     hold = scoring.order("hold")
-    process = scoring.start(*SCORE, "--slurm-status-command", "sacct")
+    process = scoring.start(*SCORE, "--excise-slurm-status-command", "sacct")
     started = scoring.until_started(2)
     scoring.cluster.ask("scancel", started[0][1])
     scoring.until_started(3)
     hold.unlink()
     scoring.finish(process)
     check(scoring, undisturbed, started=3)
+
+
+def test_jobs_beyond_the_limit_of_a_user_are_submitted_later(scoring, undisturbed):
+    """One job at a time is allowed in the queue."""
+    limit = ("sacctmgr", "-i", "modify", "user", "root", "set")
+    scoring.cluster.ask(*limit, "MaxSubmitJobs=1")
+    try:
+        messages = scoring.run(*SCORE)
+    finally:
+        scoring.cluster.ask(*limit, "MaxSubmitJobs=-1")
+    check(scoring, undisturbed, started=2)
+    assert messages.count("The queue takes no more jobs now") == 1
+    assert scoring.memory() == ["2000M", "2000M"]
+
+
+def test_an_unknown_account_is_refused_once(scoring):
+    scoring.site = {"all": {"slurm_account": "nowhere"}}
+    messages = scoring.run(*SCORE, fails=True)
+    assert "Invalid account" in messages
+    assert "Trying to restart" not in messages
+    assert not scoring.ledger()

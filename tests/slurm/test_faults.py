@@ -149,11 +149,14 @@ def test_a_lost_node_costs_one_retry(scoring, undisturbed, survives):
 
 
 def test_snakemake_inside_a_slurm_job_submits_as_from_outside(scoring, undisturbed):
+    """What the surrounding job was given is forgotten; the partition that the shell names is respected."""
     around = {"SLURM_JOB_ID": "1", "SLURM_MEM_PER_NODE": "100", "SLURM_CPUS_PER_TASK": "64", "SLURM_NTASKS": "8",
-              "SBATCH_PARTITION": "nowhere", "SBATCH_TIMELIMIT": "0:01", "SRUN_DEBUG": "9"}  # fmt: skip
+              "SBATCH_PARTITION": "gpu", "SBATCH_TIMELIMIT": "0:01", "SRUN_DEBUG": "9"}  # fmt: skip
     messages = scoring.run(*SCORE, environment=around)
     check(scoring, undisturbed, started=2)
-    assert "nowhere" not in messages
+    assert "Not used: SBATCH_TIMELIMIT" in messages
+    ours = [job for job in scoring.cluster.jobs("all") if str(scoring.folder) in job["folder"]]
+    assert {job["partition"] for job in ours} == {"gpu"}
 
 
 def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(scoring, undisturbed):
@@ -193,3 +196,59 @@ def test_files_that_appear_late_are_waited_for_and_nothing_runs_twice(cluster, p
     job_logs = "".join(path.read_text() for path in run.folder.glob("logs/slurm/rule_attribute/*/*.log"))
     for where in (messages, job_logs):
         assert "for missing files" in where  # both sides had to wait
+
+
+def test_pending_jobs_run_what_was_planned_whatever_becomes_of_the_file(scoring, undisturbed):
+    """Meanwhile no node takes jobs, which is said; the edited file is planned by the next run."""
+    scoring.cluster.ask("scontrol", "update", "PartitionName=cpu", "MaxNodes=0")
+    try:
+        process = scoring.start(*SCORE)
+        until(lambda: "PartitionNodeLimit" in scoring.messages(), "it to be said why the jobs wait", seconds=60)
+        scoring.experiment.config["generations"]["scorer"] = "python:tiny_scorer:scores"
+        scoring.command()  # which writes the file
+    finally:
+        scoring.cluster.ask("scontrol", "update", "PartitionName=cpu", "MaxNodes=INFINITE")
+    scoring.finish(process)
+    check(scoring, undisturbed, started=2)
+    plan = scoring.run(*SCORE, "--dry-run")
+    assert "score_references        2" in plan.replace("\t", " ") or "Params have changed" in plan
+
+
+def test_a_preempted_job_is_submitted_again_as_it_was(scoring, undisturbed):
+    """Jobs of a partition with precedence take the nodes, from jobs that Slurm would requeue and from others."""
+    hold = scoring.order("hold")
+    process = scoring.start(*SCORE)
+    scoring.until_started(2)
+    for number, mode in enumerate(("REQUEUE", "CANCEL"), 1):
+        scoring.cluster.ask("scontrol", "update", "PartitionName=cpu", f"PreemptMode={mode}")
+        scoring.cluster.ask(
+            "sbatch", "-p", "urgent", "--nodes=2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1"
+        )
+        scoring.until_started(2 + 2 * number)
+    hold.unlink()
+    messages = scoring.finish(process)
+    scoring.cluster.ask("scontrol", "update", "PartitionName=cpu", "PreemptMode=REQUEUE")
+    check(scoring, undisturbed, started=6)
+    assert set(scoring.memory()) == {"2000M"}  # no attempt was lost
+    assert messages.count("ended as PREEMPTED") == 4
+
+
+def test_a_job_that_a_stalled_controller_took_is_not_submitted_again(scoring, undisturbed, tmp_path):
+    """The controller stops during the first sbatch, which gives up; and nobody asks for more time than there is."""
+    controller = scoring.cluster.daemons["slurmctld"].pid
+    shim = tmp_path / "sbatch"
+    shim.write_text(
+        f'#!/bin/sh\nmkdir {tmp_path}/first 2>/dev/null || exec /usr/bin/sbatch "$@"\n'
+        f'kill -STOP {controller}\n/usr/bin/sbatch "$@"\nstatus=$?\nkill -CONT {controller}\nexit $status\n'
+    )
+    shim.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    longer = ("--set-resources", "score_references:runtime=90")
+    messages = scoring.run(*SCORE, *longer, environment=environment)
+    assert "timed out" in messages
+    assert "Slurm has job" in messages
+    check(scoring, undisturbed, started=2)
+    ours = [job for job in scoring.cluster.jobs("all") if str(scoring.folder) in job["folder"]]
+    assert len(ours) == 2
+    assert {job["limit"] for job in ours} == {"1:00:00"}
+    assert "asks for 60 minutes, the most that partition cpu gives, not 90" in messages

@@ -78,7 +78,9 @@ def finished(limited, small, clone, cluster):
     run.faults.mkdir()
     run_locally(small)
     (folder / "experiment.yaml").write_text(yaml.safe_dump(run.experiment.config, allow_unicode=True))
-    command = f"{PROGRAM} --profile slurm --configfile experiment.yaml --slurm-init-seconds-before-status-checks 1"
+    command = (
+        f"{PROGRAM} --profile slurm --configfile experiment.yaml --excise-slurm-init-seconds-before-status-checks 1"
+    )
     result = subprocess.run(
         ["timeout", "-k", "5", "900", *command.split()], cwd=folder, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -61,7 +61,8 @@ try:
 except ExciseError as error:
     raise WorkflowError(str(error)) from None
 
-# With all defaults filled in.
+# As it was given, for what jobs read; then with all defaults filled in.
+GIVEN = config
 config = EXPERIMENT.model_dump()
 
 

@@ -11,15 +11,27 @@ import json
 import math
 from importlib.metadata import version
 
+from snakemake_executor_plugin_excise_slurm import takeover
+
+from excise.config.site import Site, read_site
 from excise.stages import costs
 
-from workflow.scripts import slurm_guard
-
-BASE = 800 if version("torch").endswith("+cpu") else 1300  # MB
-
-slurm_guard.install(workflow)
+CPU_BUILD = version("torch").endswith("+cpu")
+BASE = 800 if CPU_BUILD else 1300  # MB
 
 ON_GPU = config["device"] != "cpu"
+
+takeover.install(
+    workflow,
+    GIVEN,
+    (
+        [
+            "Jobs ask for GPUs, and this torch cannot use them: docs/slurm.md, Environment."
+        ]
+        if ON_GPU and CPU_BUILD
+        else []
+    ),
+)
 
 
 def site():
@@ -28,20 +40,19 @@ def site():
         os.environ.get("EXCISE_SLURM_SITE")
         or Path(workflow.basedir) / "profiles/slurm/site.yaml"
     )
-    settings = {"all": {}, "cpu": {}, "gpu": {}, "gpu_memory_mb": 80000}
-    if path.is_file():
-        given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        if unknown := given.keys() - settings.keys() - {"partitions"}:
-            raise WorkflowError(
-                f"{path}: unknown key {sorted(unknown)[0]!r}. Allowed: all, cpu, gpu, gpu_memory_mb, partitions."
-            )
-        settings |= {key: value for key, value in given.items() if value is not None}
-        if given.get("partitions"):
-            os.environ.setdefault("SNAKEMAKE_SLURM_PARTITIONS", str(path))
-    return settings
+    if workflow.remote_exec or not path.is_file():
+        return Site()
+    try:
+        found = read_site(path)
+    except ExciseError as error:
+        raise WorkflowError(str(error)) from None
+    if found.partitions:
+        os.environ.setdefault("SNAKEMAKE_SLURM_PARTITIONS", str(path))
+    return found
 
 
 SITE = site()
+CPU_SITE, GPU_SITE = SITE.resources("cpu"), SITE.resources("gpu")
 
 
 def cpu_job(mem_mb=1500, runtime=20):
@@ -49,8 +60,7 @@ def cpu_job(mem_mb=1500, runtime=20):
     return {
         "mem_mb": lambda wildcards, attempt: attempt * mem_mb,
         "runtime": lambda wildcards, attempt: attempt * runtime,
-        **SITE["all"],
-        **SITE["cpu"],
+        **CPU_SITE,
     }
 
 
@@ -63,12 +73,7 @@ def rows_job(mem_mb=1000, seconds=0, shards=1):
     def runtime(wildcards, input, attempt):
         return attempt * costs.rows_minutes(input, seconds, shards)
 
-    return cpu_job() | {
-        "mem_mb": rows_mb,
-        "runtime": runtime,
-        **SITE["all"],
-        **SITE["cpu"],
-    }
+    return cpu_job() | {"mem_mb": rows_mb, "runtime": runtime}
 
 
 def scoring_job(section):
@@ -111,15 +116,17 @@ def model_job(cost):
         if config["device"] != "spread":
             return 1
         needed = cost(wildcards, input).mb(size_of(wildcards, input))
-        return math.ceil(needed / SITE["gpu_memory_mb"])
+        return math.ceil(needed / SITE.gpu_memory_mb)
 
-    asked = {"mem_mb": mem_mb, "runtime": runtime, **SITE["all"]}
+    asked = {"mem_mb": mem_mb, "runtime": runtime}
     if not ON_GPU:
-        return asked | SITE["cpu"]
+        return asked | CPU_SITE
     asked["nodes"] = 1  # --gpus alone may be served from several
-    if "gres" not in SITE["gpu"]:  # Slurm takes one of the two
-        asked["gpu"] = gpu
-    return asked | SITE["gpu"]
+    if SITE.gpu.gres is None:
+        return asked | {"gpu": gpu} | GPU_SITE
+    # Slurm takes one of the two, so that the number goes into the gres.
+    gres = lambda wildcards, input: SITE.gpu.gres_for(gpu(wildcards, input))
+    return asked | GPU_SITE | {"gres": gres}
 
 
 def weights_job():
@@ -129,4 +136,4 @@ def weights_job():
         size = size_of(wildcards, input)
         return attempt * int(BASE + 2.4 * size.parameters * size.width / 1e6)
 
-    return cpu_job() | {"mem_mb": mem_mb, **SITE["all"], **SITE["cpu"]}
+    return cpu_job() | {"mem_mb": mem_mb}

@@ -22,9 +22,13 @@ def check_file(path: Path) -> None:
             f"{path}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8. Save the file as UTF-8."
         ) from error
     try:
-        root = yaml.compose(text.expandtabs(), Loader=yaml.SafeLoader)  # JSON may be indented by tabs
+        is_json = text.lstrip().startswith("{")  # which may be indented by tabs
+        root = yaml.compose(text.expandtabs() if is_json else text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise ExciseError(f"{path}: not YAML: {error}") from error
+        mark = getattr(error, "problem_mark", None)
+        broken = "" if mark is None else "".join(text.splitlines()[mark.line : mark.line + 1])
+        hint = " YAML is indented by spaces, and this line has a tab." if "\t" in broken else ""
+        raise ExciseError(f"{path}: not YAML: {error}{hint}") from error
     if root is not None and (found := list(_twice(root, ""))):
         raise ExciseError("\n".join(f"{path}: {sentence}" for sentence in found))
 
