@@ -34,18 +34,18 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """What shares a cluster, a finished run or a model stays in one process (``make test`` runs several).
+    """What shares a finished run or a model, a file, or a cluster, a folder, stays in one process (``make test`` runs several).
 
     pytest-xdist's own groups (3.8.0) are not seen by pytest 9.2: it spreads the tests without a word.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class TogetherByFolder(LoadScopeScheduling):
+    class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return path if path.startswith("tests/unit/") else path.rpartition("/")[0]
+            return path.rpartition("/")[0] if path.startswith("tests/slurm/") else path
 
-    return TogetherByFolder(config, log)
+    return Together(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

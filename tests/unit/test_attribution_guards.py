@@ -18,10 +18,11 @@ from excise.attribution import Options
 from excise.attribution.backward import relevance
 from excise.attribution.batches import pad
 from excise.attribution.engine import check_causal, check_finite, measure
-from excise.attribution.lxt_patch import assert_unpatched, patched
+from excise.attribution.lxt_patch import patched
 from excise.attribution.registry import MEASURED, measured
 from excise.errors import ExciseError
 from excise.models.parts import output_projections
+from excise.models.unpatched import assert_unpatched
 from tests.conftest import REPOSITORY
 
 
@@ -310,7 +311,7 @@ from benchmarks.families import tiny, samples
 from excise.attribution import Options
 from excise.attribution.registry import measured
 from excise.attribution.batches import pad
-from excise.attribution.lxt_patch import assert_unpatched
+from excise.models.unpatched import assert_unpatched
 from excise.errors import ExciseError
 
 llama, other = tiny("llama", dtype=torch.float32), tiny("opt")

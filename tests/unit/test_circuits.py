@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from benchmarks.families import FAMILIES, tiny
-from excise.attribution.lxt_patch import assert_unpatched
 from excise.circuits import methods
 from excise.circuits.acdc import FORMS, remove_heads
 from excise.circuits.batches import Prefix, embed, make_batches
@@ -22,6 +21,7 @@ from excise.circuits.run import Prepared, mean_writes, prepare, run_circuit
 from excise.circuits.stream import Stream, Taps
 from excise.data.pairs import Pair
 from excise.errors import ExciseError
+from excise.models.unpatched import assert_unpatched
 from excise.statistics import merge
 
 WRITTEN = [family for family in FAMILIES if family != "olmo2"]

@@ -13,13 +13,14 @@ from excise.artefacts import Json, read_json
 from excise.cli import main
 from excise.errors import ExciseError
 from excise.goal import Budget, Goal
+from excise.reporting.confidence import confidence
 from excise.reporting.figures import changes
 from excise.reporting.page import page
 from excise.reporting.samples import pick
 from excise.reporting.steps import method
 from excise.reporting.summarise import summarise
 from excise.reporting.summary import Summary, read_summary
-from excise.reporting.words import answer, confidence, treatment
+from excise.reporting.words import answer, treatment
 from excise.stages.show import table
 from excise.tasks.measurement import About, Measured, Measurement, Metric
 from tests.unit.reporting import (

@@ -24,7 +24,7 @@ def measuring(model: Any, options: Options) -> Iterator[Measure]:  # noqa: ARG00
     import torch
 
     from excise.attribution.forward import collect
-    from excise.attribution.lxt_patch import assert_unpatched
+    from excise.models.unpatched import assert_unpatched
 
     assert_unpatched(model)
 

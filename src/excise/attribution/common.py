@@ -10,10 +10,11 @@ from excise.attribution import Measure, Options, Values
 from excise.attribution.backward import recomputing, relevance
 from excise.attribution.batches import Batch
 from excise.attribution.forward import Reduce, collect, per_token
-from excise.attribution.lxt_patch import assert_unpatched, patched
+from excise.attribution.lxt_patch import patched
 from excise.attribution.objectives import plain
 from excise.errors import ExciseError
 from excise.models.units import axis
+from excise.models.unpatched import assert_unpatched
 
 
 @contextlib.contextmanager

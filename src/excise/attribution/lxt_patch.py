@@ -43,6 +43,7 @@ from excise.attribution.objectives import Elementwise
 from excise.errors import ExciseError, unknown
 from excise.models.families import architecture
 from excise.models.parts import activations, attentions
+from excise.models.unpatched import ATTENTION, assert_unpatched, is_patched
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,6 @@ RULES = {
 }
 
 Function = Callable[..., Any]
-
-_ATTENTION = "excise-lrp"
-"""Prefix of the names under which patched attention functions are registered with transformers."""
 
 
 def _lxt() -> tuple[types.ModuleType, types.ModuleType]:
@@ -283,7 +281,7 @@ def _patch_attention(
         patch.ran.add(id(module))
         return function(module, *inputs, **options)
 
-    name = f"{_ATTENTION}-{rule}-{id(patch)}-{implementation}"
+    name = f"{ATTENTION}-{rule}-{id(patch)}-{implementation}"
     AttentionInterface.register(name, forward)
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
     undo.callback(AttentionInterface._global_mapping.pop, name)
@@ -329,11 +327,6 @@ def softcapped_attention(modeling: types.ModuleType, identity_rule: Elementwise)
 # --- guards -----------------------------------------------------------------------------------------------------
 
 
-def _is_patched(module: nn.Module) -> bool:
-    """This module's own computation is replaced by ours."""
-    return any(hasattr(vars(module).get(slot), "excise_patch") for slot in ("forward", "_old_forward"))
-
-
 def _verify(parts: dict[str, dict[str, nn.Module]]) -> None:
     """Check that the patch is in place on every part that needs it.
 
@@ -341,41 +334,9 @@ def _verify(parts: dict[str, dict[str, nn.Module]]) -> None:
         ExciseError: it is not; names the part.
     """
     for name, module in {**parts["norm"], **parts["activation"]}.items():
-        if not _is_patched(module):
+        if not is_patched(module):
             raise ExciseError(f"the LRP patch of {name!r} did not take")
     for name, module in parts["attention"].items():
         config: Any = module.config
-        if not config._attn_implementation.startswith(_ATTENTION):
+        if not config._attn_implementation.startswith(ATTENTION):
             raise ExciseError(f"the LRP patch of {name!r} did not take")
-
-
-def assert_unpatched(model: Any = None) -> None:
-    """Make sure that gradients and dropout are what they seem: to be called before evaluating, or patching, a model.
-
-    Args:
-        model: a model to look at; without it only the process is looked at.
-
-    Raises:
-        ExciseError: lxt has patched classes of this process, or the model is inside ``patched``.
-    """
-    message = (
-        "{} is patched for LRP: its gradients are relevances, and lxt switches dropout off. "
-        "Attribution and evaluation run in separate processes; an LRP patch is never put on another."
-    )
-    suspects = [nn.Dropout, nn.LayerNorm, *({type(module) for module in model.modules()} if model is not None else ())]
-    for kind in suspects:
-        for attribute in ("forward", "_norm"):
-            if getattr(getattr(kind, attribute, None), "__module__", "").startswith("lxt."):
-                raise ExciseError(message.format(f"class {kind.__name__}"))
-    for name, module in list(sys.modules.items()):
-        attention = (
-            getattr(module, "eager_attention_forward", None) if name.startswith("transformers.models.") else None
-        )
-        if getattr(attention, "__module__", "").startswith("lxt."):
-            raise ExciseError(message.format(name))
-    if model is None:
-        return
-    for name, part in model.named_modules():
-        implementation = getattr(getattr(part, "config", None), "_attn_implementation", None) or ""
-        if _is_patched(part) or implementation.startswith(_ATTENTION):
-            raise ExciseError(message.format(name or "this model"))

@@ -56,7 +56,7 @@ def measuring(model: Any, options: Options) -> Iterator[Measure]:
     """
     from excise.attribution.backward import recomputing, relevances
     from excise.attribution.common import refuse_zero
-    from excise.attribution.lxt_patch import assert_unpatched
+    from excise.models.unpatched import assert_unpatched
 
     assert_unpatched(model)
     with recomputing(model, options.recompute):

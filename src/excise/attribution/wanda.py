@@ -25,7 +25,7 @@ from excise.models.units import Axis
 def measuring(model: Any, options: Options) -> Iterator[Measure]:
     """See ``excise.attribution``; mean squares over tokens: ``activation [samples, layers, channels]``, ``input``."""
     from excise.attribution.forward import collect, per_token, squared_norm
-    from excise.attribution.lxt_patch import assert_unpatched
+    from excise.models.unpatched import assert_unpatched
 
     assert_unpatched(model)
     inputs = squared_norm if options.unit in ("neuron", "mlp", "layer") else None

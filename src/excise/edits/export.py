@@ -12,7 +12,8 @@ from excise.edits.ablation import prune
 from excise.edits.copying import copy_changed
 from excise.edits.unit_list import counted, scale_of
 from excise.errors import ExciseError
-from excise.models.families import architecture, bias_setting, refuse_without_bias
+from excise.models.biases import bias_setting, refuse_without_bias
+from excise.models.families import architecture
 from excise.models.files import Stored, read_tensors
 from excise.models.folders import refuse_foreign, replacing_folder, write_source
 from excise.models.loading import (

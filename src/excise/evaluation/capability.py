@@ -20,8 +20,8 @@ from typing import Any
 
 from excise.artefacts import Json
 from excise.errors import ExciseError
-from excise.evaluation.variant import refuse_patched
 from excise.models.families import architecture
+from excise.models.unpatched import assert_unpatched
 from excise.progress import SPARSE_SECONDS
 
 SEEDS = {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234}
@@ -235,7 +235,7 @@ def measure(model: Any, tokenizer: Any, found: Json, *, limit: int | None, batch
     from lm_eval import evaluator
     from lm_eval.models.huggingface import HFLM
 
-    refuse_patched(model)
+    assert_unpatched(model)
     random.seed(SEEDS["random"])
     np.random.seed(SEEDS["numpy"])  # noqa: NPY002 (the harness draws from the global generators)
     torch.manual_seed(SEEDS["torch"])

@@ -16,8 +16,8 @@ from excise.config.generations import SeededSampling
 from excise.errors import ExciseError
 from excise.evaluation.likelihood import head, last_hidden
 from excise.evaluation.sampling import Words, sample, stream
-from excise.evaluation.variant import refuse_patched
 from excise.models.loading import input_device
+from excise.models.unpatched import assert_unpatched
 
 
 class Prefix(NamedTuple):
@@ -105,7 +105,7 @@ def generate(
     Returns:
         Token ids of each continuation, in the order of ``batch``, without the end-of-sequence token.
     """
-    refuse_patched(model)
+    assert_unpatched(model)
     ends = end_tokens(model)
     words = np.stack([stream(sampling.seed, prompts[i][0], draw, sampling.max_new_tokens) for i, draw in batch])
     needed = list(dict.fromkeys(index for index, _ in batch))

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from excise.errors import ExciseError
-from excise.evaluation.variant import refuse_patched
 from excise.models.loading import input_device
+from excise.models.unpatched import assert_unpatched
 
 NOT_FINITE_HINT = "Is the selection too strong, or the dtype too narrow?"
 """What to look at when the numbers of a model are not finite."""
@@ -35,7 +35,7 @@ def check_head(model: Any) -> None:
     Raises:
         ExciseError: it is patched, or on a few tokens the logits differ or are not finite.
     """
-    refuse_patched(model)
+    assert_unpatched(model)
     ids = torch.arange(min(8, model.config.vocab_size), device=input_device(model))[None]
     with torch.inference_mode():
         expected = model(input_ids=ids, use_cache=False).logits[0]

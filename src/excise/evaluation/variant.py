@@ -4,8 +4,6 @@ A variant is a model folder, or a model folder and a unit list that is applied i
 here and nowhere else.
 """
 
-import importlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,16 +64,3 @@ def units_info(units: Json | None, path: Path | None) -> Json | None:
         "scale": units["scale"],
         "sha256": sha256_file(path),
     }
-
-
-def refuse_patched(model: Any) -> None:
-    """Refuse a model, or a process, that is patched for LRP; where no such code was ever loaded there is none.
-
-    The check is loaded by name: judging a model does not depend on how neurons are found, and a change there must not
-    make every variant be judged again.
-
-    Raises:
-        ExciseError: it is patched.
-    """
-    if any(name.split(".")[0] == "lxt" or name == "excise.attribution.lxt_patch" for name in list(sys.modules)):
-        importlib.import_module("excise.attribution.lxt_patch").assert_unpatched(model)

@@ -12,6 +12,7 @@ from typing import Any
 
 from excise.artefacts import Json
 from excise.attribution.registry import CONTROLS
+from excise.reporting.confidence import confidence
 from excise.reporting.figures import Figure, trade_off
 from excise.reporting.markup import Table
 from excise.reporting.page_tables import main_table, task_sections
@@ -20,7 +21,7 @@ from excise.reporting.summary import Summary
 from excise.reporting.tables import NONE, in_words, number, plural
 from excise.reporting.templates import render
 from excise.reporting.tuning import chosen
-from excise.reporting.words import about_lrp, answer, confidence, said_of, shown
+from excise.reporting.words import about_lrp, answer, said_of, shown
 
 FIRST = ("trade-off", "changes")
 """Figures that come right below the table of all variants."""

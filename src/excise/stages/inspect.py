@@ -36,8 +36,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     from excise.artefacts import read_json, write_json
     from excise.errors import ExciseError, unknown
+    from excise.models.biases import refuse_without_bias
     from excise.models.encoding import load_encoder
-    from excise.models.families import refuse_without_bias
     from excise.models.folders import checksums
     from excise.models.loading import DTYPES, SOURCE_FILE, facts, identity, load_config
     from excise.models.units import axis
