@@ -1,8 +1,13 @@
 """A whole experiment on a tiny model, in a folder whose name is as awkward as names get."""
 
+import copy
+import dataclasses
 import json
 import os
 import random
+import re
+import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -152,3 +157,22 @@ def finished(make_experiment: Callable[[], Experiment]) -> Experiment:
     result = experiment.snakemake()
     assert result.returncode == 0, result.stderr[-6000:]
     return experiment
+
+
+def children_seconds():
+    """Processor time of finished child processes: what they cost, however busy the machine is."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def planned(output):
+    """Jobs by rule from the table that Snakemake prints."""
+    table = output[output.index("Job stats:") :]
+    rows = re.findall(r"^(\w+) +(\d+)$", table.split("\n\n")[0], re.MULTILINE)
+    return {rule: int(count) for rule, count in rows if rule != "total"}
+
+
+def copy_of(experiment, place):
+    """The same, run so far, in a folder of its own."""
+    shutil.copytree(experiment.folder, folder := place / experiment.folder.name)
+    return dataclasses.replace(experiment, folder=folder, config=copy.deepcopy(experiment.config))

@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY, clone_into
-from tests.workflow.conftest import Experiment
-from tests.workflow.test_workflow import children_seconds
+from tests.workflow.conftest import Experiment, children_seconds
 
 pytestmark = pytest.mark.slow
 
