@@ -12,7 +12,8 @@ import yaml
 
 from excise.comparison import compare
 from excise.models.loading import identity, load_model, load_tokenizer
-from excise.tasks.measurement import check_comparable, find, read_measurements
+from excise.tasks.files import read_measurements
+from excise.tasks.measurement import check_comparable, find
 from tests.conftest import WORDS
 
 Run = Callable[..., str]

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from excise.models.loading import identity, load_model, load_tokenizer
-from excise.tasks.measurement import About, check_comparable, find, read_measurements
+from excise.tasks.files import read_measurements
+from excise.tasks.measurement import About, check_comparable, find
 
 Run = Callable[..., str]
 

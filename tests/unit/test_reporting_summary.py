@@ -17,7 +17,8 @@ from excise.reporting.sheet import head
 from excise.reporting.summarise import summarise
 from excise.reporting.summary import Limits, Row, Summary, read_summary
 from excise.reporting.verdict import FLUENCY, broken, judge
-from excise.tasks.measurement import About, Measured, Measurement, Metric, read_measurements
+from excise.tasks.files import read_measurements
+from excise.tasks.measurement import About, Measured, Measurement, Metric
 from tests.unit.reporting import (
     BASE,
     LAYERS,

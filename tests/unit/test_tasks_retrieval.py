@@ -9,7 +9,7 @@ import torch
 
 from excise.artefacts import read_json
 from excise.errors import ExciseError
-from excise.tasks.measurement import read_measurements
+from excise.tasks.files import read_measurements
 from excise.tasks.retrieval import fidelity, judge, rank
 from tests.unit.encoders import make_encoder, some_texts
 

@@ -9,7 +9,8 @@ from excise.artefacts import Json, read_jsonl, sha256_file
 from excise.edits.unit_list import read_units
 from excise.errors import ExciseError
 from excise.reporting.summary import Summary, read_summary
-from excise.tasks.measurement import Measured, merged, read_measurements
+from excise.tasks.files import read_measurements
+from excise.tasks.measurement import Measured, merged
 
 TOOK = re.compile(r" took ([\d.]+) s and at most (\d+) MB$", re.MULTILINE)
 """The last line of a stage's log (``excise.cli``)."""

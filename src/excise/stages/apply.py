@@ -25,7 +25,8 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.edits.unit_list import check_fits, counted, read_units
     from excise.models.loading import identity
     from excise.reporting.card import results
-    from excise.tasks.measurement import check_comparable, read_measurements
+    from excise.tasks.files import read_measurements
+    from excise.tasks.measurement import check_comparable
 
     units = read_units(arguments.units)
     base = identity(arguments.model, "as on disk")

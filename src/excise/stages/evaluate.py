@@ -32,8 +32,9 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.artefacts import sha256_file
     from excise.errors import ExciseError
     from excise.provenance import provenance
+    from excise.tasks.files import write_measurements
     from excise.tasks.generated import read_generations
-    from excise.tasks.measurement import Measured, write_measurements
+    from excise.tasks.measurement import Measured
     from excise.tasks.registry import TASKS
 
     generated = read_generations(arguments.generations) if arguments.generations else None

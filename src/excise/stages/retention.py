@@ -25,7 +25,8 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.comparison import CONFIDENCE, compare, keeps
     from excise.errors import ExciseError
     from excise.provenance import provenance
-    from excise.tasks.measurement import check_comparable, read_measurements
+    from excise.tasks.files import read_measurements
+    from excise.tasks.measurement import check_comparable
 
     if not 0 < arguments.at_least <= 1:
         raise ExciseError(f"--at-least {arguments.at_least}: a share, above 0 and at most 1")

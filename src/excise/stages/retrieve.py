@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.errors import ExciseError
     from excise.provenance import provenance
     from excise.retrieval.texts import read_embeddings
-    from excise.tasks.measurement import About, Measured, write_measurements
+    from excise.tasks.files import write_measurements
+    from excise.tasks.measurement import About, Measured
     from excise.tasks.retrieval import measure
 
     about = About(kind=arguments.kind)

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.reporting.summarise import summarise
     from excise.reporting.summary import Limits, write_summary
     from excise.reporting.tables import write_csv
-    from excise.tasks.measurement import read_measurements
+    from excise.tasks.files import read_measurements
 
     limits = Limits(**{field.name: getattr(arguments, field.name) for field in fields(Limits)})
     goal = None
