@@ -25,10 +25,12 @@ import torch
 from torch import Tensor
 
 from excise.compress import METHODS, calibration
-from excise.compress.edit import Recipe, edit, gram_of, score_of
+from excise.compress.edit import edit, gram_of, score_of
 from excise.compress.inputs import Inputs
+from excise.compress.masks import pruned
 from excise.compress.measure import forward, measure
-from excise.compress.patterns import KeepNofM, Pattern, parse, pruned
+from excise.compress.patterns import KeepNofM, Pattern, parse
+from excise.compress.recipe import Recipe
 from excise.compress.streaming import Call, Checkpoint, embed, fill, hollow
 from excise.data.texts import documents
 from excise.models.loading import load_tokenizer

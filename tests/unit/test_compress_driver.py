@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from excise.artefacts import read_json, write_tensors
 from excise.compress import driver, measure
-from excise.compress.edit import Prune, Recipe
+from excise.compress.edit import Prune
 from excise.compress.patterns import parse
+from excise.compress.recipe import Recipe
 from excise.compress.streaming import Checkpoint, embed, hollow
 from excise.errors import ExciseError
 from excise.models.families import ARCHITECTURES

@@ -7,7 +7,8 @@ import torch
 
 from excise.compress import METHODS, alps, clearcut, least_squares, magnitude, obs, random, ria, sparsegpt, wanda
 from excise.compress.inputs import Inputs, damped, inverse_factor
-from excise.compress.patterns import parse, pruned
+from excise.compress.masks import pruned
+from excise.compress.patterns import parse
 from excise.errors import ExciseError
 
 ROWS, COLUMNS = 6, 24

@@ -6,7 +6,8 @@ from fractions import Fraction
 import pytest
 import torch
 
-from excise.compress.patterns import KeepNofM, Share, check_divides, parse, pruned, pruned_together, quotas
+from excise.compress.masks import pruned, pruned_together, quotas
+from excise.compress.patterns import KeepNofM, Share, check_divides, parse
 from excise.errors import ExciseError
 
 SHARES = ("0.5", "0.29", "70%", "1/3")

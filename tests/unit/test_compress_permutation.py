@@ -7,9 +7,10 @@ import torch
 
 from excise.artefacts import read_json
 from excise.compress import driver
-from excise.compress.edit import Prune, Recipe
+from excise.compress.edit import Prune
 from excise.compress.patterns import KeepNofM, parse
 from excise.compress.permutation import assignment_values, order, retained
+from excise.compress.recipe import Recipe
 from excise.errors import ExciseError
 from excise.models.families import architecture
 from excise.models.loading import load_model

@@ -6,9 +6,10 @@ import pytest
 
 from excise.artefacts import read_json
 from excise.compress import driver
-from excise.compress.edit import Prune, Recipe
+from excise.compress.edit import Prune
 from excise.compress.patterns import KeepNofM, parse
 from excise.compress.protect import protected
+from excise.compress.recipe import Recipe
 from excise.errors import ExciseError
 from excise.models.families import architecture, attention_rows
 from excise.models.loading import load_config

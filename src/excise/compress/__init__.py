@@ -11,12 +11,14 @@ or their Gram matrix (``compress.inputs``).
 
 import importlib
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from torch import Tensor
-
-from excise.compress.patterns import Pattern
 from excise.errors import unknown
+
+if TYPE_CHECKING:  # the configuration reads the registry, and needs no torch
+    from torch import Tensor
+
+    from excise.compress.patterns import Pattern
 
 Needs = Literal["weights", "seed", "norms", "gram"]
 
@@ -52,7 +54,7 @@ METHODS: dict[str, Method] = {
 class Scorer(Protocol):
     """A module with a score."""
 
-    def score(self, weight: Tensor, *given: object) -> Tensor:
+    def score(self, weight: "Tensor", *given: object) -> "Tensor":
         """One score per weight; the lowest are pruned first."""
         ...
 
@@ -60,7 +62,7 @@ class Scorer(Protocol):
 class Solver(Protocol):
     """A module with a solver."""
 
-    def solve(self, weight: Tensor, gram: Tensor, pattern: Pattern, protect: Tensor | None = None) -> Tensor:
+    def solve(self, weight: "Tensor", gram: "Tensor", pattern: "Pattern", protect: "Tensor | None" = None) -> "Tensor":
         """New weights that keep the pattern."""
         ...
 

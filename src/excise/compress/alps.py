@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from excise.compress.least_squares import descend, scaled
-from excise.compress.patterns import Pattern, pruned
+from excise.compress.masks import pruned
+from excise.compress.patterns import Pattern
 from excise.errors import ExciseError
 
 SMALLEST, PENALTY, LARGEST = 1e-6, 0.1, 1e6

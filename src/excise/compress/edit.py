@@ -13,50 +13,16 @@ from excise.artefacts import Json
 from excise.compress import least_squares, method, obs, permutation, scorer, solver
 from excise.compress.change import Place, neurons_at, turned
 from excise.compress.inputs import Inputs
-from excise.compress.patterns import KeepNofM, Pattern, Share, check_divides, pruned_together
+from excise.compress.masks import pruned_together
+from excise.compress.patterns import KeepNofM, Pattern, check_divides
 from excise.compress.protect import protected
-from excise.errors import ExciseError, unknown
+from excise.compress.recipe import Recipe, check_together
+from excise.errors import ExciseError
 from excise.models.families import architecture
 from excise.models.parts import linear_maps
 
-SCOPES = ("all", "attention", "mlp")
-
-RECONSTRUCTIONS = {"none": None, "obs": obs.repair, "least-squares": least_squares.fit}
-"""What is done to the weights that are kept, after any mask."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How weights are pruned.
-
-    Attributes:
-        method: name in the registry.
-        pattern: which share, or N:M.
-        reconstruct: one of ``RECONSTRUCTIONS``.
-        seed: of the random control.
-    """
-
-    method: str
-    pattern: Pattern
-    reconstruct: str = "none"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what does not go together.
-
-        Raises:
-            ExciseError: an unknown name, or a solver with a pattern or reconstruction it does not have.
-        """
-        row = method(self.method)
-        if self.reconstruct not in RECONSTRUCTIONS:
-            raise unknown("reconstruction", self.reconstruct, RECONSTRUCTIONS, where="--reconstruct")
-        if row.solver and isinstance(self.pattern, Share) and self.pattern.group == "layer":
-            raise ExciseError(f"--group layer: {self.method} prunes each matrix by itself; choose row or matrix")
-
-    @property
-    def needs(self) -> str:
-        """What is to be measured of the inputs: ``weights`` and ``seed`` need no calibration."""
-        return "gram" if self.reconstruct != "none" else method(self.method).needs
+REPAIRS = {"none": None, "obs": obs.repair, "least-squares": least_squares.fit}
+"""What is done to the weights that are kept, by the names of ``recipe.RECONSTRUCTIONS``."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +31,7 @@ class Prune:
 
     Attributes:
         recipe: how.
-        scope: which maps, one of ``SCOPES``.
+        scope: which maps, one of ``recipe.SCOPES``.
         permute: order the neurons first, so that N:M keeps more of the MLP's output projection.
         protect: a unit list whose weights are not pruned; the same number is pruned of the others.
     """
@@ -76,20 +42,12 @@ class Prune:
     protect: Json | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an unknown scope, and an order of neurons where it does nothing.
+        """Refuse what does not go together.
 
         Raises:
-            ExciseError: the scope is unknown, or an order does nothing.
+            ExciseError: as ``recipe.check_together``.
         """
-        if self.scope not in SCOPES:
-            raise unknown("scope", self.scope, SCOPES, where="--scope")
-        if self.permute and not isinstance(self.recipe.pattern, KeepNofM):
-            raise ExciseError(f"--permute: {self.recipe.pattern}; only N:M gains by the order of neurons")
-        if self.permute and (self.scope == "attention" or self.recipe.method == "random"):
-            raise ExciseError(f"--permute: does nothing with --scope {self.scope}, --method {self.recipe.method}")
-
-        if self.permute and self.protect is not None:
-            raise ExciseError("--permute, --protect: a list names neurons by their old places; choose one of the two")
+        check_together(self.recipe, self.scope, permute=self.permute, protects=self.protect is not None)
 
     @property
     def needs(self) -> str:
@@ -227,7 +185,7 @@ def edit(
         edited = {
             name: weight.masked_fill(mask, 0) for (name, weight), mask in zip(weights.items(), masks, strict=True)
         }
-    repair = RECONSTRUCTIONS[recipe.reconstruct]
+    repair = REPAIRS[recipe.reconstruct]
     if repair is not None:
         for (name, weight), mask in zip(weights.items(), masks, strict=True):
             edited[name] = repair(weight, mask, gram_of(inputs[name]))

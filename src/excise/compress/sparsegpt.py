@@ -6,8 +6,9 @@ The paper's code prunes one weight more than asked for and all ties in each bloc
 import torch
 from torch import Tensor
 
+from excise.compress.masks import lowest, pruned, quotas
 from excise.compress.obs import BLOCK, sweep
-from excise.compress.patterns import KeepNofM, Pattern, Share, lowest, pruned, quotas
+from excise.compress.patterns import KeepNofM, Pattern, Share
 
 
 def solve(weight: Tensor, gram: Tensor, pattern: Pattern, protect: Tensor | None = None) -> Tensor:

@@ -5,8 +5,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from excise.config.compress import Calibration, Compress
+from excise.config.evaluation import Evaluation, listed
 from excise.config.experiment import Experiment
-from excise.config.plan import about_mean, choices, judged, unit_lists, unit_variants
+from excise.config.measured import addresses, named
+from excise.config.plan import about_mean, choices, folders, judged, unit_lists, unit_variants
 from excise.config.references import Picked, Windows
 from excise.config.wording import sentences
 from excise.errors import ExciseError, unknown
@@ -42,13 +45,16 @@ def problems(experiment: Experiment) -> Iterator[str]:
     yield from _units(experiment)
     try:
         unit_lists(experiment)
+        folders(experiment)
     except ExciseError as error:  # two have one name: nothing below can tell them apart
         yield str(error).removeprefix("config: ")
         return
     yield from _tuning(experiment)
     yield from _matches(experiment)
-    if experiment.prompts is not None:
+    yield from _folders(experiment)
+    if experiment.variants:
         yield from _evaluation(experiment)
+        yield from _goal(experiment)
     names = judged(experiment)
     if experiment.export is not None and experiment.export not in names:
         yield str(unknown("variant", experiment.export, names, where="export"))
@@ -160,30 +166,95 @@ def _tuning(experiment: Experiment) -> Iterator[str]:
         yield f"{where}: they need prompts of their own: set prompts.tuning_fraction, for example 0.2"
     if fraction + prompts.attribution_fraction >= 1:
         yield "prompts: attribution_fraction and tuning_fraction leave nothing for the evaluation"
-    protocol, judge = experiment.tuning.perplexity, experiment.evaluation.perplexity
-    if protocol is None:
+    protocols = listed(experiment.tuning.perplexity)
+    if not protocols:
         yield f"{where}: set tuning.perplexity: a text, or windows of it, that the evaluation does not use"
-        return
-    if protocol.text not in experiment.texts:
-        yield str(unknown("text", protocol.text, experiment.texts, where="tuning.perplexity.text"))
-    (start, end), (first, last) = protocol.tokens(), judge.tokens()
-    if protocol.text == judge.text and start < last and first < end:
-        yield (
-            f"tuning.perplexity: tokens {start} to {end} of {protocol.text}, and the evaluation reads {first} to "
-            f"{last}: what is chosen on them cannot be judged on them. Take another text, or skip windows."
-        )
+    for protocol in protocols:
+        if protocol.text not in experiment.texts:
+            yield str(unknown("text", protocol.text, experiment.texts, where="tuning.perplexity.text"))
+        start, end = protocol.tokens()
+        for judge in listed(experiment.evaluation.perplexity):
+            if protocol.text == judge.text and judge.overlaps(start, end):
+                first, last = judge.tokens()
+                yield (
+                    f"tuning.perplexity: tokens {start} to {end} of {protocol.text}, and the evaluation reads {first} "
+                    f"to {last}: what is chosen on them cannot be judged on them. Take another text, or skip windows."
+                )
+
+
+def _folders(experiment: Experiment) -> Iterator[str]:
+    """What compressed variants name: texts that do not judge them, lists, and other variants to begin with."""
+    made = folders(experiment)
+    for name, variant in experiment.variants.items():
+        if not isinstance(variant, Compress):
+            continue
+        where = f"variants.{name}"
+        if variant.calibration is not None:
+            yield from _calibration(experiment, variant.calibration, f"{where}.calibration")
+        if variant.base is not None and variant.base not in made:
+            yield str(unknown("compressed variant", variant.base, made, where=f"{where}.base"))
+        seen, base = {name}, variant.base
+        while base in made:
+            entry = made[base].entry
+            if entry in seen:
+                yield f"{where}.base: {variant.base} is made of {name} itself"
+                break
+            seen.add(entry)
+            base = getattr(experiment.variants[entry], "base", None)
+
+
+def _calibration(experiment: Experiment, calibration: Calibration, where: str) -> Iterator[str]:
+    """A text judges no weights that were fitted to it."""
+    if calibration.text not in experiment.texts:
+        yield str(unknown("text", calibration.text, experiment.texts, where=f"{where}.text"))
+    first, end = calibration.tokens()
+    for judge in listed(experiment.evaluation.perplexity):
+        if judge.text != calibration.text:
+            continue
+        if calibration.separator != judge.separator:
+            yield (
+                f"{where}: {judge.text} also judges, with another separator ({judge.separator!r} against "
+                f"{calibration.separator!r}), so that no skip can keep the two apart. Give both the same."
+            )
+        elif judge.overlaps(first, end):
+            least = "another text" if calibration.seed is not None else f"skip: {-(-int(end) // judge.step)} there"
+            yield (
+                f"{where}: it reads tokens {first:g} to {end:g} of {judge.text}, and evaluation.perplexity some of "
+                f"them: what is fitted to them cannot be judged on them. Take {least}."
+            )
 
 
 def _evaluation(experiment: Experiment) -> Iterator[str]:
-    """Its text, and whether a p value could convince: the smallest is 2 / (resamples + 1), times the candidates."""
-    text, resamples = experiment.evaluation.perplexity.text, experiment.evaluation.resamples
-    if text not in experiment.texts:
-        yield str(unknown("text", text, experiment.texts, where="evaluation.perplexity.text"))
-    lists, variants = unit_lists(experiment), unit_variants(experiment)
-    controls = [name for name in judged(experiment) if name in lists and variants[lists[name].entry].is_control]
-    candidates = len(judged(experiment)) - len(controls)
+    """Its texts, and whether a p value could convince: the smallest is 2 / (resamples + 1), times the candidates."""
+    resamples = experiment.evaluation.resamples
+    for protocol in listed(experiment.evaluation.perplexity):
+        if protocol.text not in experiment.texts:
+            yield str(unknown("text", protocol.text, experiment.texts, where="evaluation.perplexity.text"))
+    lists, made, variants = unit_lists(experiment), folders(experiment), experiment.variants
+    entries = {name: (lists | made)[name].entry for name in judged(experiment) if name in lists or name in made}
+    candidates = len(judged(experiment)) - sum(variants[entry].is_control for entry in entries.values())
     if resamples < 40 * candidates:
         yield (
             f"evaluation.resamples: {resamples} are too few for {candidates} candidates: corrected for them no p value "
             f"could fall below {2 * candidates / (resamples + 1):.2g}. Give at least {40 * candidates}."
         )
+
+
+def _goal(experiment: Experiment) -> Iterator[str]:
+    """Metrics that some task of the run will measure, also of what competes."""
+    if experiment.goal is None:
+        return
+    wanted = experiment.goal.wanted()
+    default = Evaluation.model_fields["max_perplexity_increase"].default
+    for section in ("evaluation", "tuning"):
+        if getattr(experiment, section).max_perplexity_increase != default:
+            yield f"{section}.max_perplexity_increase: goal.within has the budgets; write it there"
+    for where, address in (("goal", wanted.metric), *(("goal.within", one) for one in wanted.within)):
+        known, sure = addresses(experiment), named(experiment, address)
+        if address not in known and sure:
+            yield str(unknown("metric", address, known, where=where))
+        elif choices(experiment) and address not in addresses(experiment, tuning=True):
+            yield (
+                f"{where}: {address} is not measured of variants with choose; they have "
+                f"{', '.join(addresses(experiment, tuning=True))}"
+            )

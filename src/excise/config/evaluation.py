@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from excise.config.generations import Sampling
-from excise.config.section import Section
+from excise.config.section import OneOrSeveral, Section
 from excise.config.values import SCORERS, ScorerName, Unique
 
 
@@ -33,17 +33,47 @@ class Protocol(Section):
             raise ValueError(f"stride {self.stride} is above seqlen {self.seqlen}: it would skip tokens")
         return self
 
+    @property
+    def step(self) -> int:
+        """Tokens from one window to the next."""
+        return self.seqlen if self.protocol == "windows" else self.stride
+
     def tokens(self) -> tuple[float, float]:
         """First token that is read, and the one after the last."""
-        step = self.seqlen if self.protocol == "windows" else self.stride
-        start = self.skip * step
-        return start, float("inf") if self.windows is None else start + (self.windows - 1) * step + self.seqlen
+        start = self.skip * self.step
+        return start, float("inf") if self.windows is None else start + (self.windows - 1) * self.step + self.seqlen
 
 
 class Perplexity(Protocol):
     """Perplexity protocol."""
 
     text: str = Field("wikitext2", description="Name of an entry of texts.")
+
+    def overlaps(self, first: float, end: float) -> bool:
+        """Whether any token from ``first`` to before ``end`` is read."""
+        start, last = self.tokens()
+        return start < end and first < last
+
+
+def _each_text_once(several: list[Perplexity]) -> list[Perplexity]:
+    names = [one.text for one in several]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"text {name!r} is given twice; a text is measured by one protocol")
+    return several
+
+
+Perplexities = Annotated[
+    Annotated[Perplexity, Tag("one")]
+    | Annotated[list[Perplexity], Field(min_length=1), AfterValidator(_each_text_once), Tag("several")],
+    Discriminator(OneOrSeveral()),
+]
+"""A text to measure perplexity on, or a list of texts."""
+
+
+def listed(found: Perplexity | list[Perplexity] | None) -> list[Perplexity]:
+    """What may be one text, several, or none."""
+    return found if isinstance(found, list) else [] if found is None else [found]
 
 
 class Tasks(Section):
@@ -111,7 +141,9 @@ class Evaluation(Comparing, Sampling):
     threshold: float = Field(
         0.5, description="A continuation counts as showing the behaviour when its score is at or above this."
     )
-    perplexity: Perplexity = Field(default_factory=Perplexity)
+    perplexity: Perplexities = Field(
+        default_factory=Perplexity, description="Perplexity protocol of a text, or a list of them, one per text."
+    )
     capability: Capability = Field(default_factory=Capability)
 
 
@@ -124,8 +156,10 @@ class Tuning(Section):
     num_generations: int | None = Field(
         None, ge=1, description="Generations per tuning prompt; null takes as many as the evaluation."
     )
-    perplexity: Perplexity | None = Field(
-        None, description="Perplexity protocol; its text, or its windows (skip), must not be the evaluation's."
+    perplexity: Perplexities | None = Field(
+        None,
+        description="Perplexity protocol, or a list of them: texts, or windows of them (skip), that the evaluation "
+        "does not read.",
     )
     max_perplexity_increase: float | None = Field(
         None,

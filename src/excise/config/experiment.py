@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from excise.config.attribution import Attribution
 from excise.config.evaluation import Evaluation, Tuning
 from excise.config.generations import Behaviour, Generations
+from excise.config.goal import Goal
 from excise.config.inputs import Model, Prompts, ScorerOptions, TextSource
 from excise.config.references import Picked, Reference, Windows
 from excise.config.section import Section
@@ -71,6 +72,7 @@ class Experiment(Section):
     )
     evaluation: Evaluation = Field(default_factory=Evaluation)
     tuning: Tuning = Field(default_factory=Tuning)
+    goal: Goal | None = Field(None, description="What decides which variant wins.")
     export: str | None = Field(
         None,
         description="Variant to save as a Hugging Face folder (NAME-NEURONS, for example lrp-100); null saves none.",

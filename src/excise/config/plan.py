@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from excise.compress.patterns import Pattern
+from excise.config.compress import Compress
 from excise.config.experiment import Experiment
 from excise.config.variants import Units
 from excise.errors import ExciseError
@@ -49,11 +51,46 @@ def unit_lists(experiment: Experiment) -> dict[str, UnitList]:
     return found
 
 
+@dataclass(frozen=True)
+class Folder:
+    """One model folder that is made of the model.
+
+    Attributes:
+        name: ``ENTRY-PATTERN``.
+        entry: key in the configuration's ``variants``.
+        pattern: which weights are pruned.
+        given: the pattern as it stands in the configuration.
+    """
+
+    name: str
+    entry: str
+    pattern: Pattern
+    given: str
+
+
+def folders(experiment: Experiment) -> dict[str, Folder]:
+    """Every variant that is a model folder, by name, in the order of the configuration.
+
+    Raises:
+        ExciseError: one would have the name of another variant.
+    """
+    taken, found = {*unit_lists(experiment), *choices(experiment)}, dict[str, Folder]()
+    for entry, variant in experiment.variants.items():
+        if not isinstance(variant, Compress):
+            continue
+        for given, pattern in zip(variant.patterns, variant.parsed(), strict=True):
+            one = Folder(f"{entry}-{pattern.name}", entry, pattern, given)
+            if one.name in taken | found.keys():
+                raise ExciseError(f"config: variants: two variants are called {one.name!r}; rename one")
+            found[one.name] = one
+    return found
+
+
 def choices(experiment: Experiment) -> dict[str, list[str]]:
     """Which unit lists compete on the tuning prompts, by the name that the best of them gets."""
     found: dict[str, list[str]] = {}
     for name, one in unit_lists(experiment).items():
-        choice = experiment.variants[one.entry].choose
+        choice = unit_variants(experiment)[one.entry].choose
         if choice is not None:
             found.setdefault(choice, []).append(name)
     return found
@@ -62,7 +99,8 @@ def choices(experiment: Experiment) -> dict[str, list[str]]:
 def judged(experiment: Experiment) -> list[str]:
     """What is judged on the evaluation prompts, the baseline aside: choices, and all lists that do not compete."""
     competing = {name: choice for choice, names in choices(experiment).items() for name in names}
-    return list(dict.fromkeys(competing.get(name, name) for name in unit_lists(experiment)))
+    lists = dict.fromkeys(competing.get(name, name) for name in unit_lists(experiment))
+    return [*lists, *folders(experiment)]
 
 
 def about_mean(experiment: Experiment, name: str) -> bool:

@@ -93,3 +93,16 @@ class Key:
         """The tag of a block of keys, or of a section."""
         found = value.get(self.key, self.default) if isinstance(value, dict) else getattr(value, self.key, None)
         return None if found is None else str(found)
+
+
+@dataclass(frozen=True)
+class OneOrSeveral:
+    """Tells one block of keys from a list of them: ``Tag("one")`` and ``Tag("several")``."""
+
+    @property
+    def __name__(self) -> str:  # pydantic asks every function that tells sections apart for its name
+        return "one or several"
+
+    def __call__(self, value: Any) -> str:
+        """The tag of a value."""
+        return "several" if isinstance(value, list) else "one"

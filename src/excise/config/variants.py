@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from excise.attribution.registry import CONTROLS, METHODS, RANKING, WITH_ERROR
-from excise.config.section import Section
+from excise.config.compress import Compress
+from excise.config.section import Key, Section
 from excise.config.values import OneOf, PartOfPath, Unique
 from excise.models.units import UNITS
 
@@ -156,6 +157,7 @@ class Units(Section):
         return self
 
 
-Variant = Units
-"""One entry of ``variants``. With a second kind: ``Annotated[Annotated[Units, Tag("units")] | Annotated[Other,
-Tag("other")], Discriminator(Key("edit", default="units"))]``, as references have it."""
+Variant = Annotated[
+    Annotated[Units, Tag("units")] | Annotated[Compress, Tag("compress")], Discriminator(Key("edit", default="units"))
+]
+"""One entry of ``variants``; ``edit`` says of which kind."""

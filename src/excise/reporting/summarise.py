@@ -111,12 +111,14 @@ def _parted(measured: Sequence[Measured]) -> tuple[Measured, list[Measured]]:
 
 
 def _check_model(baseline: Measured, other: Measured) -> None:
-    """A variant is the baseline's model, changed in memory, or a folder that was made from it."""
+    """A variant is the baseline's model, changed in memory, or a folder that was made from it, in one step or more."""
     first, second = baseline.meta.get("model"), other.meta.get("model")
     if first == second:
         return
-    made_from = ((second or {}).get("base") or {}).get("fingerprint")
-    if made_from is None or made_from != (first or {}).get("fingerprint"):
+    base = (second or {}).get("base")
+    while base is not None and base["fingerprint"] != (first or {}).get("fingerprint"):
+        base = base.get("base")
+    if base is None:
         raise ExciseError(
             f"variant {other.variant!r} against {baseline.variant!r}: the model differs: {second} against {first}"
         )

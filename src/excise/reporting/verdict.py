@@ -107,7 +107,7 @@ def judge(
 
 def _treated_alike(winner: Row, rows: Sequence[Row]) -> tuple[str, ...]:
     """The random draws of as many units, to which the same was done."""
-    same = ("unit", "size", "scale", "ablation")
+    same = ("unit", "size", "pattern", "scale", "ablation")
     return tuple(
         row.variant
         for row in rows

@@ -13,16 +13,14 @@ from excise.stages.layerwise import add_layerwise_arguments, change_layers
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.config.compress import Pruning
+    from excise.config.options import add_options
+
     parser.add_argument("model", type=Path, help="folder of the model")
-    parser.add_argument(
-        "--method", default="alps", help="alps (default), sparsegpt, wanda, ria, clearcut, magnitude, random"
-    )
     parser.add_argument("--pattern", default="0.5", help="share to prune (0.5, 50%%), or N:M with N kept (default 0.5)")
-    parser.add_argument("--group", help="compare the weights of each row, matrix or layer (default: as in the paper)")
-    parser.add_argument("--reconstruct", default="none", help="kept weights: none (default), obs or least-squares")
-    parser.add_argument("--scope", default="all", help="maps to prune: all (default), attention or mlp")
-    parser.add_argument("--permute", action="store_true", help="order neurons so that N:M keeps more of the MLP")
+    add_options(parser, Pruning)
     parser.add_argument("--protect", type=Path, help="unit list whose weights stay; others are pruned in their place")
+    parser.add_argument("--series", help="variants of one name belong together in tables (default: the method)")
     add_layerwise_arguments(parser)
 
 
@@ -32,10 +30,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     from excise.artefacts import sha256_file
     from excise.compress import method, module_name
-    from excise.compress.edit import Prune, Recipe
-    from excise.compress.patterns import parse
+    from excise.compress.edit import Prune
+    from excise.compress.patterns import KeepNofM, parse
+    from excise.compress.recipe import Recipe
     from excise.edits.unit_list import check_fits, read_units
     from excise.models.loading import identity
+    from excise.tasks.measurement import About
 
     pattern = parse(arguments.pattern, arguments.group or method(arguments.method).group)
     recipe = Recipe(arguments.method, pattern, arguments.reconstruct, seed=arguments.seed or 0)
@@ -55,6 +55,14 @@ def run(arguments: argparse.Namespace) -> None:
             "protect": None if protect is None else sha256_file(arguments.protect),
         },
         what=f"{arguments.method}, {pattern}",
+        about=About(
+            kind="control" if arguments.method == "random" else "candidate",
+            method=arguments.method,
+            series=arguments.series or arguments.method,
+            unit="weight",
+            size=float(pattern.pruned),
+            pattern=f"{pattern.kept}:{pattern.size}" if isinstance(pattern, KeepNofM) else None,
+        ),
         modules=(module_name(arguments.method),),
     )
     total = manifest["total"]

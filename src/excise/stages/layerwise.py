@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
     from excise.artefacts import Json
     from excise.compress.change import Change
+    from excise.tasks.measurement import About
 
 
 def add_layerwise_arguments(parser: argparse.ArgumentParser) -> None:
     """Calibration, what to compute in and on, and the folder to make."""
+    from excise.config.compress import Calibrating
+    from excise.config.options import add_options
+
     parser.add_argument("--calibration", type=Path, help="text to calibrate on: JSONL, a document per line, or plain")
-    parser.add_argument("--separator", default=" ", help=r"between its documents; \n is a line break (default ' ')")
-    parser.add_argument("--windows", type=int, default=128, help="calibration windows (default 128)")
-    parser.add_argument("--seqlen", type=int, default=2048, help="tokens per window (default 2048)")
-    parser.add_argument("--seed", type=int, help="draw the windows at random (default: the first ones)")
-    parser.add_argument("--one-shot", action="store_true", help="measure every layer in the dense model")
+    add_options(parser, Calibrating)
     parser.add_argument("--dtype", default="float32", help="what layers run in: float32, bfloat16 or float64")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
@@ -28,7 +28,13 @@ def add_layerwise_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def change_layers(
-    arguments: argparse.Namespace, change: "Change", settings: "Json", *, what: str, modules: tuple[str, ...] = ()
+    arguments: argparse.Namespace,
+    change: "Change",
+    settings: "Json",
+    *,
+    what: str,
+    about: "About",
+    modules: tuple[str, ...] = (),
 ) -> "Json":
     """Check, calibrate, change every layer, write the folder.
 
@@ -37,6 +43,7 @@ def change_layers(
         change: what is done to each layer.
         settings: for the provenance, beside the common ones.
         what: what the model is called after, behind the base model's name.
+        about: what tables say of it.
         modules: modules of excise that were loaded by name.
 
     Returns:
@@ -45,6 +52,8 @@ def change_layers(
     Raises:
         ExciseError: the input does not fit, or a layer cannot be changed.
     """
+    from dataclasses import asdict
+
     import torch
 
     from excise.artefacts import read_json
@@ -78,6 +87,7 @@ def change_layers(
         calibration=text,
     )
     source = {"id": f"{base['id']}, {what}", "source": f"excise {arguments.stage}", "base": base}
+    source["variant"] = asdict(about)
     with Progress(layers, "layers", arguments.stage) as progress:
         compress(arguments.model, arguments.output, plan, meta=meta, source=source, done=progress.advance)
     return read_json(arguments.output / MANIFEST)

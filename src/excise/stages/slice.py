@@ -27,17 +27,25 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.errors import ExciseError
     from excise.models.families import neuron_shape
     from excise.models.loading import load_config
+    from excise.tasks.measurement import About
 
     if not 0 < arguments.keep < 1 or arguments.multiple < 1:
         raise ExciseError(
             f"--keep {arguments.keep}, --multiple {arguments.multiple}: 0 < keep < 1, multiple at least 1"
         )
-    before = neuron_shape(load_config(arguments.model))[1]
+    layers, before = neuron_shape(load_config(arguments.model))
     width = round(before * arguments.keep / arguments.multiple) * arguments.multiple
     change_layers(
         arguments,
         Slice(width, arguments.repair),
         {"width": width, "repair": arguments.repair},
         what=f"{width} of {before} neurons per layer",
+        about=About(
+            method="slice",
+            series=f"slice-{arguments.repair}",
+            unit="neuron",
+            size=(before - width) * layers,
+            share=1 - width / before,
+        ),
     )
     logging.getLogger(__name__).info("%s: %d of %d neurons per layer kept", arguments.output, width, before)

@@ -196,6 +196,7 @@ class About:
         share: share of all units or weights.
         scale: what is left of a unit's output (``per row``: each unit has its own).
         ablation: what it is scaled about: ``zero`` or ``mean``.
+        pattern: N:M where N of every M weights are kept; None where a share is pruned.
     """
 
     kind: str = "candidate"
@@ -206,6 +207,7 @@ class About:
     share: float | None = None
     scale: float | str | None = None
     ablation: str | None = None
+    pattern: str | None = None
 
     def __post_init__(self) -> None:
         """Check the kind."""
