@@ -22,6 +22,13 @@ include: "workflow/rules/generation.smk"
 include: "workflow/rules/references.smk"
 include: "workflow/rules/attribution.smk"
 include: "workflow/rules/selection.smk"
+
+
+if FOLDERS:
+
+    include: "workflow/rules/compress.smk"
+
+
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/report.smk"
 

@@ -43,8 +43,9 @@ try:
     for path in workflow.configfiles:
         check_file(Path(path))
     EXPERIMENT = validated(config)
-    LISTS, CHOICES, VARIANTS = (
+    LISTS, FOLDERS, CHOICES, VARIANTS = (
         plan.unit_lists(EXPERIMENT),
+        plan.folders(EXPERIMENT),
         plan.choices(EXPERIMENT),
         plan.judged(EXPERIMENT),
     )
@@ -123,7 +124,8 @@ wildcard_constraints:
     model=alternatives(config["models"]),
     unit=alternatives(UNITS),
     method=alternatives(
-        {selection["method"] for selection in config["variants"].values()} | {MEAN}
+        {variant.method for variant in plan.unit_variants(EXPERIMENT).values()}
+        | {MEAN}
     ),
     corpus=alternatives(config["references"]),
     seed=alternatives(config["seeds"]),
@@ -284,9 +286,29 @@ def listed_options(wildcards, keys, **more):
 
 
 def selection_of(wildcards):
-    """The unit list of a variant; none for the baseline."""
+    """The unit list of a variant; none for the baseline, and for one that is a folder."""
     name = wildcards.variant.removeprefix(f"{TUNING}/")
-    return [] if name == BASELINE else f"{RUN}/{wildcards.model}/units/{name}.json"
+    none = name == BASELINE or name in FOLDERS
+    return [] if none else f"{RUN}/{wildcards.model}/units/{name}.json"
+
+
+def folder_of(name):
+    """The model folder of a variant that is one; it is kept where it is exported."""
+    kept = f"{MODEL}/export/{name}"
+    return kept if name == config["export"] else f"{MODEL}/variants/{name}/model"
+
+
+def model_of(wildcards):
+    """The model folder that is measured of a variant: one of its own, or the model's."""
+    own = wildcards.variant in FOLDERS
+    path = folder_of(wildcards.variant) if own else f"{INPUTS}/models/{{model}}"
+    return path.format(model=wildcards.model)
+
+
+def made_of(wildcards):
+    """How a variant's own folder was made. Jobs that read it have this among their settings: the folder itself is gone
+    once they are done, and Snakemake would not ask the rule that makes it."""
+    return made(wildcards.variant) if wildcards.variant in FOLDERS else None
 
 
 def competing_lists(wildcards):
@@ -295,8 +317,17 @@ def competing_lists(wildcards):
     return [f"{folder}/{name}.json" for name in CHOICES[wildcards.choice]]
 
 
+def generated_of(name):
+    """A file about the generations of a variant; nothing where there are no prompts."""
+    return lambda w: (
+        f"{RUN}/{w.model}/variants/{w.variant}/{name}" if config["prompts"] else []
+    )
+
+
 def scores_files(wildcards):
-    """The scores of a variant: of all scorers, of what competes those of the first."""
+    """The scores of a variant: of all scorers, of what competes those of the first; none where there are no prompts."""
+    if not config["prompts"]:
+        return []
     scorers = (
         1
         if part_of(wildcards.variant) == TUNING
@@ -337,6 +368,17 @@ def capability_of(wildcards):
     )
     folder = f"{RUN}/{wildcards.model}/variants/{wildcards.variant}"
     return f"{folder}/capability.json" if wanted else []
+
+
+def goal_options():
+    """What decides which variant wins, as excise summary takes it."""
+    goal = EXPERIMENT.goal
+    if goal is None:
+        return ""
+    wanted = goal.wanted()
+    budgets = [f"{name}={budget}" for name, budget in goal.budgets().items()]
+    words = [options({wanted.direction: wanted.metric})]
+    return " ".join(words + [options({"within": budget}) for budget in budgets])
 
 
 def shard_name(section):

@@ -2,7 +2,7 @@
 # Out: variants/VARIANT/: generations and their scores, fluency, perplexity/TEXT.json, capability, and measurements.json,
 #      which has all of it, a value per item; the same but for capability in variants/tuning/VARIANT/ for what competes,
 #      on the tuning prompts
-# A variant is the model and a unit list, applied in memory; no copy of the model is written.
+# A variant is the model and a unit list, applied in memory, or a model folder of its own.
 
 from excise.config.evaluation import Capability, Protocol
 from excise.config.generations import Sampling
@@ -14,7 +14,7 @@ localrules:
 
 rule generate:
     input:
-        model=f"{INPUTS}/models/{{model}}",
+        model=model_of,
         facts=FACTS,
         units=selection_of,
         prompts=lambda w: f"{RUN}/prompts/{part_of(w.variant)}.jsonl",
@@ -33,6 +33,7 @@ rule generate:
         ),
     params:
         model=model_options,
+        made=made_of,
         units=lambda w, input: options({"units": input.get("units") or None}),
         sampling=lambda w: options(SECTIONS[part_of(w.variant)], Sampling),
         shard=shard_options("evaluation"),
@@ -71,7 +72,7 @@ rule score:
 
 rule perplexity:
     input:
-        model=f"{INPUTS}/models/{{model}}",
+        model=model_of,
         facts=FACTS,
         units=selection_of,
         text=f"{INPUTS}/texts/{{text}}.jsonl",
@@ -90,6 +91,7 @@ rule perplexity:
         ),
     params:
         model=model_options,
+        made=made_of,
         units=lambda w, input: options({"units": input.get("units") or None}),
         protocol=lambda w: options(protocols(part_of(w.variant))[w.text], Protocol),
         code=digest("stages.perplexity"),
@@ -125,7 +127,7 @@ rule fluency:
 
 rule capability:
     input:
-        model=f"{INPUTS}/models/{{model}}",
+        model=model_of,
         facts=FACTS,
         units=selection_of,
         plan=f"{TASKS}/plan.json",
@@ -145,6 +147,7 @@ rule capability:
         ),
     params:
         model=model_options,
+        made=made_of,
         units=lambda w, input: options({"units": input.get("units") or None}),
         tasks=options(config["evaluation"]["capability"], Capability),
         code=digest("stages.capability"),
@@ -153,12 +156,21 @@ rule capability:
         "--data {input.data:q} --output {output:q} --log {log:q}"
 
 
+def named_files(input):
+    """Input files by their names in the rule; what is not there is left out."""
+    found = {key: input.get(key) for key in input.keys()}
+    return {
+        key: files if isinstance(files, str) else list(files) or None
+        for key, files in found.items()
+    }
+
+
 rule evaluate:
     input:
         units=selection_of,
-        generations=f"{VARIANT}/generations.jsonl",
+        generations=generated_of("generations.jsonl"),
         scores=scores_files,
-        fluency=f"{VARIANT}/fluency.jsonl",
+        fluency=generated_of("fluency.jsonl"),
         perplexity=perplexity_files,
         capability=capability_of,
     output:
@@ -169,15 +181,10 @@ rule evaluate:
         "../../envs/excise.yaml"
     params:
         name=lambda w: w.variant.removeprefix(f"{TUNING}/"),
-        units=lambda w, input: options({"units": input.get("units") or None}),
-        capability=lambda w, input: options(
-            {"capability": input.get("capability") or None}
-        ),
+        files=lambda w, input: options(named_files(input)),
         rule=options(config["evaluation"], only=["threshold"])
         + " "
         + options(config["behaviour"]),
         code=digest("stages.evaluate"),
     shell:
-        "excise evaluate --variant {params.name:q} {params.units} --generations {input.generations:q} "
-        "--scores {input.scores:q} --perplexity {input.perplexity:q} --fluency {input.fluency:q} "
-        "{params.capability} {params.rule} --output {output:q} --log {log:q}"
+        "excise evaluate --variant {params.name:q} {params.files} {params.rule} --output {output:q} --log {log:q}"

@@ -40,10 +40,11 @@ rule summary:
         "../../envs/excise.yaml"
     params:
         options=options(config["evaluation"], Comparing),
+        goal=goal_options(),
         seed=config["seed"],
         code=digest("stages.summary"),
     shell:
-        "excise summary {input:q} {params.options} --seed {params.seed} --csv {output.csv:q} --json {output.json:q} "
+        "excise summary {input:q} {params.options} {params.goal} --seed {params.seed} --csv {output.csv:q} --json {output.json:q} "
         "--log {log:q}"
 
 
@@ -57,16 +58,20 @@ rule report:
             path=MODEL,
             variant=[BASELINE, *VARIANTS],
         ),
-        units=expand("{path}/units/{variant}.json", path=MODEL, variant=VARIANTS),
+        units=expand(
+            "{path}/units/{variant}.json",
+            path=MODEL,
+            variant=[name for name in VARIANTS if name not in FOLDERS],
+        ),
         generations=expand(
             "{path}/variants/{variant}/generations.jsonl",
             path=MODEL,
-            variant=[BASELINE, *VARIANTS],
+            variant=[BASELINE, *VARIANTS] if config["prompts"] else [],
         ),
         scores=expand(
             "{path}/variants/{variant}/scores-0.jsonl",
             path=MODEL,
-            variant=[BASELINE, *VARIANTS],
+            variant=[BASELINE, *VARIANTS] if config["prompts"] else [],
         ),
         lenses=expand(
             "{path}/logit-lens/{variant}.json",

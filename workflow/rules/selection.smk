@@ -104,10 +104,11 @@ rule compare:
         "../../envs/excise.yaml"
     params:
         options=options(SECTIONS[TUNING], Comparing),
+        goal=goal_options(),
         seed=config["seed"],
         code=digest("stages.summary"),
     shell:
-        "excise summary {input:q} {params.options} --seed {params.seed} --csv {output.csv:q} --json {output.json:q} "
+        "excise summary {input:q} {params.options} {params.goal} --seed {params.seed} --csv {output.csv:q} --json {output.json:q} "
         "--log {log:q}"
 
 
@@ -164,6 +165,8 @@ rule export:
         directory(f"{MODEL}/export/{{variant}}"),
     log:
         f"{MODEL}/logs/export/{{variant}}.log",
+    wildcard_constraints:
+        variant=alternatives([*LISTS, *CHOICES]),
     conda:
         "../../envs/excise.yaml"
     resources:

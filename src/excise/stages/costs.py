@@ -123,6 +123,14 @@ def perplexity(protocol: Settings, text: str) -> Cost:
     return Cost(protocol["batch_size"] * protocol["seqlen"], tokens, numbers=2)
 
 
+def compress(calibration: Settings | None) -> Cost:
+    """Each layer is run twice over the calibration windows; what a solver does is allowed as much again."""
+    if calibration is None:
+        return Cost(0, lambda: 0.0)
+    tokens = calibration["windows"] * calibration["seqlen"]
+    return Cost(calibration["seqlen"], lambda: float(tokens), numbers=2, passes=4)
+
+
 def capability(batch_size: int, plan: str) -> Cost:
     """All requests of the tasks, three characters per token; kept: logits and their logarithms."""
     tasks = json.loads(Path(plan).read_text(encoding="utf-8"))["tasks"].values()
