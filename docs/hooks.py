@@ -15,7 +15,7 @@ from pydantic import Discriminator
 
 from excise.cli import STAGES, parser
 from excise.config.experiment import Experiment
-from excise.config.section import Alternative, Section, alternatives, words
+from excise.config.section import Alternative, Key, Section, alternatives, words
 from excise.config.values import OneOf
 
 ROOT = Path(__file__).parent.parent
@@ -64,9 +64,9 @@ def configuration() -> Iterator[str]:
     yield from section(Experiment, "", f"{inspect.getdoc(Experiment)}\n\n{start}")
 
 
-def section(kind: type[Section], path: str, meaning: str) -> Iterator[str]:
+def section(kind: type[Section], path: str, meaning: str, *, titled: bool = True) -> Iterator[str]:
     """One block of keys: its settings as a table, then the blocks inside it."""
-    if path:
+    if path and titled:
         yield f"\n{'#' * (2 + path.removesuffix('.NAME').count('.'))} {path}\n"
     yield meaning
     blocks = {name: list(inside(field)) for name, field in kind.model_fields.items()}
@@ -81,13 +81,13 @@ def section(kind: type[Section], path: str, meaning: str) -> Iterator[str]:
         for number, (suffix, one) in enumerate(found):
             below = f"{path}.{name}{suffix}" if path else f"{name}{suffix}"
             doc = inspect.getdoc(one.type) or ""
-            if (tag := one.tag()) is None:
+            if (key := discriminator(one)) is None:
                 yield from section(one.type, below, said or doc)
                 continue
             if number == 0:
                 yield from (f"\n## {below}\n", said)
-            yield f"\n**{discriminator(one)}: {tag}**\n"
-            yield from section(one.type, "", doc)
+            yield f"\n**{key}: {one.tag()}**\n"
+            yield from section(one.type, below, doc, titled=False)
 
 
 def inside(field: Any) -> Iterator[tuple[str, Alternative]]:
@@ -99,9 +99,10 @@ def inside(field: Any) -> Iterator[tuple[str, Alternative]]:
             yield from ((".NAME", other) for other in alternatives(get_args(one.type)[1]) if other.is_section())
 
 
-def discriminator(one: Alternative) -> str:
-    """The key that tells a block from its siblings."""
-    return next(mark.discriminator.key for mark in one.constraints if isinstance(mark, Discriminator))
+def discriminator(one: Alternative) -> str | None:
+    """The key that tells a block from its siblings; None where it has none."""
+    told = (mark.discriminator for mark in one.constraints if isinstance(mark, Discriminator))
+    return next((mark.key for mark in told if isinstance(mark, Key)), None)
 
 
 def allowed(field: Any) -> str:

@@ -284,7 +284,7 @@ def test_the_stage(tiny_model, tmp_path, words, excise):
     for broken, message in (
         (["--method", "wanda"], "--calibration: this method measures"),
         (["--group", "layer", *options], "alps prunes each matrix by itself"),
-        (["--reconstruct", "ols", *options], "unknown reconstruction 'ols'"),
+        (["--reconstruct", "ols", *options], "'ols' is not one of none, obs, least-squares"),
         ([*options, "--windows", 10**6], "windows of 32; give a"),
         ([*options, "--device", "mps"], "no float64"),
         ([*options, "--seqlen", 512], "more than the model's 256 positions"),

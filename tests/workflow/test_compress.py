@@ -9,7 +9,7 @@ from excise.config.checks import validated
 from excise.config.measured import addresses
 from excise.reporting.summary import read_summary
 from excise.tasks.measurement import read_measurements
-from tests.workflow.test_workflow import planned
+from tests.workflow.conftest import planned
 
 pytestmark = pytest.mark.slow
 

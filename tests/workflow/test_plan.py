@@ -41,9 +41,11 @@ def test_the_demo_and_every_experiment_can_be_planned(tmp_path):
             drawn = re.findall(r">(\w+)</text>", (REPOSITORY / "docs/rules.svg").read_text())
             assert sorted(drawn) == sorted(jobs), "draw docs/rules.svg again: docs/architecture.md says how"
         config = yaml.safe_load(path.read_text())
-        used = {config.get("generations", {}).get("scorer", "detoxify-original"), *config["evaluation"]["scorers"]}
+        used = {config.get("generations", {}).get("scorer", "detoxify-original"), *config["evaluation"].get("scorers", [])}
+        used = used if "prompts" in config else set()
         assert jobs.get("fetch_scorer", 0) == sum(name.startswith(("detoxify", "hf:")) for name in used), path
-        sizes = {n: len(s.get("count", "?")) * s.get("repeats", 1) for n, s in config["variants"].items()}
+        variants = config["variants"].items()
+        sizes = {n: len(s.get("patterns", s.get("count", "?"))) * s.get("repeats", 1) for n, s in variants}
         chosen = {s["choose"] for s in config["variants"].values() if "choose" in s}
         competing = sum(sizes[name] for name, s in config["variants"].items() if "choose" in s)
         judged = 1 + sum(sizes.values()) - competing + len(chosen)
