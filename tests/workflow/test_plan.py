@@ -41,7 +41,10 @@ def test_the_demo_and_every_experiment_can_be_planned(tmp_path):
             drawn = re.findall(r">(\w+)</text>", (REPOSITORY / "docs/rules.svg").read_text())
             assert sorted(drawn) == sorted(jobs), "draw docs/rules.svg again: docs/architecture.md says how"
         config = yaml.safe_load(path.read_text())
-        used = {config.get("generations", {}).get("scorer", "detoxify-original"), *config["evaluation"].get("scorers", [])}
+        used = {
+            config.get("generations", {}).get("scorer", "detoxify-original"),
+            *config["evaluation"].get("scorers", []),
+        }
         used = used if "prompts" in config else set()
         assert jobs.get("fetch_scorer", 0) == sum(name.startswith(("detoxify", "hf:")) for name in used), path
         variants = config["variants"].items()

@@ -8,6 +8,52 @@ from excise.config.evaluation import Capability, Protocol
 from excise.config.generations import Sampling
 
 
+def generated_of(name):
+    """A file about the generations of a variant; nothing where there are no prompts."""
+    return lambda w: (
+        f"{RUN}/{w.model}/variants/{w.variant}/{name}" if config["prompts"] else []
+    )
+
+
+def scores_files(wildcards):
+    """The scores of a variant: of all scorers, of what competes those of the first; none where there are no prompts."""
+    if not config["prompts"]:
+        return []
+    scorers = (
+        1
+        if part_of(wildcards.variant) == TUNING
+        else len(config["evaluation"]["scorers"])
+    )
+    folder = f"{RUN}/{wildcards.model}/variants/{wildcards.variant}"
+    return [f"{folder}/scores-{number}.jsonl" for number in range(scorers)]
+
+
+def protocols(section):
+    """How perplexity is measured, by text."""
+    found = SECTIONS[section]["perplexity"]
+    texts = found if isinstance(found, list) else [found]
+    return {
+        one["text"]: {key: value for key, value in one.items() if key != "text"}
+        for one in texts
+    }
+
+
+def perplexity_files(wildcards):
+    """The perplexity of a variant on every text."""
+    folder = f"{RUN}/{wildcards.model}/variants/{wildcards.variant}/perplexity"
+    return [f"{folder}/{text}.json" for text in protocols(part_of(wildcards.variant))]
+
+
+def capability_of(wildcards):
+    """What a variant can do; nothing where no tasks are configured, and of what competes."""
+    wanted = (
+        config["evaluation"]["capability"]["tasks"]
+        and part_of(wildcards.variant) != TUNING
+    )
+    folder = f"{RUN}/{wildcards.model}/variants/{wildcards.variant}"
+    return f"{folder}/capability.json" if wanted else []
+
+
 localrules:
     evaluate,
 
