@@ -11,7 +11,7 @@ from excise.config.options import options
 from excise.config.plan import folders, judged
 from excise.errors import ExciseError
 from excise.goal import Budget
-from excise.tasks.measurement import read_measurements
+from excise.tasks.files import read_measurements
 from tests.unit.test_config import CHOICE, DEMO
 
 C4 = {"text": "c4", "windows": 4, "seqlen": 512}

@@ -17,6 +17,7 @@ from excise.reporting.sheet import head
 from excise.reporting.summarise import summarise
 from excise.reporting.summary import Limits, Row, Summary, read_summary
 from excise.reporting.verdict import FLUENCY, broken, judge
+from excise.reporting.words import answer
 from excise.tasks.files import read_measurements
 from excise.tasks.measurement import About, Measured, Measurement, Metric
 from tests.unit.reporting import (
@@ -245,6 +246,11 @@ def test_compression_has_perplexity_alone_on_several_texts() -> None:
     assert not any(row.broken or row.over for row in found.variants)
     assert found.verdict.winner is None  # both cost perplexity
     assert found.verdict.closest == "alps"
+    (peers,) = found.verdict.peers
+    assert peers.variants == ("alps", "wanda")
+    assert peers.change.relative == pytest.approx(1.3 / 1.6 - 1, abs=0.01)
+    assert peers.change.improves("lower")
+    assert "With 50 % of the weights pruned alps is best of 2: perplexity on WIKITEXT2" in answer(found)
     within = Goal(metric="wikitext2.perplexity", direction="lower", within={"c4.perplexity": Budget(limit=1.0)})
     found = summarise(
         [compressed("baseline", 0, kind="baseline"), compressed("wanda", 0.6), compressed("alps", 0.3)], goal=within

@@ -8,7 +8,7 @@ import pytest
 from excise.config.checks import validated
 from excise.config.measured import addresses
 from excise.reporting.summary import read_summary
-from excise.tasks.measurement import read_measurements
+from excise.tasks.files import read_measurements
 from tests.workflow.conftest import planned
 
 pytestmark = pytest.mark.slow

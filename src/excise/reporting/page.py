@@ -15,7 +15,7 @@ from excise.attribution.registry import CONTROLS
 from excise.reporting.confidence import confidence
 from excise.reporting.figures import Figure, trade_off
 from excise.reporting.markup import Table
-from excise.reporting.page_tables import main_table, task_sections
+from excise.reporting.page_tables import main_table, peers_table, task_sections
 from excise.reporting.steps import method
 from excise.reporting.summary import Summary
 from excise.reporting.tables import NONE, in_words, number, plural
@@ -64,6 +64,7 @@ def page(
         won=summary.verdict.winner is not None,
         answer=[sentence for sentence in (answer(summary), about_lrp(summary)) if sentence],
         main=main_table(summary),
+        peers=peers_table(summary),
         first=[plot for plot in plots if plot.name in FIRST],
         confidence=confidence(summary, config),
         method=method(summary, config),
@@ -137,6 +138,8 @@ def _choice(name: str, compared: Summary) -> dict[str, Any]:
 def _plain(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {one}" for key, one in value.items() if one not in (None, False, " "))
     return NONE if value is None else str(value)
 
 

@@ -17,7 +17,7 @@ from excise.reporting.tables import (
     shift,
 )
 from excise.reporting.verdict import FLUENCY
-from excise.reporting.words import digits, said_of
+from excise.reporting.words import difference, digits, said_of
 
 
 def kind_of(summary: Summary, row: Row) -> str:
@@ -83,11 +83,31 @@ def main_table(summary: Summary) -> Table:
     return Table(header=header, rows=rows, prose=("note",), note=note)
 
 
+def peers_table(summary: Summary) -> Table | None:
+    """Variants that take as much of the model, the best first; None where there are no two."""
+    target, rows = summary.target, []
+    for peers in summary.verdict.peers:
+        figures = [
+            f"{name} {figure(summary.rows[name].cells[target.address].figure, target.unit, digits(target))}"
+            for name in peers.variants
+        ]
+        change = difference(peers.change, target)
+        rows.append(("", [size(summary.rows[peers.variants[0]]), "; ".join(figures), change, p_value(peers.change.p)]))
+    note = (
+        f"{target.title}, the best first. The first against the second: the same {plural(target.item)}, in pairs, not "
+        "corrected for their having been picked."
+    )
+    header = ["pruned", "variants", "first against second", "p"]
+    return Table(header=header, rows=rows, prose=("variants",), note=note) if rows else None
+
+
 def size(row: Row) -> str:
     """How many units a variant takes, and which share of all."""
     about = row.about
     if about.size is None:
         return NONE
+    if about.pattern is not None:
+        return f"{percent(about.size)}, {about.pattern}"
     number_of = f"{about.size:,g}" if about.size >= 1 else percent(about.size)
     return number_of + (f" ({percent(about.share, 2)})" if about.share is not None and about.size >= 1 else "")
 

@@ -154,6 +154,19 @@ class Against:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Peers:
+    """Candidates that take as much of the model in different ways.
+
+    Attributes:
+        variants: the best first.
+        change: from the second to the best, item by item.
+    """
+
+    variants: tuple[str, ...]
+    change: Change
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """Who wins.
 
@@ -167,6 +180,7 @@ class Verdict:
         controls_that_improve: controls whose whole interval is on the better side of zero.
         against_controls: the winner against the random draws of as many units, to which the same was done.
         lrp_against_best_other: from ``best_other`` to ``best_lrp``.
+        peers: candidates that are model folders, by how much was taken of the model.
     """
 
     winner: str | None = None
@@ -178,6 +192,7 @@ class Verdict:
     controls_that_improve: tuple[str, ...] = ()
     against_controls: Against | None = None
     lrp_against_best_other: Change | None = None
+    peers: tuple[Peers, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from excise.comparison import Change, compare
 from excise.goal import Goal
-from excise.reporting.summary import Against, Limits, Reason, Row, Verdict
+from excise.reporting.summary import Against, Limits, Peers, Reason, Row, Verdict
 from excise.tasks.measurement import Metric
 
 LRP = ("lrp", "lrp-cp")
@@ -102,7 +102,22 @@ def judge(
             else None
         ),
         lrp_against_best_other=against(values[other.variant], values[lrp.variant]) if lrp and other else None,
+        peers=tuple(
+            Peers(variants=names, change=against(values[names[1]], values[names[0]]))
+            for names in _equally_large(rows, goal)
+        ),
     )
+
+
+def _equally_large(rows: Sequence[Row], goal: Goal) -> list[tuple[str, ...]]:
+    """Groups of two or more folders of which as much was taken, each with the best first; unit lists have a scale."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        about = row.about
+        if about.kind == "candidate" and about.size is not None and about.scale is None and not row.broken:
+            groups.setdefault((about.unit, about.size, about.pattern), []).append(row)
+    ordered = (sorted(group, key=by_gain(goal)) for group in groups.values() if len(group) > 1)
+    return [tuple(row.variant for row in group) for group in ordered]
 
 
 def _treated_alike(winner: Row, rows: Sequence[Row]) -> tuple[str, ...]:

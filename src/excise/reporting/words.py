@@ -4,7 +4,7 @@ from typing import Any
 
 from excise.artefacts import Json
 from excise.comparison import Change
-from excise.reporting.summary import Column, Reason, Row, Summary
+from excise.reporting.summary import Column, Peers, Reason, Row, Summary
 from excise.reporting.tables import (
     exact_percent,
     figure,
@@ -58,7 +58,7 @@ def treatment(about: About) -> str:
     mean = " about their mean" if about.ablation == "mean" else ""
     match about.scale:
         case None:
-            return f"{(about.method or 'variant').capitalize()} at {_size(about)}"
+            return f"{(about.method or 'variant').capitalize()} at {size_of(about)}"
         case 0:
             verb = "Holding at their mean" if mean else "Pruning"
         case -1:
@@ -67,15 +67,17 @@ def treatment(about: About) -> str:
             verb = f"Scaling, each by its own number{mean}, the output of"
         case scale:
             verb = f"Scaling by {scale:g}{mean} the output of"
-    return f"{verb} {_size(about)}"
+    return f"{verb} {size_of(about)}"
 
 
-def _size(about: About) -> str:
+def size_of(about: About) -> str:
+    """How much was taken of the model: ``100 neurons (0.22 % of all)``, ``50 % of the weights (2:4)``."""
     of_all = "" if about.share is None else f" ({percent(about.share, 2)} of all)"
     if about.size is None:
         return f"an unknown number of {about.unit or 'unit'}s{of_all}"
     if about.size < 1:
-        return f"{exact_percent(about.size)} of the {about.unit or 'weight'}s"
+        pattern = "" if about.pattern is None else f" ({about.pattern})"
+        return f"{exact_percent(about.size)} of the {about.unit or 'weight'}s{pattern}"
     return f"{about.size:,g} {about.unit or 'unit'}s{of_all}"
 
 
@@ -159,12 +161,26 @@ def answer(summary: Summary) -> str:
             f"{treatment(row.about)}{chosen} took {said_of(target)} {effect(change, target)}{judge} on "
             f"{target.items:,} {plural(target.item)}{price}.{_corrected(row, summary)}"
         )
+    if summary.verdict.peers:
+        return " ".join(_best_of(peers, summary) for peers in summary.verdict.peers)
     gained = summary.goal.gain(change.difference or 0.0) > 0
     wrong = "for none fell" if opposite == "rise" else "for none rose"
     best = f"largest {noun}" if gained else f"least {opposite}, {wrong},"
     return (
         f"No variant {verb} {said_of(target)} reliably{_within(summary)}. The {best} of one that is not broken, "
         f"{name}, went {effect(change, target)}{price}."
+    )
+
+
+def _best_of(peers: Peers, summary: Summary) -> str:
+    """Which of several variants that take as much of the model does best, and by how much."""
+    target, (best, second, *_) = summary.target, peers.variants
+    after, dense = peers.change.after, summary.baseline.cells[target.address].figure
+    figures = [figure(value, target.unit, digits(target)) for value in (after, dense)]
+    return (
+        f"With {size_of(summary.rows[best].about)} pruned {best} is best of {len(peers.variants)}: {said_of(target)} "
+        f"{figures[0]} (unpruned {figures[1]}); against {second}, the next, {difference(peers.change, target)}, "
+        f"p {equals(peers.change.p)}."
     )
 
 
