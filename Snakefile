@@ -33,6 +33,11 @@ include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/report.smk"
 
 
+if config["circuits"]:
+
+    include: "workflow/rules/circuits.smk"
+
+
 rule all:
     default_target: True
     input:

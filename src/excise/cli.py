@@ -52,6 +52,7 @@ STAGES = (
     "faithfulness",
     "remove-heads",
     "draw-circuit",
+    "report-circuit",
     "perplexity",
     "fluency",
     "capability",

@@ -115,12 +115,12 @@ def test_a_model_that_cannot_do_the_task_is_refused(excise, tiny_model, texts, t
     ("change", "said"),
     [
         (("--objective", "kl"), "exactly zero"),
-        (("--objective", "logits"), "unknown objective"),
+        (("--objective", "logits"), "is not one of"),
         (("--ablation", "mena"), "Did you mean 'mean'"),
         (("--method", "acdc"), "unknown method"),
         (("--dtype", "float16"), "float16"),
         (("--device", "spread"), "one device"),
-        (("--batch-size", "0"), "at least 1"),
+        (("--batch-size", "0"), "less than the minimum of 1"),
     ],
 )
 def test_bad_options_are_refused(excise, tiny_model, pairs, tmp_path, change, said):

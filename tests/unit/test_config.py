@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
-from excise.config.checks import problems, validated
+from excise.config.checks import PLANNING, problems, validated
 from excise.config.experiment import Experiment
 from excise.config.inputs import Model
 from excise.config.plan import attributed, choices, judged, lenses, means, needs, unit_lists
@@ -57,7 +57,7 @@ def test_what_an_experiment_does_not_need_it_does_not_name():
     """A chain of its own section, with neither prompts nor references, is not asked for them."""
     bare = Experiment(experiment="x", models={"m": Model(source="a/b")})
     assert bare.references == {}
-    assert list(problems(bare)) == ["top level: 'variants' is a required property."]
+    assert list(problems(bare)) == [f"top level: {' or '.join(map(repr, PLANNING))} is a required property."]
     with pytest.raises(ExciseError, match="'prompts' is a required property"):
         validated(changed("prompts", drop=True))
 
@@ -278,7 +278,7 @@ def test_all_mistakes_are_told_at_once():
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
 def test_ready_made_experiments_name_what_they_read_by_commit_or_checksum(path):
     config = yaml.safe_load(path.read_text())
-    inputs = [*config["models"].values(), *config["texts"].values()]
+    inputs = [*config["models"].values(), *config.get("texts", {}).values()]
     inputs += [config["prompts"]] if "prompts" in config else []
     fixed = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
     loose = [one["source"] for one in inputs if not fixed.fullmatch(one.get("sha256") or one.get("revision") or "")]

@@ -35,3 +35,10 @@ def _pearson(first: Values, second: Values) -> float | None:
 
 def _varies(first: Values, second: Values) -> bool:
     return first.size > 2 and bool(np.ptp(first) > 0) and bool(np.ptp(second) > 0)
+
+
+def auroc(scores: Values, known: NDArray[np.bool_]) -> float:
+    """Chance that a node of a known circuit has a larger absolute score than another; equal ones count half."""
+    sizes = np.abs(scores)
+    here, others = sizes[known][:, None], sizes[~known][None]
+    return float((here > others).mean() + 0.5 * (here == others).mean())

@@ -14,7 +14,7 @@ from excise.config.references import Picked, Windows
 from excise.config.wording import sentences
 from excise.errors import ExciseError, unknown
 
-PLANNING = ("variants",)
+PLANNING = ("variants", "circuits")
 """Sections of which one must be given, for without them there is nothing to do."""
 
 
@@ -39,6 +39,8 @@ def validated(config: Mapping[str, Any]) -> Experiment:
 def problems(experiment: Experiment) -> Iterator[str]:
     """Everything that is wrong between the sections, as sentences."""
     yield from _presence(experiment)
+    if experiment.circuits and experiment.device == "spread":
+        yield "device: circuits are found on one device, and this says spread"
     yield from _thresholds(experiment)
     yield from _references(experiment)
     yield from _scorers(experiment)

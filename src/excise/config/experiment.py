@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from excise.config.attribution import Attribution
+from excise.config.circuits import Circuit
 from excise.config.evaluation import Evaluation, Tuning
 from excise.config.generations import Behaviour, Generations
 from excise.config.goal import Goal
@@ -69,6 +70,9 @@ class Experiment(Section):
     variants: dict[Name, Variant] = Field(
         {},
         description="Ways to change the model, by a name of your choice; each gives one variant per entry of count.",
+    )
+    circuits: dict[Name, Circuit] = Field(
+        {}, description="Tasks whose circuits are looked for, by a name of your choice; see the page Find circuits."
     )
     evaluation: Evaluation = Field(default_factory=Evaluation)
     tuning: Tuning = Field(default_factory=Tuning)

@@ -5,7 +5,7 @@ escaped there; pictures are embedded; model output is behind a click.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +16,7 @@ from excise.reporting.confidence import confidence
 from excise.reporting.figures import Figure, trade_off
 from excise.reporting.markup import Table
 from excise.reporting.page_tables import main_table, peers_table, task_sections
+from excise.reporting.settings import flat
 from excise.reporting.steps import method
 from excise.reporting.summary import Summary
 from excise.reporting.tables import NONE, in_words, number, plural
@@ -79,7 +80,7 @@ def page(
         timings=_timings(timings) if timings else None,
         model=_model({**facts, **model}, origins),
         settings=Table(
-            header=("setting", "value"), rows=[("", pair) for pair in _flat(config)], prose=("setting", "value")
+            header=("setting", "value"), rows=[("", pair) for pair in flat(config)], prose=("setting", "value")
         ),
         provenance=json.dumps(list(origins), ensure_ascii=False, indent=1),
     )
@@ -184,15 +185,6 @@ def _timings(timings: Sequence[Json]) -> Table:
 def _model(model: Json, origins: Sequence[Json]) -> Table:
     """What the model is, and what it was worked on with."""
     versions = {name: version for origin in origins for name, version in origin.get("versions", {}).items()}
-    known = [(str(key), str(value)) for key, value in _flat({k: v for k, v in model.items() if k != "meta"})]
+    known = [(str(key), str(value)) for key, value in flat({k: v for k, v in model.items() if k != "meta"})]
     known.append(("versions", ", ".join(f"{name} {versions[name]}" for name in sorted(versions))))
     return Table(header=("model", "value"), rows=[("", pair) for pair in known], prose=("value",))
-
-
-def _flat(value: object, prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Leaves of nested settings as dotted names and values."""
-    if isinstance(value, dict) and value:
-        for key, child in value.items():
-            yield from _flat(child, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -6,17 +6,14 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.config.circuit_options import Choosing
+    from excise.config.options import add_options
+
     parser.add_argument("--edges", type=Path, required=True, help="scores of edges, safetensors, of excise edges")
     parser.add_argument(
         "--size", type=float, default=0.01, help="edges: a share of all below 1, or a number (default 0.01)"
     )
-    parser.add_argument("--select", default="top", help="top: the best edges; greedy: from logits back (default top)")
-    parser.add_argument("--rank", default="absolute", help="signed or absolute (default absolute)")
-    parser.add_argument(
-        "--sign-sure",
-        type=float,
-        help="leave out edges whose sign is not that of this share of the resamples, 0.5 to 1 (default: keep all)",
-    )
+    add_options(parser, Choosing)
     parser.add_argument(
         "--other-seed", type=Path, help="scores of other pairs of the task, to compare the circuit with"
     )
@@ -28,17 +25,12 @@ def run(arguments: argparse.Namespace) -> None:
     import logging
 
     from excise.artefacts import write_json
-    from excise.circuits.choose import RANKS, SELECTIONS, chosen, edge_count, greedy, jaccard, sure, top
+    from excise.circuits.choose import chosen, edge_count, greedy, jaccard, sure, top
     from excise.circuits.graph import short_name
     from excise.circuits.scores import read_scores, stability
-    from excise.errors import ExciseError, unknown
+    from excise.errors import ExciseError
     from excise.provenance import provenance
 
-    for name, allowed in (("select", SELECTIONS), ("rank", RANKS)):
-        if getattr(arguments, name) not in allowed:
-            raise unknown(name, getattr(arguments, name), allowed, where=f"--{name}")
-    if arguments.sign_sure is not None and not 0.5 <= arguments.sign_sure <= 1:
-        raise ExciseError(f"--sign-sure {arguments.sign_sure}: a share of the resamples, from 0.5 to 1")
     scores = read_scores(arguments.edges)
     graph, values = scores.graph, scores.edges
     count = edge_count(arguments.size, graph)

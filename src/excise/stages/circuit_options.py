@@ -16,23 +16,14 @@ if TYPE_CHECKING:
     from excise.circuits.stream import Stream
 
 
-def add_pair_arguments(parser: argparse.ArgumentParser, *, objective: bool = True) -> None:
+def add_pair_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, its pairs, and what is replaced by what."""
+    from excise.config.circuit_options import Running
+    from excise.config.options import add_options
+
     add_model_arguments(parser, spread=False)
     parser.add_argument("--pairs", type=Path, required=True, help="pairs, JSONL, of excise pairs")
-    if objective:
-        parser.add_argument(
-            "--objective",
-            default="logit-difference",
-            help="logit-difference, probability-difference or kl (default logit-difference)",
-        )
-        parser.add_argument(
-            "--ablation",
-            default="resample",
-            help="what replaces what a node writes: resample (its write on the corrupted prompt), zero, or mean (over "
-            "the positions of all corrupted prompts) (default resample)",
-        )
-    parser.add_argument("--batch-size", type=int, default=8, help="pairs per batch (default 8)")
+    add_options(parser, Running)
 
 
 @dataclass(frozen=True)
@@ -72,16 +63,12 @@ def opened(arguments: argparse.Namespace) -> Opened:
     """
     from excise.artefacts import sha256_file
     from excise.circuits.batches import make_batches
-    from excise.circuits.objectives import OBJECTIVES
-    from excise.circuits.run import ABLATIONS, mean_writes
+    from excise.circuits.run import mean_writes
     from excise.circuits.stream import Stream, refuse_family
     from excise.data.pairs import read_pairs
-    from excise.errors import ExciseError, unknown
+    from excise.errors import ExciseError
     from excise.models.loading import SPREAD, device_type, identity, load_config, load_model
 
-    for name, allowed in (("objective", OBJECTIVES), ("ablation", ABLATIONS)):
-        if getattr(arguments, name) not in allowed:
-            raise unknown(name, getattr(arguments, name), allowed, where=f"--{name}")
     if arguments.device == SPREAD:
         raise ExciseError("--device spread: circuits are found on one device (auto, cpu, cuda, mps)")
     threads = set_threads(arguments.threads)

@@ -139,6 +139,19 @@ def capability(batch_size: int, plan: str) -> Cost:
     return Cost(batch_size * min(max(PROMPT, longest), REQUEST), lambda: total, numbers=4)
 
 
+def circuits(batch_size: int, pairs: str, passes: float) -> Cost:
+    """Runs of both prompts of every pair; kept per token: what each source writes, and gradients at each destination.
+
+    Args:
+        batch_size: pairs.
+        pairs: their file.
+        passes: forward passes over all of them.
+    """
+    found = [json.loads(line) for line in Path(pairs).read_text(encoding="utf-8").splitlines()]
+    longest = max(len(row["clean_ids"]) for row in found if "clean_ids" in row)
+    return Cost(batch_size * longest, lambda: len(found) * longest, numbers=60, passes=math.ceil(passes))
+
+
 def rows(path: str) -> int:
     """Lines of a JSONL file."""
     with open(path, "rb") as file:

@@ -16,10 +16,12 @@ logger = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.config.circuit_options import Scoring
+    from excise.config.options import add_options
+
     parser.add_argument("--method", required=True, help="eap, eap-ig, relp, relp-qk, random or weight-magnitude")
     add_pair_arguments(parser)
-    parser.add_argument("--steps", type=int, default=5, help="inputs between the two prompts, for eap-ig (default 5)")
-    parser.add_argument("--resamples", type=int, default=8, help="bootstrap resamples to keep the sums of (default 8)")
+    add_options(parser, Scoring)
     parser.add_argument("--seed", type=int, default=0, help="seed of the resamples, and of random (default 0)")
     parser.add_argument("--shard", default="0/1", help="I/N: the I-th, from 0, of N parts (default 0/1: all)")
     parser.add_argument("--output", type=Path, required=True, help="scores of edges, safetensors")

@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     if scores is not None:
         body = curves(found.stream, prepared, arguments, both, scores.edges)
         said = {rank: row["areas"] for rank, row in body["rankings"].items()}
+        _warn_of_empty(body)
         text = f"CPR {said['signed']['cpr']:.3f} (signed), CMD {said['absolute']['cmd']:.3f} (absolute)"
     else:
         body = single(found.stream, prepared, arguments, both, circuit or {})
@@ -70,6 +71,20 @@ def run(arguments: argparse.Namespace) -> None:
     values = {"ids": both.ids, "full": both.full.tolist(), "empty": both.empty.tolist()}
     write_json(arguments.output, meta, {"model": model, **body, "values": values | body.pop("values")})
     logging.getLogger(__name__).info("%s on %d pairs: %s", known["method"], both.full.size, text)
+
+
+def _warn_of_empty(body: Json) -> None:
+    """Say which circuits of a curve have no edge: the input or the logits are cut off, and f is 0."""
+    import logging
+
+    for rank, row in body["rankings"].items():
+        empty = [f"{share:.1%}" for share, size in zip(body["fractions"], row["edges"], strict=True) if not size]
+        if empty:
+            logging.getLogger(__name__).warning(
+                "%s ranking: the best %s of the edges lead nowhere from the input: these circuits are empty",
+                rank,
+                ", ".join(empty),
+            )
 
 
 def curves(

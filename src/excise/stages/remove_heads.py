@@ -12,17 +12,11 @@ from excise.stages.circuit_options import PACKAGES, add_pair_arguments, graph_me
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.config.circuit_options import HeadRemoval
+    from excise.config.options import add_options
+
     add_pair_arguments(parser)
-    parser.add_argument(
-        "--form",
-        default="total-drift",
-        help="total-drift: from the first layer up, against the whole model; per-step: from the last layer down, "
-        "against the current circuit (default total-drift)",
-    )
-    parser.add_argument("--threshold", type=float, default=0.1, help="in units of the objective (default 0.1)")
-    parser.add_argument(
-        "--together", type=int, default=3, help="heads to try in one batch; does not change the result (default 3)"
-    )
+    add_options(parser, HeadRemoval)
     parser.add_argument("--judge", type=Path, help="held-out pairs, JSONL, to measure what is left on")
     parser.add_argument("--output", type=Path, required=True, help="manifest, JSON")
 
@@ -32,18 +26,14 @@ def run(arguments: argparse.Namespace) -> None:
     import logging
 
     from excise.artefacts import sha256_file, write_json
-    from excise.circuits.acdc import FORMS, measured_without, remove_heads
+    from excise.circuits.acdc import measured_without, remove_heads
     from excise.circuits.batches import make_batches
     from excise.circuits.run import prepare
     from excise.data.pairs import read_pairs
-    from excise.errors import ExciseError, unknown
+    from excise.errors import ExciseError
     from excise.models.loading import input_device
     from excise.provenance import provenance
 
-    if arguments.form not in FORMS:
-        raise unknown("form", arguments.form, FORMS, where="--form")
-    if arguments.threshold <= 0 or arguments.together < 1:
-        raise ExciseError("--threshold must be above 0, --together at least 1")
     if arguments.judge is not None and sha256_file(arguments.judge) == sha256_file(arguments.pairs):
         raise ExciseError("--judge: the pairs that heads are removed on cannot judge the result; give the other half")
     found = opened(arguments)

@@ -1,0 +1,46 @@
+"""What circuits are looked for: which task, by which methods, judged how."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from excise.circuits.methods import METHODS
+from excise.config.circuit_options import Choosing, HeadRemoval, Running, Scoring, Task
+from excise.config.values import OneOf, Unique
+
+Method = Annotated[str, OneOf(METHODS)]
+"""A method that scores edges."""
+
+
+class Circuit(Task, Running, Scoring, Choosing):
+    """A task whose circuit is looked for."""
+
+    methods: Annotated[list[Method], Unique] = Field(
+        ["eap-ig", "relp-qk", "eap", "random"],
+        min_length=1,
+        description="Methods that score edges. All are compared; the circuit that is drawn is chosen by the first.",
+    )
+    shards: int = Field(1, ge=1, description="Jobs that the pairs are cut into when edges are scored.")
+    sizes: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Unique] = Field(
+        [0.01], min_length=1, description="Sizes of circuits, as shares of all edges; the first is drawn."
+    )
+    known_heads: Annotated[list[Annotated[str, Field(pattern=r"^L[0-9]+H[0-9]+$")]], Unique] = Field(
+        [],
+        description="Heads that are known to carry the task (L9H9); the report says how well methods find them.",
+    )
+    remove_heads: HeadRemoval | None = Field(
+        None, description="Also remove heads one after the other as long as the task is done; null does not."
+    )
+
+    @model_validator(mode="after")
+    def _gradients_exist(self) -> Self:
+        flat = [method for method in self.methods if method in ("eap", "relp", "relp-qk")]
+        if self.objective == "kl" and flat:
+            raise ValueError(f"the gradient of kl is exactly zero at the clean prompt, where {flat[0]} takes it")
+        if self.ablation != "resample" and "eap-ig" in self.methods:
+            raise ValueError(
+                f"eap-ig goes from the corrupted prompt to the clean one; it needs resample, not {self.ablation}"
+            )
+        if self.sign_sure is not None and not self.resamples:
+            raise ValueError("sign_sure needs resamples")
+        return self

@@ -1,0 +1,298 @@
+# In:  a model, and tasks whose circuits are looked for (circuits: of the configuration)
+# Out: circuits/TASK/pairs (halves that find and judge), edges/METHOD (scores of all edges), nodes.json (exact effects of
+#      heads and MLPs), curves/METHOD.json (faithfulness over size), circuits/METHOD-SIZE.json and judged/METHOD-SIZE.json,
+#      heads.json (what removing heads left), report.html
+
+from excise.circuits.methods import DRAWN, METHODS as EDGE_METHODS, module_name
+from excise.config.circuit_options import Choosing, HeadRemoval, Running, Scoring, Task
+
+TASK = f"{MODEL}/circuits/{{task}}"
+TARGETS += [
+    f"{RUN}/{model}/circuits/{task}/report.html"
+    for model in config["models"]
+    for task in config["circuits"]
+]
+
+
+localrules:
+    merge_edges,
+    choose_circuit,
+    report_circuit,
+
+
+wildcard_constraints:
+    task=alternatives(config["circuits"]),
+    edges=alternatives(EDGE_METHODS),
+    size="0[.][0-9]+|[0-9]+e-[0-9]+",
+    part="[0-9]+",
+
+
+def circuit_of(wildcards):
+    """The section of a task."""
+    return config["circuits"][wildcards.task]
+
+
+def parts_of(wildcards):
+    """Jobs that score a method's edges; a control sees no pair, and needs one."""
+    return 1 if wildcards.edges in DRAWN else circuit_of(wildcards)["shards"]
+
+
+def edge_scores(wildcards, method):
+    """The scores of a method: of its one part, or of all of them merged."""
+    folder = f"{RUN}/{wildcards.model}/circuits/{wildcards.task}/edges"
+    one = method in DRAWN or circuit_of(wildcards)["shards"] == 1
+    return f"{folder}/{method}{'-part-0' if one else ''}.safetensors"
+
+
+def running(wildcards):
+    """What is measured on a pair."""
+    return options(circuit_of(wildcards), Running)
+
+
+def passes_of(wildcards):
+    """Forward passes that a method's scores cost, of which a backward pass counts two."""
+    points = circuit_of(wildcards)["steps"] if wildcards.edges == "eap-ig" else 1
+    return 2 + 3 * points
+
+
+def nodes_of(wildcards, input):
+    """Forward passes that exact patching costs: half of one per head and MLP, of which a layer has 40 at most."""
+    return 20 * model_info(input.facts, os.stat(input.facts).st_mtime_ns)["layers"]
+
+
+def circuit_job(passes):
+    """Resources of a job that runs circuits, where passes(wildcards, input) are forward passes over all pairs."""
+    return model_job(
+        lambda w, input: costs.circuits(
+            circuit_of(w)["batch_size"], input.pairs, passes(w, input)
+        )
+    )
+
+
+def first_circuits(wildcards):
+    """The circuits that are chosen: of the first method, at all sizes."""
+    circuit = circuit_of(wildcards)
+    return [f"{circuit['methods'][0]}-{size}" for size in circuit["sizes"]]
+
+
+rule make_pairs:
+    input:
+        lambda w: on_disk(circuit_of(w)["texts"]) if circuit_of(w)["texts"] else [],
+        model=f"{INPUTS}/models/{{model}}",
+        facts=FACTS,
+    output:
+        find=f"{TASK}/pairs/find.jsonl",
+        judge=f"{TASK}/pairs/judge.jsonl",
+    log:
+        f"{MODEL}/logs/circuits/{{task}}/pairs.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **model_job(
+            lambda w, input: costs.Cost(
+                circuit_of(w)["batch_size"] * costs.PROMPT,
+                lambda: 4 * circuit_of(w)["pairs"] * costs.PROMPT,
+            )
+        ),
+    params:
+        model=model_options,
+        task=lambda w: options(circuit_of(w), Task),
+        batch_size=lambda w: circuit_of(w)["batch_size"],
+        seed=config["seed"],
+        code=digest("stages.pairs"),
+    shell:
+        "excise pairs --model {input.model:q} {params.model} {params.task} --batch-size {params.batch_size} "
+        "--seed {params.seed} --find {output.find:q} --judge {output.judge:q} --log {log:q}"
+
+
+rule score_edges:
+    input:
+        model=f"{INPUTS}/models/{{model}}",
+        facts=FACTS,
+        pairs=f"{TASK}/pairs/find.jsonl",
+    output:
+        f"{TASK}/edges/{{edges}}-part-{{part}}.safetensors",
+    log:
+        f"{MODEL}/logs/circuits/{{task}}/edges/{{edges}}-part-{{part}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **circuit_job(lambda w, input: passes_of(w) / parts_of(w)),
+    params:
+        model=model_options,
+        running=running,
+        scoring=lambda w: options(circuit_of(w), Scoring),
+        parts=parts_of,
+        seed=config["seed"],
+        code=lambda w: digest("stages.edges", module_name(w.edges)),
+    shell:
+        "excise edges --method {wildcards.edges} --model {input.model:q} {params.model} --pairs {input.pairs:q} "
+        "{params.running} {params.scoring} --shard {wildcards.part}/{params.parts} --seed {params.seed} "
+        "--output {output:q} --log {log:q}"
+
+
+rule merge_edges:
+    input:
+        lambda w: [
+            f"{TASK}/edges/{{edges}}-part-{part}.safetensors"
+            for part in range(parts_of(w))
+        ],
+    output:
+        f"{TASK}/edges/{{edges}}.safetensors",
+    log:
+        f"{MODEL}/logs/circuits/{{task}}/edges/{{edges}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    params:
+        code=digest("stages.merge"),
+    shell:
+        "excise merge {input:q} --output {output:q} --log {log:q}"
+
+
+rule patch_nodes:
+    input:
+        model=f"{INPUTS}/models/{{model}}",
+        facts=FACTS,
+        pairs=f"{TASK}/pairs/find.jsonl",
+        edges=lambda w: [edge_scores(w, method) for method in circuit_of(w)["methods"]],
+    output:
+        json=f"{TASK}/nodes.json",
+        csv=f"{TASK}/nodes.csv",
+    log:
+        f"{MODEL}/logs/circuits/{{task}}/nodes.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **circuit_job(nodes_of),
+    params:
+        model=model_options,
+        running=running,
+        code=digest("stages.patch"),
+    shell:
+        "excise patch --model {input.model:q} {params.model} --pairs {input.pairs:q} {params.running} "
+        "--edges {input.edges:q} --output {output.json:q} --csv {output.csv:q} --log {log:q}"
+
+
+rule choose_circuit:
+    input:
+        lambda w: edge_scores(w, w.edges),
+    output:
+        f"{TASK}/circuits/{{edges}}-{{size}}.json",
+    log:
+        f"{MODEL}/logs/circuits/{{task}}/circuits/{{edges}}-{{size}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    params:
+        choosing=lambda w: options(circuit_of(w), Choosing),
+        code=digest("stages.circuit"),
+    shell:
+        "excise circuit --edges {input:q} --size {wildcards.size} {params.choosing} --output {output:q} --log {log:q}"
+
+
+rule judge_curve:
+    input:
+        model=f"{INPUTS}/models/{{model}}",
+        facts=FACTS,
+        pairs=f"{TASK}/pairs/judge.jsonl",
+        edges=lambda w: edge_scores(w, w.edges),
+    output:
+        f"{TASK}/curves/{{edges}}.json",
+    log:
+        f"{MODEL}/logs/circuits/{{task}}/curves/{{edges}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **circuit_job(lambda w, input: 60),
+    params:
+        model=model_options,
+        running=running,
+        seed=config["seed"],
+        code=digest("stages.faithfulness"),
+    shell:
+        "excise faithfulness --model {input.model:q} {params.model} --pairs {input.pairs:q} {params.running} "
+        "--edges {input.edges:q} --seed {params.seed} --output {output:q} --log {log:q}"
+
+
+rule judge_circuit:
+    input:
+        model=f"{INPUTS}/models/{{model}}",
+        facts=FACTS,
+        pairs=f"{TASK}/pairs/judge.jsonl",
+        circuit=f"{TASK}/circuits/{{edges}}-{{size}}.json",
+    output:
+        f"{TASK}/judged/{{edges}}-{{size}}.json",
+    log:
+        f"{MODEL}/logs/circuits/{{task}}/judged/{{edges}}-{{size}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **circuit_job(lambda w, input: 10),
+    params:
+        model=model_options,
+        running=running,
+        seed=config["seed"],
+        code=digest("stages.faithfulness"),
+    shell:
+        "excise faithfulness --model {input.model:q} {params.model} --pairs {input.pairs:q} {params.running} "
+        "--circuit {input.circuit:q} --seed {params.seed} --output {output:q} --log {log:q}"
+
+
+rule remove_heads:
+    input:
+        model=f"{INPUTS}/models/{{model}}",
+        facts=FACTS,
+        pairs=f"{TASK}/pairs/find.jsonl",
+        judge=f"{TASK}/pairs/judge.jsonl",
+    output:
+        f"{TASK}/heads.json",
+    log:
+        f"{MODEL}/logs/circuits/{{task}}/heads.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **circuit_job(lambda w, input: 2 * nodes_of(w, input)),
+    params:
+        model=model_options,
+        running=running,
+        removal=lambda w: options(circuit_of(w)["remove_heads"], HeadRemoval),
+        code=digest("stages.remove_heads"),
+    shell:
+        "excise remove-heads --model {input.model:q} {params.model} --pairs {input.pairs:q} {params.running} "
+        "{params.removal} --judge {input.judge:q} --output {output:q} --log {log:q}"
+
+
+rule report_circuit:
+    input:
+        settings=f"{RUN}/settings.json",
+        pairs=[f"{TASK}/pairs/find.jsonl", f"{TASK}/pairs/judge.jsonl"],
+        nodes=f"{TASK}/nodes.json",
+        curves=lambda w: [
+            f"{TASK}/curves/{method}.json" for method in circuit_of(w)["methods"]
+        ],
+        circuits=lambda w: [
+            f"{TASK}/circuits/{name}.json" for name in first_circuits(w)
+        ],
+        judged=lambda w: [f"{TASK}/judged/{name}.json" for name in first_circuits(w)],
+        heads=lambda w: [f"{TASK}/heads.json"] if circuit_of(w)["remove_heads"] else [],
+    output:
+        html=report(
+            f"{TASK}/report.html", category="Circuits", caption="../report/report.rst"
+        ),
+        data=directory(f"{TASK}/report-data"),
+    log:
+        f"{MODEL}/logs/circuits/{{task}}/report.log",
+    conda:
+        "../../envs/excise.yaml"
+    params:
+        known=lambda w: options({"known_heads": circuit_of(w)["known_heads"]}),
+        code=digest("stages.report_circuit"),
+    shell:
+        "excise report-circuit --name {wildcards.task:q} --settings {input.settings:q} --pairs {input.pairs:q} "
+        "--nodes {input.nodes:q} --curves {input.curves:q} --circuits {input.circuits:q} --judged {input.judged:q} "
+        "--heads {input.heads:q} {params.known} --data {output.data:q} --output {output.html:q} --log {log:q}"
