@@ -1,40 +1,18 @@
 """The commands of circuits on the tiny model: one whole study, and what they refuse."""
 
-import itertools
 import json
 
 import pytest
-import torch
 
 from excise.artefacts import read_json, read_jsonl
 from excise.circuits.faithfulness import FRACTIONS
-from excise.models.loading import load_model, load_tokenizer
-
-WORDS = ("cat", "rain", "at", "and", "a")
-"""One token each in the tiny tokenizer, with the space before them."""
+from tests.unit.circuits import write_texts
 
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory, tiny_model):
     """Pairs of a user's own, on each of which the random model's answer depends on what is changed."""
-    model, tokenizer = load_model(tiny_model, device="cpu"), load_tokenizer(tiny_model)
-
-    def difference(text, answer, wrong):
-        logits = model(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).logits[0, -1]
-        right, other = (tokenizer(f" {word}")["input_ids"][-1] for word in (answer, wrong))
-        return float(logits[right] - logits[other])
-
-    rows = []
-    for a, b, c in itertools.permutations(WORDS, 3):
-        clean, corrupted = f"the {a} {b} {c} the", f"the {a} {a} {c} the"
-        gap = difference(clean, a, b) - difference(corrupted, a, b)
-        answer, wrong = (a, b) if gap > 0 else (b, a)
-        if abs(gap) > 1:
-            texts = {"clean": clean, "corrupted": corrupted, "answers": f" {answer}", "wrong": [f" {wrong}"]}
-            rows.append({**texts, "template": "cat" if c == "cat" else "other"})
-    path = tmp_path_factory.mktemp("texts") / "mine.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
+    return write_texts(tiny_model, tmp_path_factory.mktemp("texts") / "mine.jsonl")
 
 
 @pytest.fixture

@@ -43,10 +43,12 @@ def test_the_demo_and_every_experiment_can_be_planned(tmp_path):
         config = yaml.safe_load(path.read_text())
         used = {
             config.get("generations", {}).get("scorer", "detoxify-original"),
-            *config["evaluation"].get("scorers", []),
+            *config.get("evaluation", {}).get("scorers", []),
         }
         used = used if "prompts" in config else set()
         assert jobs.get("fetch_scorer", 0) == sum(name.startswith(("detoxify", "hf:")) for name in used), path
+        if "variants" not in config:
+            continue
         variants = config["variants"].items()
         sizes = {n: len(s.get("patterns", s.get("count", "?"))) * s.get("repeats", 1) for n, s in variants}
         chosen = {s["choose"] for s in config["variants"].values() if "choose" in s}
