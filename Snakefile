@@ -38,6 +38,12 @@ if config["circuits"]:
     include: "workflow/rules/circuits.smk"
 
 
+if config["retrieval"]:
+
+    include: "workflow/rules/collections.smk"
+    include: "workflow/rules/retrieve.smk"
+
+
 rule all:
     default_target: True
     input:

@@ -29,6 +29,7 @@ STAGES = (
     "retrieve",
     "retention",
     "patch-heads",
+    "static-encoder",
     "encoder-cost",
     "inspect",
     "split-prompts",

@@ -278,7 +278,8 @@ def test_all_mistakes_are_told_at_once():
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
 def test_ready_made_experiments_name_what_they_read_by_commit_or_checksum(path):
     config = yaml.safe_load(path.read_text())
-    inputs = [*config["models"].values(), *config.get("texts", {}).values()]
+    collections = config.get("retrieval", {}).get("collections", {})
+    inputs = [*config["models"].values(), *config.get("texts", {}).values(), *collections.values()]
     inputs += [config["prompts"]] if "prompts" in config else []
     fixed = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
     loose = [one["source"] for one in inputs if not fixed.fullmatch(one.get("sha256") or one.get("revision") or "")]

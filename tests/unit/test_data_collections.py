@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from excise.data.collections import Raw, beir, checked, plain, read_queries, semanlink
-from excise.data.parts import divide
+from excise.data.collection_formats import beir, documents, plain, semanlink, smart
+from excise.data.collections import Raw, checked, read_queries
+from excise.data.parts import apart, divide
 from excise.errors import ExciseError
 
 
@@ -159,8 +160,68 @@ def test_the_stages_write_what_the_functions_say(folder, tmp_path, excise):
     assert meta["settings"]["format"] == "beir"
     excise("split-collection", "--documents", out / "d.jsonl", "--queries", out / "q.jsonl", "--output", out / "parts")
     assert sorted(path.name for path in (out / "parts").iterdir()) == ["documents.jsonl", "test-queries.jsonl"]
-    assert "unknown format 'bier'" in excise(
-        *("fetch-collection", "--source", folder, "--format", "bier"),
-        *("--documents", out / "d.jsonl", "--queries", out / "q.jsonl"),
-        fails=True,
+    assert "such a collection has queries" in excise(
+        *("fetch-collection", "--source", folder, "--documents", out / "d.jsonl"), fails=True
     )
+
+
+CRANFIELD = {
+    "cran.all.1400": ".I 1\n.T\nwings in a\nslipstream .\n.A\nbrenckman,m.\n.W\nwings in a\nslipstream .\n an experiment\n"
+    ".I 2\n.T\nshear flow\n.W\npast a plate\n",
+    "cran.qry": ".I 001\n.W\nhow do wings\nbehave\n.I 004\n.W\nwhat of shear\n",
+    "cranqrel": "1 2 3 \n1 1 -1\n2 1 1\n",
+}
+
+
+def test_smart_files_are_read_and_queries_numbered_by_their_place(tmp_path):
+    for name, text in CRANFIELD.items():
+        (tmp_path / name).write_text(text)
+    found = checked(smart(tmp_path, split=None))
+    assert [row["text"] for row in found.documents] == [
+        "wings in a slipstream . an experiment",
+        "shear flow past a plate",
+    ]
+    assert found.queries == [
+        {"id": "1", "text": "how do wings behave", "relevant": {"2": 1}},
+        {"id": "2", "text": "what of shear", "relevant": {"1": 1}},  # the query whose own number is 004
+    ]
+    assert found.counts["dropped"] == {"judgements_of_code_-1": 1}
+    (tmp_path / "cranqrel").write_text("1 0 1 1\n2 0 2 1\n")  # trec_eval's columns
+    assert [row["relevant"] for row in checked(smart(tmp_path, split=None)).queries] == [{"1": 1}, {"2": 1}]
+    for name, text, message in [
+        ("cranqrel", "1 two\n", "'1 two' is not a judgement"),
+        ("cran.qry", "what\n", "'what' belongs to no record"),
+        ("cran.qry", ".I\n", "begins with .I and its number"),
+    ]:
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ExciseError, match=message):
+            smart(tmp_path, split=None)
+        (tmp_path / name).write_text(CRANFIELD[name])
+    (tmp_path / "med.qry").write_text("")
+    with pytest.raises(ExciseError, match=r"one file \*.qry\*, found: cran.qry, med.qry"):
+        smart(tmp_path, split=None)
+
+
+def test_documents_alone_are_files_or_records(tmp_path, excise):
+    own = tmp_path / "own"
+    (own / "sub").mkdir(parents=True)
+    (own / "sub" / "a.md").write_text("Cats\nsleep.")
+    jsonl(own / "b.jsonl", [{"title": "Dogs", "text": "bark"}, {"_id": "x", "text": "rain"}])
+    (own / "picture.png").write_bytes(b"\x89PNG")
+    found = documents(own, split=None)
+    assert found.documents == [("b.jsonl:1", "Dogs bark"), ("x", "rain"), ("sub/a.md", "Cats sleep.")]
+    assert found.dropped == {"files_that_are_no_text": 1}
+    source = ("fetch-collection", "--source", own, "--format", "documents", "--documents", tmp_path / "d.jsonl")
+    excise(*source)
+    assert "no queries; leave --queries out" in excise(*source, "--queries", tmp_path / "q.jsonl", fails=True)
+    (own / "b.jsonl").unlink()
+    (own / "sub" / "a.md").unlink()
+    with pytest.raises(ExciseError, match="no documents; expected files that end with"):
+        documents(own, split=None)
+
+
+def test_what_other_collections_judge_is_not_calibrated_on():
+    texts = ["A title of five words", "Something else", "Cats, sleep: all day and night long", "dogs bark"]
+    rows = [{"id": str(n), "text": text} for n, text in enumerate(texts)]
+    judged = ["a title of five words, and then its abstract", "cats sleep all day and night, long!", "the dogs bark"]
+    assert [row["id"] for row in apart(rows, judged)] == ["1", "3"]

@@ -27,8 +27,13 @@ def test_encoders_take_turns_and_the_first_two_passes_do_not_count(folder, monke
     monkeypatch.setattr(latency, "_one_pass", one_pass)
     found = latency.measure(encoders, rounds=3, shapes=[(2, 5)])["2x5"]
     assert order == ["dense", "other"] * 5
-    assert found["dense"] == {"milliseconds": 14, "lowest": 10, "speedup": 1}  # passes 5, 7 and 9, twice
-    assert found["other"] == {"milliseconds": 8, "lowest": 6, "speedup": 14 / 8}
+    assert found["dense"] == {
+        "milliseconds": 14,
+        "lowest": 10,
+        "speedup": 1,
+        "rounds": [10, 14, 18],
+    }  # passes 5, 7 and 9, twice
+    assert found["other"] == {"milliseconds": 8, "lowest": 6, "speedup": 14 / 8, "rounds": [6, 8, 10]}
 
 
 def test_more_work_takes_more_time(tmp_path):

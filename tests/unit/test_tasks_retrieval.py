@@ -95,8 +95,7 @@ def test_from_a_collection_to_what_each_variant_keeps(place, tmp_path, excise, c
     files = {name: tmp_path / f"{name}.json" for name in models}
     for name, model in models.items():
         excise("embed", "--model", model, *data, "--output", vectors[name])
-        kind = ("--kind", "baseline") if name == "dense" else ()
-        options = ("--vectors", vectors[name], "--dense", vectors["dense"], "--variant", name, *kind, "--name", "tiny")
+        options = ("--vectors", vectors[name], "--dense", vectors["dense"], "--variant", name, "--name", "tiny")
         excise("retrieve", *data, *options, "--output", files[name])
     found = read_measurements(files["dense"])
     assert [one.name for one in found.measurements] == ["tiny", "tiny-asymmetric", "tiny-fidelity"]

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from excise.config.compress import Calibration, Compress
+from excise.config.encoders import retrieval_problems
 from excise.config.evaluation import Evaluation, listed
 from excise.config.experiment import Experiment
 from excise.config.measured import addresses, named
@@ -14,7 +15,7 @@ from excise.config.references import Picked, Windows
 from excise.config.wording import sentences
 from excise.errors import ExciseError, unknown
 
-PLANNING = ("variants", "circuits")
+PLANNING = ("variants", "circuits", "retrieval")
 """Sections of which one must be given, for without them there is nothing to do."""
 
 
@@ -41,6 +42,7 @@ def problems(experiment: Experiment) -> Iterator[str]:
     yield from _presence(experiment)
     if experiment.circuits and experiment.device == "spread":
         yield "device: circuits are found on one device, and this says spread"
+    yield from retrieval_problems(experiment)
     yield from _thresholds(experiment)
     yield from _references(experiment)
     yield from _scorers(experiment)

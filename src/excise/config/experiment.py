@@ -11,6 +11,7 @@ from excise.config.generations import Behaviour, Generations
 from excise.config.goal import Goal
 from excise.config.inputs import Model, Prompts, ScorerOptions, TextSource
 from excise.config.references import Picked, Reference, Windows
+from excise.config.retrieval import Retrieval
 from excise.config.section import Section
 from excise.config.values import Folder, Name, ScorerName, Seed, Unique
 from excise.config.variants import Variant
@@ -77,6 +78,7 @@ class Experiment(Section):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     tuning: Tuning = Field(default_factory=Tuning)
     goal: Goal | None = Field(None, description="What decides which variant wins.")
+    retrieval: Retrieval | None = Field(None, description="Smaller encoders for search, judged on test collections.")
     export: str | None = Field(
         None,
         description="Variant to save as a Hugging Face folder (NAME-NEURONS, for example lrp-100); null saves none.",

@@ -4,15 +4,12 @@ In memory and in files a document is a row ``{id, text}`` and a query a row ``{i
 with positive grades only. Readers of other formats give a ``Raw`` collection; ``checked`` makes rows of it.
 """
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from excise.artefacts import Json, parse_json, read_distinct
-from excise.data.texts import read_text, records
+from excise.artefacts import Json, read_distinct
 from excise.errors import ExciseError
 
 Judgement = tuple[str, str, int]
@@ -45,11 +42,15 @@ class Collection:
     counts: Json
 
 
-def checked(raw: Raw) -> Collection:
+def checked(raw: Raw, *, judged: bool = True) -> Collection:
     """Rows of a collection that make sense together.
 
     Judgements with a grade of 0 or less say "not relevant", as no judgement does, and are left out. Queries without a
     relevant document are left out: no metric is defined for them. Empty documents stay, since they take ranks.
+
+    Args:
+        raw: what a reader found.
+        judged: whether there must be queries.
 
     Raises:
         ExciseError: an id occurs twice, a judgement names an unknown query or document or is given twice with another
@@ -74,7 +75,7 @@ def checked(raw: Raw) -> Collection:
             raise ExciseError(f"query {name!r} is judged, but its text is empty")
         if grades:
             queries.append({"id": name, "text": text, "relevant": grades})
-    if not queries:
+    if judged and not queries:
         raise ExciseError(
             f"of {len(raw.queries)} queries none has a relevant document ({len(raw.judgements)} judgements were read)"
         )
@@ -97,107 +98,6 @@ def _refuse_unknown(what: str, judged: set[str], known: Iterable[tuple[str, str]
             f"{', '.join(map(repr, unknown[:3]))}. A missing relevant document lowers every score: complete the "
             "collection, or take these lines out of the judgements."
         )
-
-
-def _column(where: str, row: Json, name: str) -> Any:
-    if name not in row:
-        raise ExciseError(f"{where}: no field {name!r}; it has {', '.join(map(str, row))}")
-    return row[name]
-
-
-def beir(folder: Path, *, split: str) -> Raw:
-    """A folder as BEIR has it: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/SPLIT.tsv`` (each also with ``.gz``).
-
-    The text of a document is its title, a space and its text, as BEIR's own evaluation joins them
-    (Thakur et al. 2021, arXiv 2104.08663).
-
-    Raises:
-        ExciseError: a file is missing or a line is broken.
-    """
-    documents, queries, judgements = [], [], []
-    for where, row in records(_file(folder, "corpus.jsonl")):
-        text = f"{row.get('title') or ''} {_column(where, row, 'text')}".strip()
-        documents.append((str(_column(where, row, "_id")), text))
-    for where, row in records(_file(folder, "queries.jsonl")):
-        queries.append((str(_column(where, row, "_id")), str(_column(where, row, "text"))))
-    for where, row in records(_file(folder, f"qrels/{split}.tsv")):
-        grade = _grade(where, _column(where, row, "score"))
-        judgements.append((_column(where, row, "query-id"), _column(where, row, "corpus-id"), grade))
-    judged = {query for query, _, _ in judgements}
-    others = [name for name, _ in queries if name not in judged]
-    kept = [(name, text) for name, text in queries if name in judged]
-    return Raw(documents, kept, judgements, {"queries_of_other_splits": len(others)})
-
-
-def _file(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
-    there = ", ".join(sorted(path.name for path in (folder / name).parent.glob("*"))[:8]) or "nothing"
-    raise ExciseError(f"{folder.name}: no {name} in it (there: {there}); is it a collection in this format?")
-
-
-def _grade(where: str, text: object) -> int:
-    try:
-        return int(str(text))
-    except ValueError as error:
-        raise ExciseError(f"{where}: the grade {text!r} is not a whole number") from error
-
-
-_LINK = re.compile(r"\[([^\]\[]*)\]\([^()]*\)")
-
-
-def plain(text: str) -> str:
-    """Text without the targets of markdown links, on one line.
-
-    In Semanlink's comments a target names the tag that is to be found (``[NER](tag:named_entity_recognition)``).
-    """
-    return " ".join(_LINK.sub(r"\1", text).split())
-
-
-def semanlink(folder: Path, *, split: str) -> Raw:
-    """The bookmarks of one person, as cherche 2.2.1 carries them: ``docs.json`` and ``tags.json``.
-
-    A query is the label of a tag, relevant are the documents that carry it. Documents that share an address with an
-    earlier one or have no title are left out, and so are tags without a label. The judgements are incomplete, as a
-    document without a tag may still be about it: scores are lower bounds, comparisons of variants are fair.
-
-    Args:
-        folder: holds both files.
-        split: ``titles``, or ``full`` for title, comment and, where there is one, arXiv abstract.
-
-    Raises:
-        ExciseError: a file is missing or has another shape, or there is no such view.
-    """
-    if split not in ("titles", "full"):
-        raise ExciseError(f"--split {split}: semanlink has the views titles and full")
-    rows, tags = (parse_json(read_text(_file(folder, name)), f"{name}:") for name in ("docs.json", "tags.json"))
-    if not isinstance(rows, list) or not isinstance(tags, dict):
-        raise ExciseError(f"{folder.name}: docs.json must be a list and tags.json an object")
-    documents: dict[str, str] = {}
-    judgements: list[Judgement] = []
-    labels = {name: (tag.get("prefLabel") or [""])[0] for name, tag in tags.items()}
-    unlabelled = set()
-    for row in rows:
-        title = plain(row["title"])
-        if not title or row["document"] in documents:
-            continue
-        more = [] if split == "titles" else [plain(row["comment"]), plain(row["arxiv_summary"])]
-        documents[row["document"]] = " ".join(part for part in (title, *more) if part)
-        for tag in dict.fromkeys(row["tag"]):
-            if labels.get(tag, "").strip():
-                judgements.append((tag, row["document"], 1))
-            else:
-                unlabelled.add(tag)
-    queries = [(name, label) for name, label in labels.items() if label.strip()]
-    dropped = {"documents": len(rows) - len(documents), "unlabelled_tags": len(unlabelled)}
-    return Raw(list(documents.items()), queries, judgements, dropped)
-
-
-FORMATS: Mapping[str, Callable[..., Raw]] = {"beir": beir, "semanlink": semanlink}
-"""Readers of a folder, by the name of the format."""
-
-DEFAULT_SPLIT = {"beir": "test", "semanlink": "titles"}
 
 
 def read_documents(path: str | Path) -> tuple[Json, list[Json]]:

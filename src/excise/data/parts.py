@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from excise.artefacts import Json
-from excise.data.prompts import groups, seeded_order, split
+from excise.data.prompts import groups, seeded_order, split, words
 from excise.errors import ExciseError
 
 
@@ -117,3 +117,19 @@ def _nearly_queries(documents: Sequence[Json], queries: Sequence[Json]) -> set[s
     border = len(documents)
     together = groups([row["text"] for row in (*documents, *queries)])
     return {documents[i]["id"] for group in together if max(group) >= border for i in group if i < border}
+
+
+def apart(rows: Sequence[Json], judged: Sequence[str]) -> list[Json]:
+    """The rows that no text of another collection repeats: near-duplicates, and titles that a text begins with.
+
+    Args:
+        rows: ``{id, text}``, of calibration.
+        judged: texts of other collections that judge.
+    """
+    border = len(rows)
+    together = groups([*(row["text"] for row in rows), *judged])
+    repeated = {i for group in together if max(group) >= border for i in group if i < border}
+    titles = [tuple(words(row["text"])) for row in rows]
+    lengths = {len(title) for title in titles}
+    begins = {tuple(found[:length]) for found in map(words, judged) for length in lengths}
+    return [row for i, row in enumerate(rows) if i not in repeated and titles[i] not in begins]

@@ -60,16 +60,24 @@ def load_encoder(folder: str | Path, *, dtype: str = "float32", device: str = "c
     """An encoder from a folder of Hugging Face or of ours, with its pooling; runs no code from the folder.
 
     Args:
-        folder: config.json, safetensors, tokenizer, the files of ``models.pooling``; ``structure.json`` if it is cut.
+        folder: config.json, safetensors, tokenizer, the files of ``models.pooling``; ``structure.json`` if it is cut;
+            or static vectors.
         dtype: float32, bfloat16 or float64.
         device: ``auto``, ``cpu``, ``cuda``, ...
 
     Raises:
         ExciseError: it is no encoder, says something unknown, or its weights do not fit.
     """
+    from excise.models.static import is_static, load_static
+
     folder = Path(folder)
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
+    if is_static(folder):
+        pooling, tokenizer = read_pooling(folder), load_tokenizer(folder)
+        table = load_static(folder, dtype).eval().to(resolve_device(device))
+        length = min(pooling.max_length or tokenizer.model_max_length, tokenizer.model_max_length)
+        return Encoder(table, tokenizer, pooling, length, None, identity(folder, dtype))
     config = load_config(folder)
     refuse_other_order(config, causal=False, where=folder)
     pooling, tokenizer = read_pooling(folder), load_tokenizer(folder)
@@ -82,6 +90,17 @@ def load_encoder(folder: str | Path, *, dtype: str = "float32", device: str = "c
     length = min(pooling.max_length or limit, limit, tokenizer.model_max_length)
     model.eval().requires_grad_(False)
     return Encoder(model.to(resolve_device(device)), tokenizer, pooling, length, structure, identity(folder, dtype))
+
+
+def refuse_cut(encoder: Encoder, folder: Path) -> None:
+    """Refuse what is no dense encoder.
+
+    Raises:
+        ExciseError: it was cut, or is static vectors.
+    """
+    if encoder.structure is not None or not encoder.model.config.num_hidden_layers:
+        what = "it is static vectors" if encoder.structure is None else "it is cut already"
+        raise ExciseError(f"{folder}: {what}; take the dense encoder")
 
 
 def build(folder: Path, config: Any, structure: Structure | None, dtype: str) -> Any:

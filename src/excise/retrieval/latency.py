@@ -24,8 +24,8 @@ def measure(encoders: Mapping[str, Encoder], *, rounds: int, shapes: Sequence[tu
         shapes: (texts, tokens) of the batches.
 
     Returns:
-        ``{"1x12": {name: {"milliseconds": median, "lowest": ..., "speedup": median of the first / median}}}``. The
-        processor time of this process, on the CPU; wall time on an accelerator.
+        ``{"1x12": {name: {"milliseconds": median, "lowest": ..., "speedup": median of the first / median, "rounds":
+        [...]}}}``. The processor time of this process, on the CPU; wall time on an accelerator.
 
     Raises:
         ExciseError: ``rounds`` is below 1, or a shape is longer than an encoder reads.
@@ -46,7 +46,12 @@ def measure(encoders: Mapping[str, Encoder], *, rounds: int, shapes: Sequence[tu
         medians = {name: float(torch.tensor(each).double().median()) for name, each in times.items()}
         first = next(iter(medians.values()))
         found[f"{texts}x{tokens}"] = {
-            name: {"milliseconds": median, "lowest": min(times[name]), "speedup": first / median}
+            name: {
+                "milliseconds": median,
+                "lowest": min(times[name]),
+                "speedup": first / median,
+                "rounds": times[name],
+            }
             for name, median in medians.items()
         }
     return found

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from excise.artefacts import Json
+from excise.artefacts import SCHEMA, Json
+from excise.digest import digest
 from excise.errors import ExciseError
 from excise.models.encoder import Encoder, embed, load_encoder
 from excise.models.families import architecture
@@ -15,6 +16,7 @@ from excise.models.files import side_files
 from excise.models.folders import replacing_folder, write_source
 from excise.models.loading import SOURCE_FILE, fingerprint
 from excise.models.pooling import MODULES
+from excise.models.static import StaticVectors
 from excise.models.structure import STRUCTURE_FILE, Structure, encoder_parameters
 
 MODULE_CLASS = "excise.retrieval.module.ExciseTransformer"
@@ -74,6 +76,10 @@ def _copy_side_files(origin: Path, folder: Path) -> None:
 def _write_shape(encoder: Encoder, folder: Path) -> None:
     """``structure.json`` and the class in ``modules.json``, or a configuration that says it all."""
     structure = encoder.structure
+    if isinstance(encoder.model, StaticVectors):
+        (folder / "config.json").write_text(json.dumps(encoder.model.as_config(), indent=2) + "\n", "utf-8")
+        _lead_to_ours(folder)
+        return
     if structure is None:
         return
     config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -84,6 +90,11 @@ def _write_shape(encoder: Encoder, folder: Path) -> None:
         (folder / STRUCTURE_FILE).unlink(missing_ok=True)
         return
     (folder / STRUCTURE_FILE).write_text(json.dumps(structure.as_json()) + "\n", "utf-8")
+    _lead_to_ours(folder)
+
+
+def _lead_to_ours(folder: Path) -> None:
+    """Name the class that opens the folder in ``modules.json``."""
     modules = json.loads((folder / MODULES).read_text("utf-8"))
     for module in modules:
         if module["type"].rpartition(".")[2] == "Transformer":
@@ -102,13 +113,35 @@ def _check(encoder: Encoder, folder: Path) -> None:
 def size_info(encoder: Encoder) -> Json:
     """Parameters of the layers and of the whole, bytes of the weights, and units per layer."""
     tensors = encoder.model.state_dict().values()
+    static = isinstance(encoder.model, StaticVectors)
     layers = encoder.structure.layers if encoder.structure else ()
     return {
         "parameters": sum(tensor.numel() for tensor in tensors),
-        "encoder_parameters": encoder_parameters(encoder.model),
+        "encoder_parameters": 0 if static else encoder_parameters(encoder.model),
         "weight_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         "heads": [len(row.heads) for row in layers],
         "neurons": [len(row.neurons) for row in layers],
+    }
+
+
+def described(stage: str, name: str, base: Json, settings: Json, variant: Json) -> Json:
+    """What ``excise.json`` says of a smaller encoder besides its fingerprint.
+
+    Args:
+        stage: that made it.
+        name: its id.
+        base: identity of the dense encoder, which all comparisons are with.
+        settings: of the stage.
+        variant: what it is among variants, the fields of ``tasks.measurement.About``.
+    """
+    return {
+        "schema": SCHEMA,
+        "code": digest(f"stages.{stage.replace('-', '_')}"),
+        "id": name,
+        "source": f"excise {stage}",
+        "base": base,
+        "settings": settings,
+        "variant": variant,
     }
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from excise.artefacts import Json, read_tensors, sha256_file
 from excise.data.collections import read_documents
 from excise.errors import ExciseError
+from excise.models.encoder import Encoder, embed
 
 
 def read_calibration(paths: Mapping[str, Sequence[Path]]) -> list[tuple[str, str]]:
@@ -57,3 +58,25 @@ def read_embeddings(path: Path, files: Mapping[str, str]) -> tuple[Json, dict[st
         if meta["settings"].get(name) != sha256:
             raise ExciseError(f"{path}: embeddings of other {name} than those given; embed these")
     return meta, vectors
+
+
+def embed_files(encoder: Encoder, files: Mapping[str, Path]) -> tuple[Json, Json, dict[str, Tensor]]:
+    """Embed the texts of some files.
+
+    Args:
+        encoder: dense or cut.
+        files: JSONL of rows ``{id, text}``: ``documents``, ``queries``.
+
+    Returns:
+        Settings, counts of texts, tokens and texts that were cut, and the embeddings by the names of ``files``.
+    """
+    kinds = {"documents": "document", "queries": "query"}
+    rows = {name: read_documents(path)[1] for name, path in files.items()}
+    found = {name: embed(encoder, [row["text"] for row in rows[name]], kinds[name]) for name in files}
+    counts = {name: {"texts": len(rows[name]), "tokens": e.tokens, "cut": e.shortened} for name, e in found.items()}
+    settings = {
+        **{name: sha256_file(path) for name, path in files.items()},
+        "prefixes": encoder.pooling.prefixes,
+        "max_length": encoder.max_length,
+    }
+    return settings, counts, {name: e.vectors for name, e in found.items()}

@@ -7,6 +7,8 @@ rows needs 6 x its input files, since Python's objects take 5.2 times what the J
 
 Minutes: 10 + tokens x parameters x 2 x passes / speed; a backward pass counts as two forward passes. A job that scores
 rows: 20 + rows x 0.3 s.
+
+An encoder: base + 500 + 5 x weights; 15 minutes + tokens x weights / 4 x 2 x passes / speed.
 """
 
 import json
@@ -150,6 +152,29 @@ def circuits(batch_size: int, pairs: str, passes: float) -> Cost:
     found = [json.loads(line) for line in Path(pairs).read_text(encoding="utf-8").splitlines()]
     longest = max(len(row["clean_ids"]) for row in found if "clean_ids" in row)
     return Cost(batch_size * longest, lambda: len(found) * longest, numbers=60, passes=math.ceil(passes))
+
+
+def encoder_mb(folder: str, models: int = 1) -> float:
+    """Memory of an encoder with its activations and gradients, and of further ones that are only run."""
+    weights = _bytes(folder, "*.safetensors") / 1e6
+    return 500 + 5 * weights + 1.2 * (models - 1) * weights
+
+
+def encoder_minutes(folder: str, texts: Iterable[str], passes: float, speed: float) -> int:
+    """Time to run an encoder over texts, at three bytes per token and so many operations per second.
+
+    Args:
+        folder: of the encoder.
+        texts: folders that hold JSONL.
+        passes: forward passes; a backward pass counts as two.
+        speed: operations per second.
+    """
+    tokens = sum(_bytes(path, "*.jsonl") for path in texts) / 3
+    return 15 + math.ceil(2 * passes * _bytes(folder, "*.safetensors") / 4 * tokens / speed / 60)
+
+
+def _bytes(folder: str, pattern: str) -> int:
+    return sum(path.stat().st_size for path in Path(folder).glob(pattern))
 
 
 def rows(path: str) -> int:

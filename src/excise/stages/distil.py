@@ -9,15 +9,17 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.config.options import add_options
+    from excise.config.retrieval import Training
+
     parser.add_argument("--model", type=Path, required=True, help="folder of the smaller encoder (excise shrink)")
     parser.add_argument("--texts", type=Path, help="calibration documents, JSONL")
     parser.add_argument("--queries", type=Path, help="calibration queries, JSONL")
     parser.add_argument(
         "--teacher", type=Path, required=True, help="embeddings of these texts by the dense model (excise embed)"
     )
-    parser.add_argument("--epochs", type=int, default=3, help="times that every text is seen (default 3)")
-    parser.add_argument("--batch", type=int, default=32, help="texts of a step (default 32)")
-    parser.add_argument("--rate", type=float, default=5e-4, help="largest learning rate (default 5e-4)")
+    add_options(parser, Training)
+    parser.add_argument("--name", help="its name in tables (default: distilled)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the order of the texts (default 0)")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, mps (default cpu)")
     parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
@@ -27,21 +29,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Read, check, train, save, read back."""
     import logging
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     import torch
 
-    from excise.artefacts import SCHEMA, sha256_file
+    from excise.artefacts import sha256_file
     from excise.data.collections import read_documents
-    from excise.digest import digest
     from excise.errors import ExciseError
     from excise.models.encoder import load_encoder, tokenised
     from excise.models.folders import refuse_foreign
     from excise.retrieval.distil import Training, distil
-    from excise.retrieval.saving import card, size_info
+    from excise.retrieval.saving import card, described, size_info
     from excise.retrieval.saving import save as save_encoder
     from excise.retrieval.texts import read_embeddings
     from excise.stages.options import set_threads
+    from excise.tasks.retrieval import about_of
 
     training = Training(arguments.epochs, arguments.batch, arguments.rate, arguments.seed)
     refuse_foreign(arguments.output)
@@ -60,8 +62,9 @@ def run(arguments: argparse.Namespace) -> None:
     checkpoint = arguments.output.with_name(f".{arguments.output.name}.checkpoint.safetensors")
     targets = torch.cat([vectors[name] for name in files])
     losses = distil(student, ids, targets, training, checkpoint=checkpoint, key=key)
-    source = {"schema": SCHEMA, "code": digest("stages.distil"), "id": f"{student.info['id']} distilled"}
-    source |= {"source": "excise distil", "base": student.info, "settings": key}
+    about = replace(about_of(student.info), series=arguments.name or "distilled")
+    base = student.info.get("base", student.info)
+    source = described("distil", f"{student.info['id']} distilled", base, key, asdict(about))
     what = f"trained for {training.epochs} epochs of {len(ids)} texts to give the embeddings of {meta['model']['id']}"
     lines = card(str(source["id"]), student.info, what, size_info(student), student.structure is None)
     save_encoder(student, arguments.model, arguments.output, source=source, card=lines)

@@ -24,32 +24,24 @@ def run(arguments: argparse.Namespace) -> None:
     import logging
     import time
 
-    from excise.artefacts import sha256_file, write_tensors
-    from excise.data.collections import read_documents
+    from excise.artefacts import write_tensors
     from excise.errors import ExciseError
-    from excise.models.encoder import embed, load_encoder
+    from excise.models.encoder import load_encoder
     from excise.models.loading import device_type
     from excise.models.pooling import with_prefixes
     from excise.provenance import provenance
+    from excise.retrieval.texts import embed_files
     from excise.stages.options import set_threads
 
     files = {"documents": arguments.documents, "queries": arguments.queries}
     files = {name: path for name, path in files.items() if path is not None}
     if not files:
         raise ExciseError("give --documents or --queries, or both")
-    rows = {name: read_documents(path)[1] for name, path in files.items()}
     set_threads(arguments.threads)
     encoder = load_encoder(arguments.model, dtype=arguments.dtype, device=arguments.device)
     encoder.pooling = with_prefixes(encoder.pooling, arguments.query_prefix, arguments.document_prefix)
     start = time.process_time()
-    kinds = {"documents": "document", "queries": "query"}
-    found = {name: embed(encoder, [row["text"] for row in rows[name]], kinds[name]) for name in files}
-    counts = {name: {"texts": len(rows[name]), "tokens": e.tokens, "cut": e.shortened} for name, e in found.items()}
-    settings = {
-        **{name: sha256_file(path) for name, path in files.items()},
-        "prefixes": encoder.pooling.prefixes,
-        "max_length": encoder.max_length,
-    }
+    settings, counts, vectors = embed_files(encoder, files)
     meta = provenance(
         "embed",
         settings,
@@ -58,5 +50,5 @@ def run(arguments: argparse.Namespace) -> None:
         device=device_type(arguments.device),
         counts=counts,
     )
-    write_tensors(arguments.output, meta, {name: e.vectors for name, e in found.items()})
+    write_tensors(arguments.output, meta, vectors)
     logging.getLogger(__name__).info("%s, %.1f s of processor time", counts, time.process_time() - start)

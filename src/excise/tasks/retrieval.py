@@ -9,7 +9,7 @@ from torch import Tensor
 
 from excise.artefacts import Json
 from excise.errors import ExciseError
-from excise.tasks.measurement import Measurement, Metric, Values
+from excise.tasks.measurement import About, Measurement, Metric, Values
 
 DEPTH = 100
 """Ranks that are judged: recall@100 sees the deepest."""
@@ -17,8 +17,18 @@ DEPTH = 100
 METRICS = {"ndcg@10": "nDCG@10", "recall@100": "R@100", "mrr@10": "RR"}
 """Our name of a metric: its name in ir-measures. ``mrr@10`` is the reciprocal rank where that is at most 10, else 0."""
 
+TITLES = {"ndcg@10": "nDCG@10", "recall@100": "recall@100", "mrr@10": "MRR@10"}
+"""What people call them."""
+
 Run = dict[str, dict[str, float]]
 """Query: document: score."""
+
+
+def about_of(model: Json) -> About:
+    """What an encoder is among variants, as its identity says; one that was made of no other is the baseline."""
+    if "variant" in model:
+        return About(**model["variant"])
+    return About(kind="candidate" if "base" in model else "baseline")
 
 
 def rank(queries: Tensor, documents: Tensor, query_ids: Sequence[str], document_ids: Sequence[str]) -> Run:
@@ -109,7 +119,10 @@ def measure(
         sides.append(("-asymmetric", dense["documents"], ", documents by the dense model"))
     for ending, searched, said in sides if queries else []:
         values = judge(rank(vectors["queries"], searched, query_ids, document_ids), queries)
-        metrics = {metric: Metric.of(each, direction="higher") for metric, each in values.items()}
+        metrics = {
+            metric: Metric.of(each, direction="higher", title=f"{TITLES[metric]}, {label}{said}")
+            for metric, each in values.items()
+        }
         found.append(
             measurement(
                 name=f"{name}{ending}",
@@ -120,7 +133,11 @@ def measure(
             )
         )
     if dense is not None:
-        cosine = Metric.of(fidelity(vectors["documents"], dense["documents"]), direction="higher")
+        cosine = Metric.of(
+            fidelity(vectors["documents"], dense["documents"]),
+            direction="higher",
+            title=f"cosine with the dense embeddings, {label}",
+        )
         found.append(
             measurement(
                 name=f"{name}-fidelity",

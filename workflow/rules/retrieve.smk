@@ -1,0 +1,393 @@
+# In:  encoders (folders of sentence-transformers), the parts of collections
+# Out: retrieval/shrunk/NAME, distilled/NAME and static/NAME (smaller encoders), what they keep of the dense one on every
+#      collection, what they cost on this machine, one summary and one report per model
+# One collection calibrates: its calibration documents and tuning queries score units, repair and train. All judge.
+
+from excise.config.encoders import DENSE, smaller
+from excise.config.retrieval import Keeping, Timing, Training
+
+
+localrules:
+    retention,
+    retrieval_summary,
+
+
+SMALLER = smaller(EXPERIMENT.retrieval)
+ENCODERS = [DENSE, *SMALLER]
+ROOM = f"{MODEL}/retrieval"
+
+TARGETS += expand(f"{ROOM}/report.html", model=config["models"])
+
+
+wildcard_constraints:
+    encoder=alternatives(ENCODERS),
+    smaller=alternatives(SMALLER),
+    scored="[a-z]+-[0-9]+",
+
+
+def recipe(name):
+    """How a smaller encoder is made, as configured."""
+    return RETRIEVAL["variants"][SMALLER[name].entry]
+
+
+def folder(model, encoder):
+    """Folder of an encoder."""
+    if encoder == DENSE:
+        return f"{INPUTS}/models/{model}"
+    settings = recipe(encoder)
+    kind = "distilled" if settings.get("distil") else "shrunk"
+    kind = "static" if settings["kind"] == "static" else kind
+    return f"{RUN}/{model}/retrieval/{kind}/{encoder}"
+
+
+def scores_of_units(wildcards):
+    """The scores that units are removed by; none where layers are dropped."""
+    method = recipe(wildcards.smaller).get("method")
+    if method is None:
+        return []
+    seed = config["seed"] + SMALLER[wildcards.smaller].seed
+    return f"{RUN}/{wildcards.model}/retrieval/importance/{method}-{seed}.safetensors"
+
+
+def shrink_options(wildcards):
+    """What is removed, and how what is left is repaired."""
+    settings, one = recipe(wildcards.smaller), SMALLER[wildcards.smaller]
+    if settings["kind"] == "layers":
+        return options({"name": one.entry, "keep_layers": one.size})
+    kinds = (
+        ("neurons", "heads") if settings["units"] == "both" else (settings["units"],)
+    )
+    shares = {kind: one.size / 100 for kind in kinds}
+    kept = {key: settings[key] for key in ("scope", "repair")}
+    return options({"name": one.entry} | shares | kept)
+
+
+def calibration_parts(wildcards):
+    """The folder that holds calibration texts; none where no collection calibrates."""
+    return f"{PARTS}/{CALIBRATING}" if CALIBRATING else []
+
+
+def calibration_options(documents, queries):
+    """Calibration documents and, where there are any, tuning queries, under the names that a stage gives them."""
+    if CALIBRATING is None:
+        return ""
+    folder, found = f"{PARTS}/{CALIBRATING}", {}
+    found[documents] = f"{folder}/calibration.jsonl"
+    if COLLECTIONS[CALIBRATING]["tuning_fraction"]:
+        found[queries] = f"{folder}/tuning-queries.jsonl"
+    return options(found)
+
+
+def judged_options(wildcards, input):
+    """Documents, and queries where there are any, of one collection."""
+    found = {"documents": f"{input.parts}/documents.jsonl"}
+    if has_queries(wildcards.collection):
+        found["queries"] = f"{input.parts}/test-queries.jsonl"
+    return options(found)
+
+
+def measured(wildcards):
+    """All measurements of all encoders."""
+    room = f"{RUN}/{wildcards.model}/retrieval"
+    return [
+        f"{room}/variants/{encoder}/{collection}.json"
+        for encoder in ENCODERS
+        for collection in COLLECTIONS
+    ] + [f"{room}/cost/{encoder}.json" for encoder in ENCODERS]
+
+
+def smaller_goal():
+    """What decides: the configured goal, or else the fastest encoder that keeps enough on the first collection."""
+    if EXPERIMENT.goal is not None:
+        return goal_options()
+    first = next(iter(COLLECTIONS))
+    kept = f"{first}.ndcg@10" if has_queries(first) else f"{first}-fidelity.cosine"
+    lost = round(100 * (1 - RETRIEVAL["at_least"]), 6)
+    return options({"lower": "cost.documents_ms", "within": f"{kept}=-{lost:g}%"})
+
+
+def encoder_job(passes, models=1):
+    """Resources of a job that runs an encoder over the texts of its collection."""
+
+    def mem_mb(wildcards, input, attempt):
+        dense = f"{INPUTS}/models/{wildcards.model}"
+        return attempt * int(BASE + costs.encoder_mb(dense, models))
+
+    def runtime(wildcards, input, attempt, threads):
+        speed = costs.GPU_SPEED if ON_GPU else costs.CPU_SPEED * threads
+        texts = [str(part) for part in [input.get("parts", [])] if part]
+        dense = f"{INPUTS}/models/{wildcards.model}"
+        return attempt * costs.encoder_minutes(dense, texts, passes, speed)
+
+    asked = {"mem_mb": mem_mb, "runtime": runtime}
+    if not ON_GPU:
+        return asked | CPU_SITE
+    one = {"gpu": 1} if SITE.gpu.gres is None else {"gres": SITE.gpu.gres_for(1)}
+    return asked | {"nodes": 1} | GPU_SITE | one
+
+
+machine = options({key: config[key] for key in ("device", "threads")})
+
+
+def encoder_machine(wildcards):
+    """What an encoder runs on, and in which numbers."""
+    return f"{options({'dtype': config['models'][wildcards.model]['dtype']})} {machine}"
+
+
+rule score_encoder:
+    input:
+        model=f"{INPUTS}/models/{{model}}",
+        parts=calibration_parts,
+    output:
+        f"{ROOM}/importance/{{scored}}.safetensors",
+    log:
+        f"{MODEL}/logs/score_encoder/{{scored}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **encoder_job(passes=3),
+    params:
+        how=lambda w: options(
+            dict(zip(("method", "seed"), w.scored.rsplit("-", 1)))
+            | {"dtype": config["models"][w.model]["dtype"]}
+        ),
+        texts=calibration_options("texts", "queries"),
+        machine=machine,
+        code=digest("stages.importance"),
+    shell:
+        "excise importance --model {input.model:q} {params.how} {params.texts} {params.machine} --output {output:q} "
+        "--log {log:q}"
+
+
+rule shrink_encoder:
+    input:
+        model=f"{INPUTS}/models/{{model}}",
+        parts=calibration_parts,
+        scores=scores_of_units,
+    output:
+        directory(f"{ROOM}/shrunk/{{smaller}}"),
+    log:
+        f"{MODEL}/logs/shrink_encoder/{{smaller}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **encoder_job(passes=4),
+    params:
+        what=shrink_options,
+        scores=lambda w, input: options({"scores": input.scores or None}),
+        texts=calibration_options("texts", "queries"),
+        threads=config["threads"],
+        code=digest("stages.shrink"),
+    shell:
+        "excise shrink --model {input.model:q} {params.scores} {params.what} {params.texts} --threads {params.threads} "
+        "--output {output:q} --log {log:q}"
+
+
+rule static_encoder:
+    input:
+        model=f"{INPUTS}/models/{{model}}",
+    output:
+        directory(f"{ROOM}/static/{{smaller}}"),
+    log:
+        f"{MODEL}/logs/static_encoder/{{smaller}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **encoder_job(passes=1),
+    params:
+        machine=machine,
+        code=digest("stages.static_encoder"),
+    shell:
+        "excise static-encoder --model {input.model:q} --name {wildcards.smaller:q} {params.machine} --output {output:q} "
+        "--log {log:q}"
+
+
+# What a student learns to give; also the ids of what it reads, so that teacher and texts cannot be mixed up.
+rule embed_calibration:
+    input:
+        model=f"{INPUTS}/models/{{model}}",
+        parts=calibration_parts,
+    output:
+        f"{ROOM}/teacher.safetensors",
+    log:
+        f"{MODEL}/logs/embed_calibration.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **encoder_job(passes=1),
+    params:
+        texts=calibration_options("documents", "queries"),
+        machine=machine,
+        code=digest("stages.embed"),
+    shell:
+        "excise embed --model {input.model:q} {params.texts} {params.machine} --output {output:q} --log {log:q}"
+
+
+rule distil_encoder:
+    input:
+        model=f"{ROOM}/shrunk/{{smaller}}",
+        parts=calibration_parts,
+        teacher=f"{ROOM}/teacher.safetensors",
+    output:
+        directory(f"{ROOM}/distilled/{{smaller}}"),
+    log:
+        f"{MODEL}/logs/distil_encoder/{{smaller}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **encoder_job(passes=30),
+    params:
+        how=lambda w: options(
+            {"name": SMALLER[w.smaller].entry, "seed": config["seed"]}
+            | {key: recipe(w.smaller)["distil"][key] for key in Training.model_fields}
+        ),
+        texts=calibration_options("texts", "queries"),
+        machine=machine,
+        code=digest("stages.distil"),
+    shell:
+        "excise distil --model {input.model:q} --teacher {input.teacher:q} {params.texts} {params.how} {params.machine} "
+        "--output {output:q} --log {log:q}"
+
+
+rule embed_dense:
+    input:
+        model=f"{INPUTS}/models/{{model}}",
+        parts=f"{PARTS}/{{collection}}",
+    output:
+        f"{ROOM}/dense/{{collection}}.safetensors",
+    log:
+        f"{MODEL}/logs/embed_dense/{{collection}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **encoder_job(passes=1),
+    params:
+        texts=judged_options,
+        machine=encoder_machine,
+        code=digest("stages.embed"),
+    shell:
+        "excise embed --model {input.model:q} {params.texts} {params.machine} --output {output:q} --log {log:q}"
+
+
+rule retrieve:
+    input:
+        model=lambda w: [] if w.encoder == DENSE else folder(w.model, w.encoder),
+        parts=f"{PARTS}/{{collection}}",
+        dense=f"{ROOM}/dense/{{collection}}.safetensors",
+    output:
+        f"{ROOM}/variants/{{encoder}}/{{collection}}.json",
+    log:
+        f"{MODEL}/logs/retrieve/{{encoder}}-{{collection}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **encoder_job(passes=1),
+    params:
+        judged=judged_options,
+        encoder=lambda w, input: (
+            f"--model {shlex.quote(str(input.model))} {encoder_machine(w)}"
+            if input.model
+            else options({"vectors": input.dense})
+        ),
+        code=digest("stages.retrieve"),
+    shell:
+        "excise retrieve {params.judged} {params.encoder} --dense {input.dense:q} --variant {wildcards.encoder:q} "
+        "--name {wildcards.collection:q} --output {output:q} --log {log:q}"
+
+
+# All encoders in one job, in turns: times of two jobs are not comparable. One more encoder times all of them again.
+rule encoder_cost:
+    input:
+        dense=f"{INPUTS}/models/{{model}}",
+        model=lambda w: [folder(w.model, name) for name in SMALLER],
+    output:
+        costs=f"{ROOM}/costs.json",
+        measurements=expand("{room}/cost/{encoder}.json", room=ROOM, encoder=ENCODERS),
+    log:
+        f"{MODEL}/logs/encoder_cost.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **encoder_job(passes=1, models=len(ENCODERS)),
+    params:
+        models=lambda w, input: shlex.join(
+            f"{name}={place}"
+            for name, place in zip(ENCODERS, [input.dense, *input.model])
+        ),
+        folder=lambda w, output: str(Path(output.measurements[0]).parent),
+        timing=options(RETRIEVAL, Timing),
+        machine=machine,
+        code=digest("stages.encoder_cost"),
+    shell:
+        "excise encoder-cost {params.models} {params.timing} {params.machine} --measurements {params.folder:q} "
+        "--output {output.costs:q} --log {log:q}"
+
+
+rule retention:
+    input:
+        measured,
+    output:
+        f"{ROOM}/retention.json",
+    log:
+        f"{MODEL}/logs/retention.log",
+    conda:
+        "../../envs/excise.yaml"
+    params:
+        keeping=options(RETRIEVAL, Keeping),
+        seed=config["seed"],
+        code=digest("stages.retention"),
+    shell:
+        "excise retention {input:q} {params.keeping} --seed {params.seed} --output {output:q} --log {log:q}"
+
+
+rule retrieval_summary:
+    input:
+        measured,
+    output:
+        csv=f"{ROOM}/summary.csv",
+        json=f"{ROOM}/summary.json",
+    log:
+        f"{MODEL}/logs/retrieval_summary.log",
+    conda:
+        "../../envs/excise.yaml"
+    params:
+        goal=smaller_goal(),
+        resamples=options(config["evaluation"], only=["resamples"]),
+        seed=config["seed"],
+        code=digest("stages.summary"),
+    shell:
+        "excise summary {input:q} {params.goal} {params.resamples} --seed {params.seed} --csv {output.csv:q} "
+        "--json {output.json:q} --log {log:q}"
+
+
+rule retrieval_report:
+    input:
+        summary=f"{ROOM}/summary.json",
+        settings=f"{RUN}/settings.json",
+        measurements=measured,
+        retention=f"{ROOM}/retention.json",
+    output:
+        html=report(
+            f"{ROOM}/report.html",
+            category="Results",
+            caption="../report/report.rst",
+        ),
+        data=directory(f"{ROOM}/report-data"),
+    log:
+        f"{MODEL}/logs/retrieval_report.log",
+    conda:
+        "../../envs/excise.yaml"
+    params:
+        timings=f"{MODEL}/logs",
+        code=digest("stages.report"),
+    shell:
+        "excise report --summary {input.summary:q} --settings {input.settings:q} --measurements {input.measurements:q} "
+        "--timings {params.timings:q} --data {output.data:q} --output {output.html:q} --log {log:q}"
