@@ -11,8 +11,9 @@ import numpy as np
 
 from excise.artefacts import read_arrays, read_json
 from excise.edits.unit_list import read_units
+from excise.reporting.confidence import confidence
 from excise.reporting.summary import read_summary
-from excise.reporting.words import about_lrp, answer, confidence
+from excise.reporting.words import about_lrp, answer
 from excise.selection import most_relevant
 from excise.stages.show import table
 

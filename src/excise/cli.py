@@ -63,8 +63,10 @@ STAGES = (
     "slice",
     "summary",
     "choose",
+    "winner",
     "report",
     "show",
+    "compare-runs",
 )
 """In the order of the workflow. Each is a module ``excise.stages.NAME`` with ``add_arguments`` and ``run``."""
 

@@ -10,7 +10,18 @@ import yaml
 from excise.config.checks import PLANNING, problems, validated
 from excise.config.experiment import Experiment
 from excise.config.inputs import Model
-from excise.config.plan import attributed, choices, judged, lenses, means, needs, unit_lists
+from excise.config.plan import (
+    about_mean,
+    attributed,
+    candidates,
+    choices,
+    entries_behind,
+    judged,
+    lenses,
+    means,
+    needs,
+    unit_lists,
+)
 from excise.errors import ExciseError
 from tests.conftest import REPOSITORY
 
@@ -143,6 +154,29 @@ def test_what_a_plan_needs_of_references_and_models():
     assert needs(validated(CHOICE))["need_bias"] == []
 
 
+WINNING = {
+    "references": DEMO["references"] | {"dealt": {"kind": "generations", "at_least": 0.9, "permuted": True}},
+    "variants": CHOICE["variants"]
+    | {
+        "held": {"method": "wanda", "ablation": "mean", "count": [3]},
+        "shuffled": {"method": "trust-region", "target": "dealt", "count": [3]},
+        "r": {"method": "random", "matched_to": "winner", "repeats": 2},
+    },
+    "export": "winner",
+}
+
+
+def test_what_may_win_is_neither_drawn_nor_found_with_permuted_references():
+    experiment = validated(CHOICE | WINNING)
+    assert candidates(experiment) == ["best", "w-3", "held-3"]
+    assert judged(experiment) == ["best", "w-3", "r-repeat0", "r-repeat1", "held-3", "shuffled-3"]
+    assert entries_behind(experiment, "winner") == {"a", "b", "w", "held"}
+    assert entries_behind(experiment, "held-3") == {"held"}
+    assert about_mean(experiment, "r")  # held-3 may win
+    assert needs(experiment)["need_bias"] == ["neuron"]
+    assert lenses(experiment) == ["winner"]
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -241,6 +275,8 @@ def test_tuning_prompts_need_a_choice():
         (changed("variants", "lrp", "retain", value="txoic"), "Did you mean 'toxic'"),
         (changed("variants", "lrp", "repeats", value=2), "repeats and matched_to belong to method random"),
         (changed("variants", "random", "matched_to", value="lrp-plain2"), "unknown variant 'lrp-plain2'"),
+        (changed("variants", "random", value={"method": "random", "count": [3], "matched_to": "winner"}), "leave count out; the control takes as many as winner"),
+        (changed("variants", "winner", value={"method": "wanda", "count": [3]}), "'winner' stands for what wins"),
         (changed("variants", "lrp", "scale", value=1), "greater than or equal to the maximum of 1"),
         (changed("export", value="lrp-99"), "unknown variant 'lrp-99'"),
         (changed("evaluation", "perplexity", "text", value="wikitext2"), "unknown text 'wikitext2'"),

@@ -9,8 +9,9 @@ import pytest
 from excise.artefacts import read_json, sha256_file
 from excise.cli import main
 from excise.errors import ExciseError
-from excise.reporting.summary import Reason, Row, Summary, read_summary
+from excise.reporting.summary import Reason, Row, Summary, Verdict, read_summary
 from excise.reporting.tuning import chosen
+from excise.reporting.verdict import leading
 from tests.unit.reporting import SHARE, WORLD, make_world, report_command, summary_command
 
 CANDIDATES = WORLD[1:7]
@@ -109,3 +110,20 @@ def test_an_interval_across_zero_may_win_and_the_cheaper_of_equals_does(summary:
     assert chosen(all_with(-0.01), where="x").variant == "lrp-30"  # perplexity 16.9, the least
     with pytest.raises(ExciseError, match=r"x: no candidate lowers .* at most \+5 % .*lrp-30: .* smaller numbers"):
         chosen(all_with(0.0), where="x")
+
+
+def test_the_winner_is_a_copy_of_its_list(folder: Path, excise: Callable[..., str], tmp_path: Path) -> None:
+    lists = [folder / "units" / f"{made.name}.json" for made in CANDIDATES]
+    call = ["winner", "--summary", folder / "summary.json", "--output", tmp_path / "winner.json", "--units"]
+    assert "winner: lrp-100" in excise(*call, *lists)
+    assert (tmp_path / "winner.json").read_bytes() == (folder / "units/lrp-100.json").read_bytes()
+    assert "the unit list of lrp-100 is not among those given" in excise(*call, lists[0], fails=True)
+
+
+def test_without_a_winner_the_closest_leads(folder: Path) -> None:
+    summary = read_summary(folder / "summary.json")
+    nobody = replace(summary, verdict=Verdict(closest="wanda-100"))
+    assert (leading(nobody) or summary.baseline).variant == "wanda-100"
+    broken = replace(summary, verdict=Verdict())
+    assert (leading(broken) or summary.baseline).variant == "loop-100"  # of all, broken ones too
+    assert leading(replace(summary, variants=summary.variants[:1], verdict=Verdict())) is None

@@ -17,6 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from excise.reporting.summary import read_summary
+from excise.reporting.verdict import leading
 from tests.conftest import REPOSITORY, clone_into
 from tests.unit.test_capability import write_tasks
 from tests.workflow.conftest import AWKWARD, PLANNED, copy_of, planned
@@ -208,6 +210,24 @@ def test_until_select_makes_every_list_that_is_not_like_another(finished, tmp_pa
     assert result.returncode == 0, result.stderr[-2000:]
     assert {path.stem for path in (experiment.run_folder / "units").iterdir()} == {"lrp-2", "lrp-4"}
     assert planned(experiment.snakemake("--dry-run").stdout)["select_matched"] == 1
+
+
+def test_control_and_export_follow_the_winner(finished, tmp_path):
+    experiment = copy_of(finished, tmp_path)
+    experiment.config["variants"]["random"] = {"method": "random", "matched_to": "winner"}
+    experiment.config["export"] = "winner"
+    result = experiment.snakemake()
+    assert result.returncode == 0, result.stderr[-6000:]
+    jobs = planned(result.stdout + result.stderr)
+    assert {rule: jobs[rule] for rule in ("compare_candidates", "winner", "select_matched", "generate", "export")} == {
+        "compare_candidates": 1, "winner": 1, "select_matched": 1, "generate": 1, "export": 1,
+    }  # fmt: skip
+    units = experiment.run_folder / "units"
+    name = leading(read_summary(experiment.run_folder / "candidates.json")).variant
+    assert (units / "winner.json").read_bytes() == (units / f"{name}.json").read_bytes()
+    winner, drawn = (json.loads((units / f"{one}.json").read_text()) for one in ("winner", "random"))
+    assert sorted(row["layer"] for row in winner["rows"]) == sorted(row["layer"] for row in drawn["rows"])
+    assert f"| {name} |" in (experiment.run_folder / "export/winner/README.md").read_text()
 
 
 def test_a_further_scorer_is_fetched_and_generates_nothing_anew(finished, tmp_path):

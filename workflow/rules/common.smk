@@ -13,7 +13,7 @@ import yaml
 
 from excise.artefacts import sha256_file
 from excise.attribution.registry import CONTROLS, METHODS
-from excise.config import BASELINE, TUNING, plan
+from excise.config import BASELINE, TUNING, WINNER, plan
 from excise.config.checks import validated
 from excise.config.options import options
 from excise.config.reading import check_file
@@ -229,7 +229,7 @@ def matched_to_of(wildcards):
     """The unit list whose layers a control copies."""
     variant = LISTS[wildcards.variant]
     like = config["variants"][variant.entry]["matched_to"]
-    name = like if like in CHOICES else f"{like}-{variant.count}"
+    name = like if variant.count is None else f"{like}-{variant.count}"
     return f"{RUN}/{wildcards.model}/units/{name}.json"
 
 

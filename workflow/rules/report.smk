@@ -6,6 +6,7 @@ from excise.config.evaluation import Comparing
 
 localrules:
     summary,
+    compare_candidates,
     report,
     settings,
 
@@ -46,6 +47,21 @@ rule summary:
     shell:
         "excise summary {input:q} {params.options} {params.goal} --seed {params.seed} --csv {output.csv:q} --json {output.json:q} "
         "--log {log:q}"
+
+
+# Of what may win: who does is known before the controls that are matched to it are judged.
+use rule summary as compare_candidates with:
+    input:
+        expand(
+            "{path}/variants/{variant}/measurements.json",
+            path=MODEL,
+            variant=[BASELINE, *CANDIDATES],
+        ),
+    output:
+        csv=f"{MODEL}/candidates.csv",
+        json=f"{MODEL}/candidates.json",
+    log:
+        f"{MODEL}/logs/compare_candidates.log",
 
 
 rule report:

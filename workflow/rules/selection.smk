@@ -1,5 +1,6 @@
 # In:  contrasts and controls
-# Out: units/VARIANT.json (the unit lists), tuning/CHOICE (how those that compete compare), logit-lens/VARIANT.json (their tokens), export/VARIANT (one pruned model as a Hugging Face folder)
+# Out: units/VARIANT.json (the unit lists), tuning/CHOICE (how those that compete compare),
+#      units/winner.json (a copy of the list that wins), logit-lens/VARIANT.json (their tokens), export/VARIANT (one pruned model as a Hugging Face folder)
 
 from excise.config.evaluation import Comparing
 
@@ -19,12 +20,17 @@ STEPPED = {
 }
 
 
+# What may win the evaluation.
+CANDIDATES = plan.candidates(EXPERIMENT)
+
+
 localrules:
     select,
     step,
     select_matched,
     compare,
     choose,
+    winner,
 
 
 rule select:
@@ -129,6 +135,22 @@ rule choose:
         "--output {output:q} --log {log:q}"
 
 
+rule winner:
+    input:
+        comparison=f"{MODEL}/candidates.json",
+        units=expand("{path}/units/{variant}.json", path=MODEL, variant=CANDIDATES),
+    output:
+        f"{MODEL}/units/{WINNER}.json",
+    log:
+        f"{MODEL}/logs/winner.log",
+    conda:
+        "../../envs/excise.yaml"
+    params:
+        code=digest("stages.winner"),
+    shell:
+        "excise winner --summary {input.comparison:q} --units {input.units:q} --output {output:q} --log {log:q}"
+
+
 rule logit_lens:
     input:
         model=f"{INPUTS}/models/{{model}}",
@@ -138,6 +160,8 @@ rule logit_lens:
         f"{MODEL}/logit-lens/{{variant}}.json",
     log:
         f"{MODEL}/logs/logit-lens/{{variant}}.log",
+    wildcard_constraints:
+        variant=alternatives([*VARIANTS, WINNER]),
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
@@ -157,16 +181,17 @@ rule export:
         model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
         units=f"{MODEL}/units/{{variant}}.json",
-        measurements=[
-            f"{MODEL}/variants/{BASELINE}/measurements.json",
-            f"{VARIANT}/measurements.json",
-        ],
+        measurements=lambda w: expand(
+            "{path}/variants/{variant}/measurements.json",
+            path=f"{RUN}/{w.model}",
+            variant=[BASELINE, *(CANDIDATES if w.variant == WINNER else [w.variant])],
+        ),
     output:
         directory(f"{MODEL}/export/{{variant}}"),
     log:
         f"{MODEL}/logs/export/{{variant}}.log",
     wildcard_constraints:
-        variant=alternatives([*LISTS, *CHOICES]),
+        variant=alternatives([*LISTS, *CHOICES, WINNER]),
     conda:
         "../../envs/excise.yaml"
     resources:

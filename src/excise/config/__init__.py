@@ -14,5 +14,8 @@ This module imports nothing, so that a stage that needs one section pays for one
 BASELINE = "baseline"
 """Name of the variant in which nothing is pruned."""
 
+WINNER = "winner"
+"""Name that a control or the export uses for the candidate that wins the evaluation; known when all are judged."""
+
 TUNING = "tuning"
 """Part of the prompts that competing candidates are judged on; also the prefix of their folders."""

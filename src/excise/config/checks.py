@@ -5,12 +5,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from excise.config import WINNER
 from excise.config.compress import Calibration, Compress
 from excise.config.encoders import retrieval_problems
 from excise.config.evaluation import Evaluation, listed
 from excise.config.experiment import Experiment
 from excise.config.measured import addresses, named
-from excise.config.plan import about_mean, choices, folders, judged, unit_lists, unit_variants
+from excise.config.plan import (
+    about_mean,
+    asks_for_winner,
+    candidates,
+    choices,
+    entries_behind,
+    folders,
+    judged,
+    unit_lists,
+    unit_variants,
+)
 from excise.config.references import Picked, Windows
 from excise.config.wording import sentences
 from excise.errors import ExciseError, unknown
@@ -59,7 +70,7 @@ def problems(experiment: Experiment) -> Iterator[str]:
     if experiment.variants:
         yield from _evaluation(experiment)
         yield from _goal(experiment)
-    names = judged(experiment)
+    names = [*judged(experiment), WINNER]
     if experiment.export is not None and experiment.export not in names:
         yield str(unknown("variant", experiment.export, names, where="export"))
 
@@ -127,30 +138,34 @@ def _units(experiment: Experiment) -> Iterator[str]:
 
 def _matches(experiment: Experiment) -> Iterator[str]:
     """What matched controls copy the layers of, and where a variant's number comes from."""
-    variants, planned, chosen = unit_variants(experiment), unit_lists(experiment), choices(experiment)
+    variants, planned = unit_variants(experiment), unit_lists(experiment)
+    later = {*choices(experiment), WINNER}
+    if WINNER in {**planned, **variants, **choices(experiment)}:
+        yield f"variants: {WINNER!r} stands for what wins the evaluation; take another name"
+    if asks_for_winner(experiment) and folders(experiment).keys() & {*candidates(experiment)}:
+        yield f"matched_to, export: {WINNER} is a list of units; here a compressed model may win. Name a variant"
     for name, variant in variants.items():
         where, match = f"variants.{name}", variant.matched_to
         if match in variants and variants[match].matched_to:
             yield f"{where}: matched_to: {match!r} is itself a matched control; name the variant that it was matched to"
-        elif match is not None and match not in {**variants, **chosen}:
-            yield str(unknown("variant", match, [*variants, *chosen], where=f"{where}.matched_to"))
+        elif match is not None and match not in {*variants, *later}:
+            yield str(unknown("variant", match, [*variants, *later], where=f"{where}.matched_to"))
         elif match is not None and (others := _units_of(match, experiment) - {variant.unit}):
             yield f"{where}: selects unit {variant.unit}, and {match} unit {', '.join(sorted(others))}; they must agree"
-        elif variant.count is None and match not in chosen:
-            yield f"{where}: count is missing; only a control that is matched to a choice takes its number"
-        elif match in chosen and variant.count is not None:
+        elif variant.count is None and match not in later:
+            yield f"{where}: count is missing; only a control matched to a choice or the winner takes its number"
+        elif match in later and variant.count is not None:
             yield f"{where}: leave count out; the control takes as many as {match} will have"
-        elif match is not None and match not in chosen:
+        elif match is not None and match not in later:
             for count in variant.count or ():
                 if f"{match}-{count}" not in planned:
                     yield f"{where}: no variant {match}-{count} to take the layers from"
 
 
 def _units_of(name: str, experiment: Experiment) -> set[str]:
-    """What an entry, or everything that competes for a choice, selects."""
-    variants, lists = unit_variants(experiment), unit_lists(experiment)
-    entries = [lists[one].entry for one in choices(experiment).get(name, ())] or [name]
-    return {variants[entry].unit for entry in entries}
+    """What an entry, or everything that competes to be it, selects."""
+    variants = unit_variants(experiment)
+    return {variants[entry].unit for entry in entries_behind(experiment, name) & variants.keys()}
 
 
 def _tuning(experiment: Experiment) -> Iterator[str]:
@@ -230,17 +245,14 @@ def _calibration(experiment: Experiment, calibration: Calibration, where: str) -
 
 def _evaluation(experiment: Experiment) -> Iterator[str]:
     """Its texts, and whether a p value could convince: the smallest is 2 / (resamples + 1), times the candidates."""
-    resamples = experiment.evaluation.resamples
+    resamples, count = experiment.evaluation.resamples, len(candidates(experiment))
     for protocol in listed(experiment.evaluation.perplexity):
         if protocol.text not in experiment.texts:
             yield str(unknown("text", protocol.text, experiment.texts, where="evaluation.perplexity.text"))
-    lists, made, variants = unit_lists(experiment), folders(experiment), experiment.variants
-    entries = {name: (lists | made)[name].entry for name in judged(experiment) if name in lists or name in made}
-    candidates = len(judged(experiment)) - sum(variants[entry].is_control for entry in entries.values())
-    if resamples < 40 * candidates:
+    if resamples < 40 * count:
         yield (
-            f"evaluation.resamples: {resamples} are too few for {candidates} candidates: corrected for them no p value "
-            f"could fall below {2 * candidates / (resamples + 1):.2g}. Give at least {40 * candidates}."
+            f"evaluation.resamples: {resamples} are too few for {count} candidates: corrected for them no p value "
+            f"could fall below {2 * count / (resamples + 1):.2g}. Give at least {40 * count}."
         )
 
 

@@ -81,7 +81,8 @@ class Experiment(Section):
     retrieval: Retrieval | None = Field(None, description="Smaller encoders for search, judged on test collections.")
     export: str | None = Field(
         None,
-        description="Variant to save as a Hugging Face folder (NAME-NEURONS, for example lrp-100); null saves none.",
+        description="Variant to save as a Hugging Face folder (NAME-COUNT, for example lrp-100; winner = the one that "
+        "wins the evaluation); null saves none.",
     )
 
     @model_validator(mode="after")

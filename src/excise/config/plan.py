@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from excise.compress.patterns import Pattern
+from excise.config import WINNER
 from excise.config.compress import Compress
 from excise.config.experiment import Experiment
 from excise.config.variants import Units
@@ -15,9 +16,10 @@ class UnitList:
 
     Attributes:
         name: ``ENTRY-COUNT``, with ``-repeatK`` before the number when a control is drawn several times; without
-            the number for controls that are matched to a choice.
+            the number for controls that are matched to a choice or to the winner.
         entry: key in the configuration's ``variants``.
-        count: how many units are selected; ``all``: every one with a negative contrast; None where a choice decides it.
+        count: how many units are selected; ``all``: every one with a negative contrast; None where what it is
+            matched to decides it.
         repeat: number of the random draw.
     """
 
@@ -103,16 +105,37 @@ def judged(experiment: Experiment) -> list[str]:
     return [*lists, *folders(experiment)]
 
 
+def candidates(experiment: Experiment) -> list[str]:
+    """What may win: all that is judged but controls, to which belongs what was found with permuted references."""
+    lists, variants, references = unit_lists(experiment), unit_variants(experiment), experiment.references or {}
+    controls = {name for name, variant in experiment.variants.items() if variant.is_control}
+    for name, variant in variants.items():
+        controls |= {name} if getattr(references.get(variant.target), "permuted", False) else set()
+    entries = {name: one.entry for name, one in (lists | folders(experiment)).items()}
+    return [name for name in judged(experiment) if entries.get(name) not in controls]
+
+
+def asks_for_winner(experiment: Experiment) -> bool:
+    """Whether a control is matched to the winner, or the winner is exported."""
+    return WINNER in {experiment.export, *(one.matched_to for one in unit_variants(experiment).values())}
+
+
+def entries_behind(experiment: Experiment, name: str) -> set[str]:
+    """The entries that a name may turn out to stand for: of a unit list, a choice, the winner, or an entry itself."""
+    lists, competing = unit_lists(experiment), choices(experiment)
+    names = candidates(experiment) if name == WINNER else [name]
+    found = [one for each in names for one in competing.get(each, [each])]
+    return {lists[one].entry if one in lists else one for one in found}
+
+
 def about_mean(experiment: Experiment, name: str) -> bool:
     """Whether the units of a variant may be held at their mean: it says so, or what it is matched to may do so."""
     variants = unit_variants(experiment)
     variant = variants[name]
     if variant.ablation is not None or variant.matched_to is None:
         return variant.ablation == "mean"
-    lists = unit_lists(experiment)
-    competing = choices(experiment).get(variant.matched_to, ())
-    sources = {variant.matched_to, *(lists[one].entry for one in competing)}
-    return any(source in variants and variants[source].ablation == "mean" for source in sources)
+    sources = entries_behind(experiment, variant.matched_to) & variants.keys()
+    return any(variants[source].ablation == "mean" for source in sources)
 
 
 def means(experiment: Experiment) -> set[str]:
@@ -128,8 +151,11 @@ def attributed(experiment: Experiment) -> set[str]:
 
 
 def lenses(experiment: Experiment) -> list[str]:
-    """Lists of neurons whose tokens are looked up: of each entry the shortest with 20, for all of them start alike."""
+    """Lists of neurons whose tokens are looked up: the winner's, or each entry's shortest with 20; all start alike."""
     found, variants = [], unit_variants(experiment)
+    if asks_for_winner(experiment):
+        kinds = {variants[name].unit for name in entries_behind(experiment, WINNER) & variants.keys()}
+        return [WINNER] if kinds == {"neuron"} else []
     for name, variant in variants.items():
         if variant.is_control or variant.choose is not None or variant.unit != "neuron":
             continue
@@ -152,6 +178,6 @@ def needs(experiment: Experiment) -> dict[str, list[str]]:
         if isinstance(one.count, int):
             unit = variants[one.entry].unit
             sizes[unit] = max(one.count, sizes.get(unit, 0))
-    saved = {lists[name].entry for name in choices(experiment).get(export or "", [export]) if name in lists}
+    saved = entries_behind(experiment, export) & variants.keys() if export else set()
     held = {variants[entry].unit for entry in saved if about_mean(experiment, entry)}
     return {"need": [f"{unit}={size}" for unit, size in sizes.items()], "need_bias": sorted(held)}

@@ -48,7 +48,7 @@ class Units(Section):
         min_length=1,
         description="Numbers of units to prune, globally over all layers; one variant each. all = every unit whose "
         "contrast is negative (and which the protection lets pass). Left out only by a control that is matched to a "
-        "choice and takes as many.",
+        "choice or the winner and takes as many.",
     )
     choose: PartOfPath | None = Field(
         None,
@@ -84,7 +84,8 @@ class Units(Section):
     repeats: int = Field(1, ge=1, description="Number of random draws (method random only).")
     matched_to: str | None = Field(
         None,
-        description="Draw as many units from each layer as this variant, or choice, takes (method random only).",
+        description="Draw as many units from each layer as this variant, or choice, takes (method random only). "
+        "winner = the candidate that wins the evaluation, whichever that is; the control is judged after it.",
     )
 
     @property

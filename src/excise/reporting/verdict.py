@@ -6,7 +6,7 @@ import numpy as np
 
 from excise.comparison import Change, compare
 from excise.goal import Goal
-from excise.reporting.summary import Against, Limits, Peers, Reason, Row, Verdict
+from excise.reporting.summary import Against, Limits, Peers, Reason, Row, Summary, Verdict
 from excise.tasks.measurement import Metric
 
 LRP = ("lrp", "lrp-cp")
@@ -60,6 +60,17 @@ def by_gain(goal: Goal) -> Callable[[Row], tuple[float, ...]]:
         return -gain, *(row.change(address).relative or 0.0 for address in goal.within)
 
     return key
+
+
+def leading(summary: Summary) -> Row | None:
+    """The winner; where none wins, the candidate that comes closest: of those not broken, else of all.
+
+    Args:
+        summary: of all that may win; without a candidate the answer is None.
+    """
+    name = summary.verdict.winner or summary.verdict.closest
+    candidates = [row for row in summary.variants if row.about.kind == "candidate" and name in (None, row.variant)]
+    return min(candidates, key=by_gain(summary.goal), default=None)
 
 
 def judge(

@@ -36,7 +36,7 @@ def table(summary: "Summary") -> str:
     for row in summary.variants:
         cells = [row.variant, f"{row.about.size or 0:g}"]
         for column in columns:
-            change = "" if row is summary.baseline else _change(row, column)
+            change = "" if row is summary.baseline else change_text(row, column)
             cells += [figure(row.cells[column.address].figure, column.unit, digits(column)), change]
         rows.append([*cells, _mark(summary, row)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -55,7 +55,8 @@ def _heads(column: "Column") -> tuple[str, str]:
     return name, f"change{', points' if column.unit == 'share' else ''} [95 %]"
 
 
-def _change(row: "Row", column: "Column") -> str:
+def change_text(row: "Row", column: "Column") -> str:
+    """A variant's change with its interval, as in the table."""
     from excise.reporting.tables import points, shift
 
     change = row.change(column.address)
