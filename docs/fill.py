@@ -1,6 +1,7 @@
 """Write what the demo found into docs/demo, docs/trade-off.svg and README.md: run by ``make docs-numbers``."""
 
 import json
+import platform
 import re
 import shutil
 import sys
@@ -8,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from excise.artefacts import read_arrays, read_json
-from excise.edits.unit_list import read_units
 from excise.reporting.confidence import confidence
 from excise.reporting.summary import read_summary
 from excise.reporting.words import about_lrp, answer
-from excise.selection import most_relevant
+from excise.selection import lowest, most_relevant
 from excise.stages.show import table
 
 DOCS = Path(__file__).parent
@@ -23,19 +24,26 @@ BLOCK = re.compile(r"(?<=<!-- make docs-numbers -->\n).*?(?=<!-- end -->)", re.D
 
 
 def protect(run: Path, config: dict[str, Any]) -> str:
-    """How the plain list and the protection meet, in a sentence."""
+    """How the contrast alone and the protection meet, in a sentence."""
     chosen = config["variants"]["lrp"]
-    name = f"lrp/contrast/{chosen['retain']}/{chosen['target']}.safetensors"
-    general = read_arrays(run / "scores" / name)[1]["retain"]
-    protected = most_relevant(general, chosen["protect"])
-    (path,) = run.glob("units/lrp-plain-*.json")
-    plain = read_units(path)["rows"]
-    inside = sum(bool(protected[row["layer"], row["neuron"]]) for row in plain)
+    name = f"neuron/lrp/contrast/{chosen['retain']}/{chosen['target']}.safetensors"
+    arrays = read_arrays(run / "scores" / name)[1]
+    general, count = arrays["retain"], chosen["count"][0]
+    inside = int(most_relevant(general, chosen["protect"]).ravel()[lowest(arrays["difference"], count)].sum())
     ratio = float(np.abs(general).max() / np.median(np.abs(general)))
     return (
         f"In the demo the largest absolute general relevance of a neuron is {ratio:,.0f} times the median. Of the "
-        f"{len(plain)} neurons of the plain list {inside} are among the {chosen['protect']:.0%} that are protected."
+        f"{count} neurons with the most negative difference {inside} are among the {chosen['protect']:.0%} that are "
+        "protected."
     )
+
+
+def processor() -> str:
+    """What the run's digits depend on: the processor, and the instructions that PyTorch uses of it."""
+    facts = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.+)$", facts.read_text(), re.MULTILINE) if facts.is_file() else []
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"made on {name} ({torch.backends.cpu.get_cpu_capability()}); another processor gives other digits"
 
 
 def main(run: Path) -> None:
@@ -50,7 +58,7 @@ def main(run: Path) -> None:
     selection["meta"] = {key: selection["meta"][key] for key in ("method", "model")}
     del selection["rows"][2:]
     files = {
-        "table.txt": table(summary),
+        "table.txt": f"{table(summary)}\n\n{processor()}",
         "answer.txt": " ".join(filter(None, (answer(summary), about_lrp(summary)))),
         "confidence.txt": "\n".join(f"- {sentence}" for sentence in confidence(summary, config)),
         "protect.txt": protect(run, config),
