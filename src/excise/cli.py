@@ -54,6 +54,8 @@ STAGES = (
     "remove-heads",
     "draw-circuit",
     "report-circuit",
+    "strongest-heads",
+    "answer",
     "perplexity",
     "fluency",
     "capability",

@@ -3,14 +3,21 @@
 #      heads and MLPs), curves/METHOD.json (faithfulness over size), circuits/METHOD-SIZE.json and judged/METHOD-SIZE.json,
 #      heads.json (what removing heads left), report.html
 
-from excise.circuits.methods import DRAWN, METHODS as EDGE_METHODS, module_name
+from excise.circuits import methods as edge_methods
 from excise.config.circuit_options import Choosing, HeadRemoval, Running, Scoring, Task
 
 TASK = f"{MODEL}/circuits/{{task}}"
 TARGETS += [
-    f"{RUN}/{model}/circuits/{task}/report.html"
+    f"{RUN}/{model}/circuits/{task}/{wanted}"
     for model in config["models"]
-    for task in config["circuits"]
+    for task, circuit in config["circuits"].items()
+    for wanted in (["report.html"] if circuit["methods"] else [])
+    + [f"heads/strongest-{share}.json" for share in circuit["strongest"]]
+    + [
+        f"heads/random-{share}-{repeat}.json"
+        for share in circuit["strongest"]
+        for repeat in range(circuit["repeats"])
+    ]
 ]
 
 
@@ -18,13 +25,16 @@ localrules:
     merge_edges,
     choose_circuit,
     report_circuit,
+    strongest_heads,
+    random_heads,
 
 
 wildcard_constraints:
     task=alternatives(config["circuits"]),
-    edges=alternatives(EDGE_METHODS),
+    edges=alternatives(edge_methods.METHODS),
     size="0[.][0-9]+|[0-9]+e-[0-9]+",
     part="[0-9]+",
+    share="0[.][0-9]+",
 
 
 def circuit_of(wildcards):
@@ -34,13 +44,15 @@ def circuit_of(wildcards):
 
 def parts_of(wildcards):
     """Jobs that score a method's edges; a control sees no pair, and needs one."""
-    return 1 if wildcards.edges in DRAWN else circuit_of(wildcards)["shards"]
+    return (
+        1 if wildcards.edges in edge_methods.DRAWN else circuit_of(wildcards)["shards"]
+    )
 
 
 def edge_scores(wildcards, method):
     """The scores of a method: of its one part, or of all of them merged."""
     folder = f"{RUN}/{wildcards.model}/circuits/{wildcards.task}/edges"
-    one = method in DRAWN or circuit_of(wildcards)["shards"] == 1
+    one = method in edge_methods.DRAWN or circuit_of(wildcards)["shards"] == 1
     return f"{folder}/{method}{'-part-0' if one else ''}.safetensors"
 
 
@@ -126,7 +138,7 @@ rule score_edges:
         scoring=lambda w: options(circuit_of(w), Scoring),
         parts=parts_of,
         seed=config["seed"],
-        code=lambda w: digest("stages.edges", module_name(w.edges)),
+        code=lambda w: digest("stages.edges", edge_methods.module_name(w.edges)),
     shell:
         "excise edges --method {wildcards.edges} --model {input.model:q} {params.model} --pairs {input.pairs:q} "
         "{params.running} {params.scoring} --shard {wildcards.part}/{params.parts} --seed {params.seed} "
@@ -265,6 +277,63 @@ rule remove_heads:
     shell:
         "excise remove-heads --model {input.model:q} {params.model} --pairs {input.pairs:q} {params.running} "
         "{params.removal} --judge {input.judge:q} --output {output:q} --log {log:q}"
+
+
+rule strongest_heads:
+    input:
+        f"{TASK}/nodes.json",
+    output:
+        f"{TASK}/heads/strongest-{{share}}.json",
+    log:
+        f"{MODEL}/logs/circuits/{{task}}/heads/strongest-{{share}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    params:
+        code=digest("stages.strongest_heads"),
+    shell:
+        "excise strongest-heads --nodes {input:q} --share {wildcards.share} --output {output:q} --log {log:q}"
+
+
+rule random_heads:
+    input:
+        f"{TASK}/nodes.json",
+    output:
+        f"{TASK}/heads/random-{{share}}-{{part}}.json",
+    log:
+        f"{MODEL}/logs/circuits/{{task}}/heads/random-{{share}}-{{part}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    params:
+        code=digest("stages.strongest_heads"),
+    shell:
+        "excise strongest-heads --nodes {input:q} --share {wildcards.share} --random {wildcards.part} --output {output:q} "
+        "--log {log:q}"
+
+
+rule answer_pairs:
+    input:
+        model=model_of,
+        facts=FACTS,
+        units=selection_of,
+        pairs=f"{TASK}/pairs/judge.jsonl",
+    output:
+        f"{VARIANT}/pairs/{{task}}.json",
+    log:
+        f"{MODEL}/logs/answer/{{variant}}-{{task}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **circuit_job(lambda w, input: 1),
+    params:
+        model=model_options,
+        made=made_of,
+        units=lambda w, input: options({"units": input.get("units") or None}),
+        batch_size=lambda w: circuit_of(w)["batch_size"],
+        code=digest("stages.answer"),
+    shell:
+        "excise answer --model {input.model:q} {params.units} {params.model} --pairs {input.pairs:q} "
+        "--name {wildcards.task:q} --batch-size {params.batch_size} --output {output:q} --log {log:q}"
 
 
 rule report_circuit:

@@ -211,6 +211,13 @@ def named_files(input):
     }
 
 
+def answers_of(wildcards):
+    """What a variant answers to the judging pairs of every task of circuits; nothing of what competes."""
+    folder = f"{RUN}/{wildcards.model}/variants/{wildcards.variant}/pairs"
+    judging = part_of(wildcards.variant) != TUNING
+    return [f"{folder}/{task}.json" for task in config["circuits"] if judging]
+
+
 rule evaluate:
     input:
         units=selection_of,
@@ -219,6 +226,7 @@ rule evaluate:
         fluency=generated_of("fluency.jsonl"),
         perplexity=perplexity_files,
         capability=capability_of,
+        pairs=answers_of,
     output:
         f"{VARIANT}/measurements.json",
     log:

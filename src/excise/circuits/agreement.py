@@ -1,10 +1,13 @@
 """How well cheap scores of nodes agree with exact patching."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from excise.artefacts import Json
+from excise.errors import ExciseError
 
 Values = NDArray[np.float64]
 
@@ -42,3 +45,18 @@ def auroc(scores: Values, known: NDArray[np.bool_]) -> float:
     sizes = np.abs(scores)
     here, others = sizes[known][:, None], sizes[~known][None]
     return float((here > others).mean() + 0.5 * (here == others).mean())
+
+
+def strongest_and_others(effects: Sequence[float], count: int, *, seed: int | None) -> list[int]:
+    """Places of the ``count`` strongest nodes by absolute effect; with a seed as many of the others, drawn at random.
+
+    Raises:
+        ExciseError: there are fewer others than that.
+    """
+    order = np.argsort(-np.abs(np.asarray(effects)), kind="stable")
+    if seed is None:
+        return [int(place) for place in order[:count]]
+    if len(order) < 2 * count:
+        raise ExciseError(f"{len(order) - count} other nodes, fewer than {count}: take a smaller share")
+    drawn = np.random.default_rng(seed).choice(order[count:], count, replace=False)
+    return sorted(int(place) for place in drawn)

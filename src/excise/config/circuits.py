@@ -17,8 +17,8 @@ class Circuit(Task, Running, Scoring, Choosing):
 
     methods: Annotated[list[Method], Unique] = Field(
         ["eap-ig", "relp-qk", "eap", "random"],
-        min_length=1,
-        description="Methods that score edges. All are compared; the circuit that is drawn is chosen by the first.",
+        description="Methods that score edges. All are compared; the first chooses the circuit that is drawn. With "
+        "none no circuit is looked for: the task only judges variants.",
     )
     shards: int = Field(1, ge=1, description="Jobs that the pairs are cut into when edges are scored.")
     sizes: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Unique] = Field(
@@ -28,6 +28,12 @@ class Circuit(Task, Running, Scoring, Choosing):
         [],
         description="Heads that are known to carry the task (L9H9); the report says how well methods find them.",
     )
+    strongest: Annotated[list[Annotated[float, Field(gt=0, lt=0.5)]], Unique] = Field(
+        [],
+        description="Shares of the heads to write as unit lists, the strongest by exact patching, for compressed "
+        "variants to protect.",
+    )
+    repeats: int = Field(1, ge=1, description="Random lists of as many other heads, beside each of them.")
     remove_heads: HeadRemoval | None = Field(
         None, description="Also remove heads one after the other as long as the task is done; null does not."
     )

@@ -24,6 +24,8 @@ def addresses(experiment: Experiment, *, tuning: bool = False) -> list[str]:
         found |= {noun if number == 0 else f"{noun}[{name}]": BEHAVIOUR for number, name in enumerate(scorers)}
         found |= {"fluency": ("perplexity",), "language": LANGUAGE}
     found |= {one.text: ("perplexity",) for one in listed(judging.perplexity)}
+    if not tuning:
+        found |= dict.fromkeys(experiment.circuits, ("logit_difference", "accuracy"))
     return [f"{name}.{metric}" for name, metrics in found.items() for metric in metrics]
 
 

@@ -51,10 +51,10 @@ def _drawing(circuit: Json, graph: Json) -> Figure:
         name="circuit",
         title=f"The circuit: the strongest {count} of its {len(circuit['edges']):,} edges",
         caption=(
-            "A line from one node to another is all edges between them (into queries, keys and values). Red supports "
-            "the answer, blue works against it; width and strength: root of the absolute score. The circuit is the "
-            f"best {exact_percent(circuit['meta']['settings']['size'])} of the edges, of which those are left that "
-            "are connected to both ends."
+            "A line from one node to another is all edges between them (into queries, keys and values). Orange "
+            "supports the answer, blue works against it; width and strength: root of the absolute score. The circuit "
+            f"is the best {exact_percent(circuit['meta']['settings']['size'])} of the edges, of which those are left "
+            "that are connected to both ends."
         ),
         draw=drawing,
         arguments=(circuit, graph),
