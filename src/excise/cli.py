@@ -59,6 +59,7 @@ STAGES = (
     "perplexity",
     "fluency",
     "capability",
+    "cost",
     "evaluate",
     "apply",
     "compress",

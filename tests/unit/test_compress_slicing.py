@@ -83,8 +83,8 @@ def test_the_stage(tiny_model, tmp_path, words, excise):
     assert neuron_shape(load_model(tmp_path / "out").config) == (2, 16)
     for broken, message in (
         (["--keep", 0.75], "0 neurons per layer: must be at least 1"),
-        (["--keep", 1.5], "0 < keep < 1"),
-        (["--multiple", 8, "--repair", "svd"], "unknown repair 'svd'"),
+        (["--keep", 1.5], "must be above 0 and below 1"),
+        (["--multiple", 8, "--repair", "svd"], "'svd' is not one of least-squares, none"),
     ):
         assert message in excise("slice", tiny_model, *broken, *options, fails=True)
 

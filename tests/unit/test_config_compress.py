@@ -24,6 +24,7 @@ BARE = {
         "wanda": {"edit": "compress", "method": "wanda", "patterns": ["50%", "2:4", "3:4"], "calibration": C4},
         "small": {"edit": "compress", "method": "magnitude", "patterns": ["0.75"], "base": "wanda-0.5"},
         "random": {"edit": "compress", "method": "random", "patterns": ["1/2"]},
+        "cut": {"edit": "slice", "keep": [0.75, 0.5], "calibration": C4},
     },
     "evaluation": {"perplexity": WIKIPEDIA},
 }
@@ -40,8 +41,16 @@ def changed(*path, value):
 
 def test_each_pattern_is_a_variant_with_a_name_that_paths_can_have():
     experiment = validated(BARE)
-    assert judged(experiment) == ["wanda-0.5", "wanda-2of4", "wanda-3of4", "small-0.75", "random-0.5"]
-    assert [one.entry for one in folders(experiment).values()] == ["wanda", "wanda", "wanda", "small", "random"]
+    assert judged(experiment) == [
+        "wanda-0.5",
+        "wanda-2of4",
+        "wanda-3of4",
+        "small-0.75",
+        "random-0.5",
+        "cut-0.75",
+        "cut-0.5",
+    ]
+    assert [one.entry for one in folders(experiment).values()] == [*["wanda"] * 3, "small", "random", "cut", "cut"]
     assert validated(experiment.model_dump()) == experiment
     entry = experiment.model_dump()["variants"]["wanda"]
     assert options(entry, Pruning) == "--method wanda --reconstruct none --scope all"
@@ -55,11 +64,13 @@ def test_each_pattern_is_a_variant_with_a_name_that_paths_can_have():
         (("variants", "wanda", "edit"), "compres", "Did you mean 'compress'"),
         (("variants", "wanda", "patterns"), ["half"], "pattern 'half': must be a share to prune (0.5, 50%) or N:M"),
         (("variants", "wanda", "patterns"), ["4:2"], "must prune some weights and keep some"),
-        (("variants", "wanda", "patterns"), ["50%", "0.5"], "two variants are called 'wanda-0.5'"),
+        (("variants", "wanda", "patterns"), ["50%", "0.5"], "patterns 50%, 0.5: two of them are the same"),
         (("variants", "wanda", "permute"), True, "only N:M gains by the order of neurons"),
         (("variants", "wanda", "calibration"), None, "variants.wanda: method wanda, reconstruct none: inputs of maps"),
         (("variants", "random", "calibration"), C4, "method random measures nothing; leave calibration out"),
         (("variants", "wanda", "calibration", "text"), "c5", "calibration.text: unknown text 'c5'"),
+        (("variants", "cut", "keep"), [1.5], "variants.cut.keep.0: 1.5 is greater than or equal to the maximum of 1"),
+        (("variants", "cut", "calibration", "text"), "c5", "variants.cut.calibration.text: unknown text 'c5'"),
         (("variants", "small", "base"), "wanda", "base: unknown compressed variant 'wanda'"),
         (("variants", "small", "base"), "small-0.75", "variants.small.base: small-0.75 is made of small itself"),
         (("evaluation", "perplexity"), [{"text": "c4"}, {"text": "c4"}], "text 'c4' is given twice"),

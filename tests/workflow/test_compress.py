@@ -17,11 +17,12 @@ CALIBRATION = {"text": "words", "windows": 4, "seqlen": 16}
 VARIANTS = {
     "wanda": {"edit": "compress", "method": "wanda", "patterns": ["50%", "2:4"], "calibration": CALIBRATION},
     "again": {"edit": "compress", "method": "magnitude", "patterns": ["3/4"], "base": "wanda-0.5"},
-    "random": {"edit": "compress", "method": "random", "patterns": ["1/2"]},
+    "cut": {"edit": "slice", "keep": [0.5], "multiple": 4, "calibration": CALIBRATION},
 }
 PLANNED = {
     "all": 1,
     "compress": 3,
+    "cost": 5,
     "compress_and_keep": 1,
     "evaluate": 5,
     "fetch_model": 1,
@@ -51,6 +52,7 @@ def compressed(make_experiment):
             {"text": "words", "seqlen": 16, "windows": 4, "skip": 4, "separator": " "},
             {"text": "others", "seqlen": 16, "windows": 6},
         ],
+        "cost": {"prefill": 8, "decode": 2, "rounds": 2},
         "resamples": 200,
     }
     result = experiment.snakemake()
@@ -62,11 +64,11 @@ def compressed(make_experiment):
 def test_variants_without_prompts_end_with_a_summary_and_a_report(compressed):
     summary = read_summary(compressed.run_folder / "summary.json")
     names = [row.variant for row in summary.variants]
-    assert names == ["baseline", "again-0.75", "random-0.5", "wanda-0.5", "wanda-2of4"]
+    assert names == ["baseline", "again-0.75", "cut-0.5", "wanda-0.5", "wanda-2of4"]
     about = {row.variant: row.about for row in summary.variants}
     kept = about["wanda-2of4"]
     assert (kept.pattern, kept.size, kept.series) == ("2:4", 0.5, "wanda 2:4")
-    assert (about["again-0.75"].size, about["random-0.5"].kind) == (0.75, "control")
+    assert (about["again-0.75"].size, about["cut-0.5"].unit) == (0.75, "neuron")
     assert summary.goal.metric == "others.perplexity"
     assert [column.address for column in summary.columns] == addresses(validated(compressed.config))
     page = (compressed.run_folder / "report.html").read_text()
@@ -101,6 +103,14 @@ def test_a_changed_recipe_makes_its_folder_and_what_was_made_of_it_again(compres
         jobs = planned(compressed.snakemake("--dry-run").stdout)
     finally:
         calibration["windows"] = 4
-    changed = {"compress": 2, "compress_and_keep": 1, "perplexity": 6, "evaluate": 3, "summary": 1, "report": 1}
+    changed = {
+        "compress": 2,
+        "compress_and_keep": 1,
+        "perplexity": 6,
+        "cost": 3,
+        "evaluate": 3,
+        "summary": 1,
+        "report": 1,
+    }
     assert {rule: jobs.get(rule) for rule in changed} == changed
     assert "fetch_text" not in jobs

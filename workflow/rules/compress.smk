@@ -1,9 +1,9 @@
 # In:  the model, or a variant's folder; a calibration text
-# Out: variants/VARIANT/model: an ordinary model folder with pruned weights, gone when all is measured; the one to export
+# Out: variants/VARIANT/model: an ordinary model folder, pruned or sliced, gone when all is measured; the one to export
 #      stays as export/VARIANT
 
 from excise.compress import module_name
-from excise.config.compress import Calibrating, Pruning
+from excise.config.compress import Calibrating, Pruning, Slicing
 
 
 def entry_of(name):
@@ -11,15 +11,19 @@ def entry_of(name):
     return config["variants"][FOLDERS[name].entry]
 
 
+SETTINGS = {"compress": ("pattern", Pruning), "slice": ("keep", Slicing)}
+
+
 def compress_options(name):
     """How a folder is made."""
     entry, folder = entry_of(name), FOLDERS[name]
+    given, settings = SETTINGS[entry["edit"]]
     series = f"{folder.entry} {folder.given}" if ":" in folder.given else folder.entry
     calibration = entry["calibration"]
     return " ".join(
         [
-            options({"pattern": folder.given, "series": series}),
-            options(entry, Pruning),
+            options({given: folder.given, "series": series}),
+            options(entry, settings),
             options(calibration, Calibrating) if calibration else "",
         ]
     )
@@ -27,9 +31,11 @@ def compress_options(name):
 
 def made(name):
     """Settings and code of a folder, and of the one that it is made of."""
-    base = entry_of(name)["base"]
-    code = digest("stages.compress", module_name(entry_of(name)["method"]))
-    return f"{compress_options(name)} {code}" + (f" of {made(base)}" if base else "")
+    entry = entry_of(name)
+    also = [module_name(entry["method"])] if entry["edit"] == "compress" else []
+    code = digest(f"stages.{entry['edit']}", *also)
+    below = f" of {made(entry['base'])}" if entry["base"] else ""
+    return f"{compress_options(name)} {code}{below}"
 
 
 def base_of(wildcards):
@@ -47,7 +53,7 @@ def calibration_of(wildcards):
 
 def protected_of(wildcards):
     """The unit list whose weights are not pruned: one of this experiment, or a file."""
-    name = entry_of(wildcards.variant)["protect"]
+    name = entry_of(wildcards.variant).get("protect")
     listed = name in LISTS or name in CHOICES
     return f"{RUN}/{wildcards.model}/units/{name}.json" if listed else name or []
 
@@ -70,6 +76,7 @@ rule compress:
     resources:
         **model_job(lambda w, input: costs.compress(entry_of(w.variant)["calibration"])),
     params:
+        stage=lambda w: entry_of(w.variant)["edit"],
         model=model_options,
         files=lambda w, input: options(
             {key: input.get(key) or None for key in ("calibration", "protect")}
@@ -77,7 +84,7 @@ rule compress:
         settings=lambda w: compress_options(w.variant),
         made=lambda w: made(w.variant),
     shell:
-        "excise compress {input.model:q} {params.model} {params.files} {params.settings} "
+        "excise {params.stage} {input.model:q} {params.model} {params.files} {params.settings} "
         "--output {output:q} --log {log:q}"
 
 

@@ -54,6 +54,13 @@ def capability_of(wildcards):
     return f"{folder}/capability.json" if wanted else []
 
 
+def cost_of(wildcards):
+    """What a variant costs, where it is to be measured, but not of what competes."""
+    wanted = config["evaluation"]["cost"] and part_of(wildcards.variant) != TUNING
+    folder = f"{RUN}/{wildcards.model}/variants/{wildcards.variant}"
+    return f"{folder}/cost.json" if wanted else []
+
+
 localrules:
     evaluate,
 
@@ -218,6 +225,32 @@ def answers_of(wildcards):
     return [f"{folder}/{task}.json" for task in config["circuits"] if judging]
 
 
+rule cost:
+    input:
+        model=model_of,
+        base=f"{INPUTS}/models/{{model}}",
+        facts=FACTS,
+        units=selection_of,
+    output:
+        f"{VARIANT}/cost.json",
+    log:
+        f"{MODEL}/logs/cost/{{variant}}.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **model_job(lambda w, input: costs.cost(config["evaluation"]["cost"])),
+    params:
+        model=model_options,
+        made=made_of,
+        units=lambda w, input: options({"units": input.get("units") or None}),
+        timing=options(config["evaluation"]["cost"] or {}),
+        code=digest("stages.cost"),
+    shell:
+        "excise cost --model {input.model:q} --base {input.base:q} {params.units} {params.model} {params.timing} "
+        "--output {output:q} --log {log:q}"
+
+
 rule evaluate:
     input:
         units=selection_of,
@@ -227,6 +260,7 @@ rule evaluate:
         perplexity=perplexity_files,
         capability=capability_of,
         pairs=answers_of,
+        cost=cost_of,
     output:
         f"{VARIANT}/measurements.json",
     log:

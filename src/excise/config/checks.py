@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from excise.config import WINNER
-from excise.config.compress import Calibration, Compress
+from excise.config.compress import Calibration
 from excise.config.encoders import retrieval_problems
 from excise.config.evaluation import Evaluation, listed
 from excise.config.experiment import Experiment
@@ -23,6 +23,7 @@ from excise.config.plan import (
     unit_variants,
 )
 from excise.config.references import Picked, Windows
+from excise.config.variants import Units
 from excise.config.wording import sentences
 from excise.errors import ExciseError, unknown
 
@@ -205,7 +206,7 @@ def _folders(experiment: Experiment) -> Iterator[str]:
     """What compressed variants name: texts that do not judge them, lists, and other variants to begin with."""
     made = folders(experiment)
     for name, variant in experiment.variants.items():
-        if not isinstance(variant, Compress):
+        if isinstance(variant, Units):
             continue
         where = f"variants.{name}"
         if variant.calibration is not None:

@@ -1,6 +1,6 @@
-"""How weights are pruned, and on which text that is calibrated."""
+"""Variants that are model folders: weights pruned, or whole neurons cut, and the text that is calibrated on."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -54,7 +54,38 @@ class Calibration(Calibrating):
         return 0, float("inf") if self.seed is not None else self.windows * self.seqlen
 
 
-class Compress(Pruning):
+class Slicing(Section):
+    """How whole neurons are cut out of every MLP."""
+
+    multiple: int = Field(64, ge=1, description="Every layer keeps a multiple of this number of neurons.")
+    repair: Literal["least-squares", "none"] = Field(
+        "least-squares", description="What the output projections do about the neurons that were cut."
+    )
+
+
+class _OfBase(Section):
+    base: str | None = Field(
+        None, description="Another compressed variant that this one is made of, in place of the model itself."
+    )
+
+
+class Slice(Slicing, _OfBase):
+    """Whole neurons of all layers are cut; the model becomes a smaller folder."""
+
+    edit: Literal["slice"] = Field(description="What is done to the model.")
+    keep: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Unique] = Field(
+        min_length=1, description="Share of the neurons that every layer keeps, one variant each: NAME-0.75."
+    )
+    calibration: Calibration = Field(description="The text that activations are measured on.")
+
+    is_control: ClassVar[bool] = False
+
+    def named(self) -> dict[str, str]:
+        """What names of variants end with, and the value of ``--keep``."""
+        return {f"{share:g}": f"{share:g}" for share in self.keep}
+
+
+class Compress(Pruning, _OfBase):
     """Weights of all layers are pruned; the model becomes a folder of its own."""
 
     edit: Literal["compress"] = Field(description="What is done to the model.")
@@ -69,9 +100,6 @@ class Compress(Pruning):
     protect: str | None = Field(
         None, description="A unit list whose weights are not pruned: a variant of this experiment, or a local file."
     )
-    base: str | None = Field(
-        None, description="Another variant of this experiment that is compressed, in place of the model itself."
-    )
 
     def parsed(self) -> list[Pattern]:
         """The patterns.
@@ -80,6 +108,10 @@ class Compress(Pruning):
             ExciseError: one cannot be read.
         """
         return [parse(text, self.group or METHODS[self.method].group) for text in self.patterns]
+
+    def named(self) -> dict[str, str]:
+        """What names of variants end with, and the value of ``--pattern``."""
+        return {pattern.name: given for pattern, given in zip(self.parsed(), self.patterns, strict=True)}
 
     @property
     def is_control(self) -> bool:
@@ -94,6 +126,8 @@ class Compress(Pruning):
                 check_together(one, self.scope, permute=self.permute, protects=self.protect is not None)
         except ExciseError as error:
             raise ValueError(str(error).replace("--", "")) from error
+        if len(self.named()) < len(self.patterns):
+            raise ValueError(f"patterns {', '.join(self.patterns)}: two of them are the same")
         calibrated = recipes[0].needs in ("norms", "gram")
         if calibrated and self.calibration is None:
             raise ValueError(

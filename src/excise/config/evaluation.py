@@ -101,6 +101,14 @@ class Capability(Tasks):
     batch_size: int = Field(8, ge=1, description="Requests per forward pass.")
 
 
+class Timing(Section):
+    """How fast every variant is beside the unpruned model: weights, bytes, tokens per second."""
+
+    prefill: int = Field(512, ge=1, description="Tokens that are read at once.")
+    decode: int = Field(32, ge=1, description="Tokens that are written one at a time.")
+    rounds: int = Field(5, ge=2, description="Times that both models are timed, in turns.")
+
+
 class Comparing(Section):
     """How variants are compared with the unpruned model."""
 
@@ -145,6 +153,10 @@ class Evaluation(Comparing, Sampling):
         default_factory=Perplexity, description="Perplexity protocol of a text, or a list of them, one per text."
     )
     capability: Capability = Field(default_factory=Capability)
+    cost: Timing | None = Field(
+        None,
+        description="Measure weights, bytes and tokens per second, in turns with the unpruned model; null does not.",
+    )
 
 
 class Tuning(Section):

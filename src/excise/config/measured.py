@@ -9,6 +9,8 @@ LANGUAGE = (
     *("rur", "repetitive_share", "empty_share", "mean_tokens"),
 )
 
+COST = ("parameters", "nonzero", "bytes", "prefill", "prefill_ratio", "decode", "decode_ratio")
+
 
 def addresses(experiment: Experiment, *, tuning: bool = False) -> list[str]:
     """Addresses of all metrics, but for those of the harness, which its tasks decide.
@@ -26,6 +28,8 @@ def addresses(experiment: Experiment, *, tuning: bool = False) -> list[str]:
     found |= {one.text: ("perplexity",) for one in listed(judging.perplexity)}
     if not tuning:
         found |= dict.fromkeys(experiment.circuits, ("logit_difference", "accuracy"))
+    if experiment.evaluation.cost is not None and not tuning:
+        found["cost"] = COST
     return [f"{name}.{metric}" for name, metrics in found.items() for metric in metrics]
 
 

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-from excise.compress.patterns import Pattern
 from excise.config import WINNER
-from excise.config.compress import Compress
 from excise.config.experiment import Experiment
 from excise.config.variants import Units
 from excise.errors import ExciseError
@@ -58,15 +56,13 @@ class Folder:
     """One model folder that is made of the model.
 
     Attributes:
-        name: ``ENTRY-PATTERN``.
+        name: ``ENTRY-PATTERN`` or ``ENTRY-KEEP``.
         entry: key in the configuration's ``variants``.
-        pattern: which weights are pruned.
-        given: the pattern as it stands in the configuration.
+        given: the pattern, or the share to keep, as it stands in the configuration.
     """
 
     name: str
     entry: str
-    pattern: Pattern
     given: str
 
 
@@ -78,10 +74,10 @@ def folders(experiment: Experiment) -> dict[str, Folder]:
     """
     taken, found = {*unit_lists(experiment), *choices(experiment)}, dict[str, Folder]()
     for entry, variant in experiment.variants.items():
-        if not isinstance(variant, Compress):
+        if isinstance(variant, Units):
             continue
-        for given, pattern in zip(variant.patterns, variant.parsed(), strict=True):
-            one = Folder(f"{entry}-{pattern.name}", entry, pattern, given)
+        for ending, given in variant.named().items():
+            one = Folder(f"{entry}-{ending}", entry, given)
             if one.name in taken | found.keys():
                 raise ExciseError(f"config: variants: two variants are called {one.name!r}; rename one")
             found[one.name] = one

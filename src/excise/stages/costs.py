@@ -69,17 +69,19 @@ class Cost:
         tokens: tokens in all, asked for when the input files are there.
         numbers: how many the job keeps per token and MLP neuron.
         passes: forward passes, of which a backward pass counts two.
+        models: how many are in memory.
     """
 
     at_once: float
     tokens: Callable[[], float]
     numbers: float = 0.5
     passes: int = 1
+    models: int = 1
 
     def mb(self, size: Size) -> float:
         """Memory without the base."""
         per_token = self.numbers * size.layers * size.neurons * size.width
-        return (1.2 * size.parameters * size.width + self.at_once * per_token) / 1e6
+        return (1.2 * self.models * size.parameters * size.width + self.at_once * per_token) / 1e6
 
     def minutes(self, size: Size, speed: float) -> int:
         """Time, at so many operations per second."""
@@ -131,6 +133,12 @@ def compress(calibration: Settings | None) -> Cost:
         return Cost(0, lambda: 0.0)
     tokens = calibration["windows"] * calibration["seqlen"]
     return Cost(calibration["seqlen"], lambda: float(tokens), numbers=2, passes=4)
+
+
+def cost(timing: Settings) -> Cost:
+    """Both models in turns; a token that is written alone takes the time of ten that are read together."""
+    tokens = (timing["rounds"] + 2) * 2 * (timing["prefill"] + 10 * timing["decode"])
+    return Cost(timing["prefill"], lambda: float(tokens), numbers=2, models=2)
 
 
 def capability(batch_size: int, plan: str) -> Cost:

@@ -12,10 +12,13 @@ from excise.stages.layerwise import add_layerwise_arguments, change_layers
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
+    from excise.config.compress import Slicing
+    from excise.config.options import add_options
+
     parser.add_argument("model", type=Path, help="folder of the model")
     parser.add_argument("--keep", type=float, default=0.75, help="share of the neurons to keep (default 0.75)")
-    parser.add_argument("--multiple", type=int, default=64, help="round to a multiple of this (default 64)")
-    parser.add_argument("--repair", default="least-squares", help="output projections: least-squares (default) or none")
+    add_options(parser, Slicing)
+    parser.add_argument("--series", help="variants of one name belong together in tables (default: slice)")
     add_layerwise_arguments(parser)
 
 
@@ -29,10 +32,8 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.models.loading import load_config
     from excise.tasks.measurement import About
 
-    if not 0 < arguments.keep < 1 or arguments.multiple < 1:
-        raise ExciseError(
-            f"--keep {arguments.keep}, --multiple {arguments.multiple}: 0 < keep < 1, multiple at least 1"
-        )
+    if not 0 < arguments.keep < 1:
+        raise ExciseError(f"--keep {arguments.keep}: must be above 0 and below 1")
     layers, before = neuron_shape(load_config(arguments.model))
     width = round(before * arguments.keep / arguments.multiple) * arguments.multiple
     change_layers(
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
         what=f"{width} of {before} neurons per layer",
         about=About(
             method="slice",
-            series=f"slice-{arguments.repair}",
+            series=arguments.series or "slice",
             unit="neuron",
             size=(before - width) * layers,
             share=1 - width / before,

@@ -12,7 +12,7 @@ A new task is one file beside this one, and its name here twice.
 from argparse import ArgumentParser, Namespace
 from typing import Protocol
 
-from excise.tasks import behaviour, capability, degeneration, fluency, pairs, perplexity
+from excise.tasks import behaviour, capability, cost, degeneration, fluency, pairs, perplexity
 from excise.tasks.generated import Generations
 from excise.tasks.measurement import Measurement
 
@@ -28,4 +28,4 @@ class Task(Protocol):
         ...
 
 
-TASKS: tuple[Task, ...] = (behaviour, fluency, degeneration, perplexity, capability, pairs)
+TASKS: tuple[Task, ...] = (behaviour, fluency, degeneration, perplexity, capability, pairs, cost)
