@@ -49,6 +49,7 @@ PEERS = {
     ("ria", "row", "0.5"): ("ffe5bb15e6fb0b3f", "1e5959dd86d53abf", 0.02374, 0.02488),
     ("clearcut", "row", "0.5"): ("35ebe71dd9e9440d", "f9c0c89a29871e55", 0.02374, 0.02488),
     ("sparsegpt", "matrix", "0.5"): ("17e1e4313b5db90c", "e1b5bb54b440de64", 0.01161, 0.01899),
+    ("admm", "matrix", "0.5"): ("faec9dcc37bc7c13", "968b2c2932c5189b", 0.00766, 0.01583),
     ("alps", "matrix", "0.5"): ("18ac922d3206ebd6", "d06f043ea11b30c6", 0.00640, 0.01616),
     ("magnitude", "row", "4:8"): ("00ff00301671cd01", "cfa2fc8720f3a689", 0.06285, 0.06509),
     ("wanda", "row", "4:8"): ("4dae25a3b38945d2", "bc651fc923114f8a", 0.03387, 0.03561),
@@ -61,10 +62,11 @@ PEERS = {
     ("ria", "row", "2:4"): ("74a25dae22441c55", "43ab45919510bf5f", 0.04640, 0.04834),
     ("clearcut", "row", "2:4"): ("44ace5b40ab75975", "04f4acdce72962fe", 0.04640, 0.04833),
     ("sparsegpt", "row", "2:4"): ("864dc908d1fe2e08", "6124c0f406c166bb", 0.02227, 0.03637),
+    ("admm", "row", "2:4"): ("e6968a31611e997e", "6448cb77f036f060", 0.01561, 0.03123),
     ("alps", "row", "2:4"): ("4d2148965cc8380d", "7140c7726e7a2820", 0.01324, 0.03149),
 }
 """(method, group, pattern) -> hashes of layers 0 and 1, relative output errors on calibration and held-out windows: the
-peers' own code (Wanda 8e8fc87, RIA 7bc55b0, SparseGPT 147d215, ALPS 8af9e6b; ClearCut by its formula)."""
+peers' own code (Wanda 8e8fc87, RIA 7bc55b0, SparseGPT 147d215, ADMM 8039208, ALPS 8af9e6b; ClearCut by its formula)."""
 
 
 def mask_hash(weights: dict[str, Tensor]) -> str:

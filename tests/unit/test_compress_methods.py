@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from excise.compress import METHODS, alps, clearcut, least_squares, magnitude, obs, random, ria, sparsegpt, wanda
+from excise.compress import METHODS, admm, alps, clearcut, least_squares, magnitude, obs, random, ria, sparsegpt, wanda
 from excise.compress.inputs import Inputs, damped, inverse_factor
 from excise.compress.masks import pruned
 from excise.compress.patterns import parse
@@ -193,6 +193,30 @@ def test_alps(weight, gram, pattern):
     assert output_error(weight, found, gram) == pytest.approx(output_error(weight, expected, gram), rel=0.05)
 
 
+def naive_admm(weight, gram, pattern):
+    """ADMM-Grad with the matrices of the paper: unscaled dual, one system of equations per step."""
+    full = gram + torch.diag((gram.diagonal() == 0).double())
+    full = full + 0.1 * full.diagonal().mean() * torch.eye(COLUMNS, dtype=torch.float64)
+    root = full.diagonal().sqrt()
+    unit = full / torch.outer(root, root)
+    dense = (weight * root).T
+    free, multiplier = dense.clone(), torch.zeros_like(dense)
+    for step in range(20):
+        if step < 15:
+            mask = ~pruned(((free + multiplier) ** 2).T, pattern).T
+        masked = (free + multiplier) * mask
+        multiplier = multiplier + free - masked
+        system = unit + torch.eye(COLUMNS, dtype=torch.float64)
+        free = torch.linalg.solve(system, unit @ dense + masked - multiplier)
+    return ((free + multiplier) * mask / root[:, None]).T
+
+
+@pytest.mark.parametrize("pattern", ["0.5", "2:4"])
+def test_admm(weight, gram, pattern):
+    chosen = parse(pattern, "matrix")
+    torch.testing.assert_close(admm.solve(weight, gram, chosen), naive_admm(weight, gram, chosen))
+
+
 def test_alps_on_inputs_without_correlation_is_wanda():
     torch.manual_seed(0)
     weight, sizes = torch.randn(4, 16), torch.rand(16, dtype=torch.float64) + 0.5
@@ -216,11 +240,11 @@ def test_weight_updates_lower_the_error(weight, gram):
     assert errors == sorted(errors, reverse=True)
 
 
-@pytest.mark.parametrize("method", ["sparsegpt", "alps"])
+@pytest.mark.parametrize("method", ["sparsegpt", "admm", "alps"])
 def test_solvers_protect(weight, gram, method):
     protect = torch.zeros_like(weight, dtype=torch.bool)
     protect[1], protect[:, 7] = True, True
-    solve = {"sparsegpt": sparsegpt.solve, "alps": alps.solve}[method]
+    solve = {"sparsegpt": sparsegpt.solve, "admm": admm.solve, "alps": alps.solve}[method]
     found = solve(weight, gram, parse("0.5", "matrix"), protect)
     live = protect & (gram.diagonal() != 0)
     assert (found[live] != 0).all()
@@ -237,6 +261,6 @@ def test_damping_is_raised_and_then_an_error(gram, caplog):
 
 
 def test_the_registry_names_what_is_there():
-    assert set(METHODS) == {"random", "magnitude", "wanda", "ria", "clearcut", "sparsegpt", "alps"}
+    assert set(METHODS) == {"random", "magnitude", "wanda", "ria", "clearcut", "sparsegpt", "admm", "alps"}
     with pytest.raises(ExciseError, match="Did you mean 'wanda'"):
         __import__("excise.compress", fromlist=["method"]).method("wandaa")

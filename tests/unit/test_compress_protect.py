@@ -55,7 +55,7 @@ def test_which_weights_a_unit_has(tiny_model):
     assert architecture(config).fused == 1
 
 
-@pytest.mark.parametrize("method", ["wanda", "magnitude", "sparsegpt", "alps"])
+@pytest.mark.parametrize("method", ["wanda", "magnitude", "sparsegpt", "admm", "alps"])
 @pytest.mark.parametrize("group", ["row", "matrix"])
 def test_they_stay_and_the_count_is_exact(method, group, tiny_model, tmp_path):
     units = unit_list("neuron", {"layer": 0, "neuron": 5}, {"layer": 1, "neuron": 0}, {"layer": 1, "neuron": 7})

@@ -47,6 +47,7 @@ METHODS: dict[str, Method] = {
     "ria": Method("ria", "norms", solver=False, group="matrix"),
     "clearcut": Method("clearcut", "norms", solver=False, group="row"),
     "sparsegpt": Method("sparsegpt", "gram", solver=True, group="matrix"),
+    "admm": Method("admm", "gram", solver=True, group="matrix"),
     "alps": Method("alps", "gram", solver=True, group="matrix"),
 }
 

@@ -7,10 +7,9 @@ weights, one free (B) and one on the mask (D), are pulled together by a penalty 
 import torch
 from torch import Tensor
 
-from excise.compress.least_squares import descend, scaled
+from excise.compress.least_squares import descend, inverse_shifted, scaled
 from excise.compress.masks import pruned
 from excise.compress.patterns import Pattern
-from excise.errors import ExciseError
 
 SMALLEST, PENALTY, LARGEST = 1e-6, 0.1, 1e6
 STEPS, EVERY, AT_LEAST = 300, 3, 30
@@ -45,7 +44,7 @@ def solve(weight: Tensor, gram: Tensor, pattern: Pattern, protect: Tensor | None
     support = kept(dense)
     count = int(support.sum())
     masked, dual, before = dense * support, torch.zeros_like(dense), support
-    inverse = _inverse(unit, penalty)
+    inverse = inverse_shifted(unit, penalty)
     for step in range(1, STEPS + 1):
         free = inverse @ (goal - dual + penalty * masked)
         target = free + dual / penalty
@@ -67,21 +66,6 @@ def solve(weight: Tensor, gram: Tensor, pattern: Pattern, protect: Tensor | None
         else:
             moved = True
             penalty = min(penalty * (1.3 if changed > 0.1 else 1.2 if changed > 0.005 else 1.1), LARGEST)
-        inverse = _inverse(unit, penalty)
+        inverse = inverse_shifted(unit, penalty)
     support = kept(free)
     return (descend(unit, goal, free * support, support, steps=10) / root[:, None]).T
-
-
-def _inverse(unit: Tensor, penalty: float) -> Tensor:
-    """``(G + penalty I)^-1`` by Cholesky: half the work of ALPS's product of eigenvectors, and none to find them.
-
-    Raises:
-        ExciseError: the matrix is not positive definite.
-    """
-    shifted = unit + penalty * torch.eye(len(unit), dtype=unit.dtype, device=unit.device)
-    lower, failed = torch.linalg.cholesky_ex(shifted)
-    if failed:
-        raise ExciseError(
-            f"the Gram matrix of {len(unit)} inputs is not positive definite: calibrate with more tokens, or in float64"
-        )
-    return torch.cholesky_inverse(lower)
