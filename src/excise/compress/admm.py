@@ -1,7 +1,7 @@
 """ADMM-Grad: alternating directions with one fixed penalty and few steps (Boza 2024).
 
-ALPS's problem in less time: one inverse for all steps, a penalty that does not grow, no conjugate gradients. The mask is
-chosen anew in the first steps; in the rest only the weights move.
+ALPS's problem in less time: one inverse for all steps, a penalty that does not grow, no conjugate gradients. The mask
+is chosen anew in the first steps; in the rest only the weights move.
 """
 
 import torch
