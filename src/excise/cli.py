@@ -56,6 +56,7 @@ STAGES = (
     "report-circuit",
     "strongest-heads",
     "answer",
+    "report-encoders",
     "perplexity",
     "fluency",
     "capability",

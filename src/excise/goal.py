@@ -6,6 +6,7 @@ In the configuration::
 
 A budget says how far a metric may go, against the unpruned model: ``+5 %`` and ``-2 %`` are relative, ``+0.5`` and
 ``-0.01`` are differences in the metric's own unit. The sign says which way costs: a metric with ``+`` may fall freely.
+``-5 % surely`` asks that of the whole 95 % interval.
 """
 
 import math
@@ -17,7 +18,7 @@ from excise.errors import ExciseError
 
 DIRECTIONS = ("lower", "raise")
 
-_BUDGET = re.compile(r"([+-])\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)")
+_BUDGET = re.compile(r"([+-])\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)(\s+surely)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +28,15 @@ class Budget:
     Attributes:
         limit: signed: +0.05 = up by 5 % at most, where relative.
         relative: a share of the baseline's figure, not a difference.
+        surely: the whole 95 % interval of the change must be within it, not its middle alone (non-inferiority).
     """
 
     limit: float
     relative: bool = True
+    surely: bool = False
 
-    def allows(self, difference: float | None, relative: float | None) -> bool:
-        """Whether a change is within it; one that is not known is not."""
-        change = relative if self.relative else difference
+    def allows(self, change: float | None) -> bool:
+        """Whether a change is within it, relative or in the metric's unit; one that is not known is not."""
         if change is None:
             return False
         return change <= self.limit if self.limit >= 0 else change >= self.limit
@@ -65,7 +67,7 @@ class Goal:
 
 
 def parse_budget(text: str, *, where: str) -> Budget:
-    """Read ``+5 %`` or ``-0.01``.
+    """Read ``+5 %``, ``-0.01`` or ``-5 % surely``.
 
     Raises:
         ExciseError: it is neither.
@@ -74,11 +76,11 @@ def parse_budget(text: str, *, where: str) -> Budget:
     if found is None:
         raise ExciseError(
             f"{where}: {text!r} is not a budget; write a sign and a number: '+5 %' (up by 5 % at most), '-2 %' (down "
-            "by 2 % at most), '+0.5' or '-0.01' (a difference, not in per cent)"
+            "by 2 % at most), '+0.5' or '-0.01' (a difference, not in per cent); add 'surely' to ask it of the interval"
         )
-    sign, number, per_cent = found.groups()
+    sign, number, per_cent, surely = found.groups()
     size = float(number) / 100 if per_cent else float(number)
-    return Budget(limit=math.copysign(size, -1.0 if sign == "-" else 1.0), relative=bool(per_cent))
+    return Budget(limit=math.copysign(size, -1.0 if sign == "-" else 1.0), relative=bool(per_cent), surely=bool(surely))
 
 
 def parse_goal(settings: Mapping[str, object], *, where: str = "goal") -> Goal:

@@ -53,6 +53,7 @@ def test_each_share_and_number_is_an_encoder():
         (changed({"remove": [0.5], "repeats": 2}, "variants", "plain"), "repeats belongs to method random"),
         (changed({"remove": [1.0]}, "variants", "plain"), "remove"),
         (changed({"source": "x", "format": "documents", "max_relevant": 3}, "collections", "other"), "has no queries"),
+        ({**CONFIG, "goal": {"raise": "other.ndcg@10"}}, "it decides among variants"),
         ({**CONFIG, "device": "spread"}, "spread is for causal models"),
         ({**CONFIG, "models": {"m": {"source": "x", "dtype": "bfloat16"}}}, "breaks ties at random"),
     ],

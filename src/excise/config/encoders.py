@@ -95,6 +95,8 @@ def retrieval_problems(experiment: Experiment) -> Iterator[str]:
                 f"retrieval.collections.{name}.tuning_fraction: tuning queries take part in calibration, and this "
                 "collection has no calibration_documents"
             )
+    if experiment.goal is not None and not experiment.variants:
+        yield "goal: it decides among variants; of smaller encoders the fastest that keeps retrieval.at_least wins"
     if experiment.device == "spread":
         yield "device: spread is for causal models; encoders run on one device"
     for name, model in experiment.models.items():

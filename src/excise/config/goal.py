@@ -16,7 +16,8 @@ class _Goal(Section):
     within: dict[Text, str | float | int] = Field(
         {},
         description="How far another metric may go against the unpruned model, by its address: '+5 %' or '-2 %' of its "
-        "figure, '+0.5' or -0.01 in its own unit. The sign says which way costs.",
+        "figure, '+0.5' or -0.01 in its own unit. The sign says which way costs; '-5 % surely' asks it of the whole "
+        "interval.",
     )
 
     @model_validator(mode="after")

@@ -21,6 +21,9 @@ LOWER, HIGHER = "#0072b2", "#d55e00"
 COLOURS = {
     "lrp": "#0072b2",
     "lrp-cp": "#56b4e9",
+    "embedding": "#0072b2",
+    "layers": "#e69f00",
+    "static": "#009e73",
     "lrp-abs-weights": "#e69f00",
     "wanda": "#d55e00",
     "gradient": "#009e73",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from excise.artefacts import Json
-from excise.comparison import compare, holm
+from excise.comparison import Change, compare, holm
 from excise.errors import ExciseError
 from excise.goal import Budget, Goal
 from excise.reporting.summary import Cell, Column, Limits, Row, Summary
@@ -182,9 +182,13 @@ def _corrected(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
 def _over(row: Row, goal: Goal) -> tuple[str, ...]:
     if row.about.kind == "baseline":
         return ()
-    changes = {address: row.change(address) for address in goal.within}
-    return tuple(
-        address
-        for address, budget in goal.within.items()
-        if not budget.allows(changes[address].difference, changes[address].relative)
-    )
+    found = goal.within.items()
+    return tuple(address for address, budget in found if not budget.allows(reached(row.change(address), budget)))
+
+
+def reached(change: Change, budget: Budget) -> float | None:
+    """What a budget is held against: the change, or the end of its interval on the costly side."""
+    if not budget.surely:
+        return change.relative if budget.relative else change.difference
+    ends = change.relative_interval if budget.relative else change.interval
+    return None if ends is None else ends[1] if budget.limit >= 0 else ends[0]

@@ -42,9 +42,10 @@ def exact_percent(share: float, *, signed: bool = False) -> str:
 
 def in_words(budget: Budget) -> str:
     """A budget as somebody has set it: ``+5 %``, ``-0.01``."""
+    surely = " (whole interval)" if budget.surely else ""
     if budget.relative:
-        return exact_percent(budget.limit, signed=True)
-    return f"{budget.limit:+g}".replace("-", MINUS)
+        return exact_percent(budget.limit, signed=True) + surely
+    return f"{budget.limit:+g}".replace("-", MINUS) + surely
 
 
 def plural(word: str) -> str:
