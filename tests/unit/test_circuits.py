@@ -3,17 +3,20 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.families import tiny
 from excise.circuits.batches import make_batches
+from excise.circuits.faithfulness import refuse_no_gap
 from excise.circuits.graph import Graph, pruned, short_name
+from excise.circuits.judge import ends
 from excise.circuits.run import run_circuit
 from excise.circuits.stream import Stream, Taps
 from excise.errors import ExciseError
 from excise.models.unpatched import assert_unpatched
-from tests.unit.circuits import CLOSE, WRITTEN, error, logits, pairs, prepared, stream
+from tests.unit.circuits import CLOSE, LD, WRITTEN, error, logits, pairs, prepared, stream
 
 # --- graph ----------------------------------------------------------------------------------------------------------
 
@@ -118,6 +121,16 @@ def test_query_heads_of_a_group_have_keys_of_their_own():
         runs.append(seen.value)
     moved = (runs[0] - runs[1]).abs().amax((0, 1, 3)) > 1e-9
     assert moved.tolist() == [True, False, False, False]
+
+
+def test_a_circuit_whose_hooks_never_fire_is_an_error(monkeypatch):
+    given = prepared("llama")
+    both = ends(stream("llama"), [given], LD)
+    assert np.abs(both.full - both.empty).max() > 0
+    monkeypatch.setattr("excise.circuits.run.Interchange", lambda *_: Taps())
+    both = ends(stream("llama"), [given], LD)
+    with pytest.raises(ExciseError, match="does not change what is measured"):
+        refuse_no_gap(both.full, both.empty)
 
 
 def test_batches_have_one_length_and_do_not_depend_on_the_order():

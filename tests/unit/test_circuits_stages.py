@@ -113,6 +113,15 @@ def test_empty_and_whole_circuits_are_refused(excise, tiny_model, pairs, tmp_pat
         assert said in excise("circuit", "--edges", scores, "--size", size, "--output", circuit, fails=True)
 
 
+def test_a_circuit_that_was_emptied_is_refused(excise, tiny_model, pairs, tmp_path):
+    scores, circuit = tmp_path / "scores", tmp_path / "circuit"
+    excise("edges", "--method", "eap", "--model", tiny_model, "--pairs", pairs[0], "--output", scores)
+    excise("circuit", "--edges", scores, "--size", 40, "--output", circuit)
+    circuit.write_text(json.dumps(read_json(circuit) | {"edges": []}))
+    options = ("--model", tiny_model, "--pairs", pairs[1], "--circuit", circuit, "--output", tmp_path / "x")
+    assert "of none or of all edges" in excise("faithfulness", *options, fails=True)
+
+
 def test_plots_are_drawn_and_depend_on_the_data_alone(excise, tmp_path):
     nodes, curve = tmp_path / "nodes.json", tmp_path / "curve.json"
     names = ("input", "a0.h0", "a0.h1", "m0", "a1.h0", "a1.h1", "m1")

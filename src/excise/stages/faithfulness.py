@@ -115,11 +115,14 @@ def single(
 
     from excise.circuits.faithfulness import RESAMPLES, faithfulness, interval
     from excise.circuits.judge import values_of
+    from excise.errors import ExciseError
 
     graph = stream.graph
     kept = torch.zeros_like(graph.edges)
     for row in circuit["edges"]:
         kept[graph.edge(row["edge"])] = True
+    if not kept.any() or torch.equal(kept, graph.edges):
+        raise ExciseError(f"{arguments.circuit}: a circuit of none or of all edges: there is nothing to judge")
     draws = np.random.default_rng(arguments.seed).integers(both.full.size, size=(RESAMPLES, both.full.size))
     found: Json = {"values": {}}
     parts = {"circuit": kept, "complement": graph.edges & ~kept}
