@@ -22,9 +22,11 @@ def claimed(fault: Path) -> bool:
 
 
 def scores(texts: list[str]) -> list[float]:
-    """The tiny scorer's numbers."""
+    """The tiny scorer's numbers; nothing else outside of Slurm, where a scorer is tried."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return tiny_scores(texts)
     folder = Path(os.environ["EXCISE_FAULTS"])
-    job = os.environ.get("SLURM_JOB_ID", "local")
     work = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
 
     def write(event: str) -> None:

@@ -11,9 +11,12 @@ import transformers
 
 from excise.errors import ExciseError
 from excise.evaluation import scorers
-from excise.evaluation.scorers import Options
+from excise.evaluation.scorers import FAMILIES, Options
+from excise.evaluation.scorers.hf import decided
+from tests.conftest import make_tokenizer
 
 Run = Callable[..., str]
+ALL = [name for names in FAMILIES.values() for name in names if ":" not in name]
 TEXTS = ["the cat sat on a mat", "rain", "", "people walked home under grey skies thinking of dinner"]
 
 
@@ -231,16 +234,131 @@ def test_repetition_is_one_minus_the_uniqueness_of_the_tokens() -> None:
     assert sum(value <= RUR_LIMIT for value in uniqueness) == sum(value >= 0.5 for value in some)  # exactly 0.5 counts
 
 
-def test_which_scorers_come_over_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "me" / "judge").mkdir(parents=True)
-    (tmp_path / "file.ckpt").touch()
-    monkeypatch.chdir(tmp_path)
-    for name in ("hf:me/other", "hf:me/judge@v1", f"hf:{tmp_path / 'misspelt'}", "detoxify-unbiased"):
-        assert scorers.over_network(name), name
-    for name in ("hf:me/judge", f"hf:{tmp_path}", "repetition", "better-profanity", "python:detoxify:f"):
-        assert not scorers.over_network(name), name
-    assert scorers.over_network("detoxify-original", "file.ckpt")  # the hub has the tokenizer of its base model
-    assert not scorers.over_network("detoxify-original", "me")
+@pytest.mark.parametrize(
+    ("labels", "problem_type", "option", "found"),
+    [
+        (["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"], None, None, "sigmoid"),
+        (["Toxicity", "Severe toxicity", "obscene"], None, None, "sigmoid"),
+        (["toxic", "insult"], None, None, "sigmoid"),
+        (["toxic", "insult"], "single_label_classification", None, "softmax"),
+        (["toxic", "insult"], "multi_label_classification", "softmax", "softmax"),
+        (["score"], None, None, "sigmoid"),
+        (["neutral", "toxic"], None, None, "softmax"),
+        (["nothate", "hate"], None, None, "softmax"),
+        (["Non-Toxic", "Toxic"], None, None, "softmax"),
+        (["LABEL_0", "LABEL_1"], None, None, "softmax"),
+        (["calm", "hasty"], None, None, "softmax"),
+        (["negative", "neutral", "positive"], None, None, "softmax"),
+        (["hate", "offensive", "neither"], None, None, "softmax"),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], None, None, None),
+        (["joy", "anger", "neutral"], None, None, None),  # of emotions a text may have several
+        (["hate", "rude"], None, None, None),
+        (["toxic", "unhealthy", "hostile"], None, None, None),
+        (["score"], "regression", None, None),
+        (["score"], "regression", "sigmoid", "sigmoid"),
+    ],
+)
+def test_how_labels_go_together(labels, problem_type, option, found) -> None:
+    if found is None:
+        with pytest.raises(ExciseError, match="--probability sigmoid"):
+            decided(problem_type, labels, option, "x")
+    else:
+        assert decided(problem_type, labels, option, "x")[0] == found
+
+
+def test_independent_labels_without_problem_type_are_not_shares_of_one(base: Path, tmp_path: Path) -> None:
+    labels = ["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"]
+    model = save_classifier(tmp_path / "m", base, labels)
+    assert json.loads((tmp_path / "m/config.json").read_text()).get("problem_type") is None
+    scorer = scorers.load(f"hf:{tmp_path / 'm'}", Options())
+    expected = [1 / (1 + math.exp(-logits[0])) for logits in expected_logits(base, model)]
+    assert scorers.score(scorer, TEXTS) == pytest.approx(expected, abs=1e-6)
+    assert scorer.facts["probability_by"].startswith("the names of its labels")
+    forced = scorers.load(f"hf:{tmp_path / 'm'}", Options(probability="softmax"))
+    shares = [math.exp(x[0]) / sum(map(math.exp, x)) for x in expected_logits(base, model)]
+    assert scorers.score(forced, TEXTS) == pytest.approx(shares, abs=1e-6)
+
+
+def save_decoder(folder: Path, *, pad: str | None, special: bool, **options: Any) -> Any:
+    """A tiny GPT-2 that classifies by the last token; with a padding token, and tokens of its own, or without."""
+    make_tokenizer(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
+    tokenizer.pad_token = pad
+    if special:
+        from tokenizers.processors import TemplateProcessing
+
+        begin = [("<s>", tokenizer.convert_tokens_to_ids("<s>"))]
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=begin)
+    tokenizer.save_pretrained(str(folder))
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.5,
+        id2label={0: "clean", 1: "toxic"}, label2id={"clean": 0, "toxic": 1}, **options,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.GPT2ForSequenceClassification(config).eval()
+    model.save_pretrained(str(folder))
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("pad", "options"),
+    [(None, {}), ("</s>", {}), ("</s>", {"pad_token_id": 5}), ("</s>", {"pad_token_id": 1})],
+    ids=["no padding token", "only the tokenizer has one", "they name different ones", "they agree"],
+)
+def test_a_classifier_without_a_shared_padding_token_scores_right(tmp_path: Path, pad, options) -> None:
+    tokenizer = save_decoder(tmp_path / "m", pad=pad, special=True, **options)
+    scorer = scorers.load(f"hf:{tmp_path / 'm'}", Options())
+    scorers.tried(scorer, f"hf:{tmp_path / 'm'}")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(str(tmp_path / "m"))
+    expected = []
+    for text in TEXTS:
+        with torch.no_grad():
+            logits = model(torch.tensor([tokenizer(text)["input_ids"]])).logits[0]
+        expected.append(float(logits.softmax(-1)[1]))
+    assert scorers.score(scorer, TEXTS) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_classifier_that_has_no_token_for_an_empty_text_is_refused_when_it_is_fetched(
+    tmp_path: Path, excise: Run
+) -> None:
+    save_decoder(tmp_path / "m", pad=None, special=False)
+    said = excise("fetch-scorer", "--scorer", f"hf:{tmp_path / 'm'}", "--output", tmp_path / "s.json", fails=True)
+    assert "gives no token for an empty text" in said
+    assert "tried on an empty text, before models run" in said
+    assert not (tmp_path / "s.json").exists()
+
+
+class Company:
+    """A scorer of which a score depends on the other texts, as where padding is taken for text."""
+
+    name = "company"
+    facts: dict[str, Any] = {}  # noqa: RUF012
+
+    def __call__(self, texts: list[str]) -> list[float]:
+        return [len(text) / (1 + sum(map(len, texts))) for text in texts]
+
+
+def test_a_neural_scorer_whose_scores_depend_on_their_company_is_refused() -> None:
+    with pytest.raises(ExciseError, match=r"alone and .* beside others; it takes padding"):
+        scorers.tried(Company(), "hf:company")
+    scorers.tried(Company(), "python:company:scores")  # a person's own function may do as it likes
+    scorers.tried(scorers.load("repetition", Options()), "repetition")
+
+
+def test_a_function_that_fails_on_an_empty_text_is_refused_before_models_run(
+    tmp_path: Path, excise: Run, monkeypatch
+) -> None:
+    (tmp_path / "hurried.py").write_text("def scores(texts):\n    return [1 / len(text) for text in texts]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    scorer = "python:hurried:scores"
+    said = excise("fetch-scorer", "--scorer", scorer, "--output", tmp_path / "s.json", fails=True)
+    assert "ZeroDivisionError" in said
+    assert "tried on an empty text" in said
+
+
+def test_which_scorers_are_tried_before_models_run() -> None:
+    tried = {name for name in (*ALL, "hf:me/x", "python:a:b") if scorers.needs_trial(name)}
+    assert tried == {"detoxify-original", "detoxify-unbiased", "detoxify-multilingual", "hf:me/x", "python:a:b"}
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ PLANNED = {
     "export": 1,
     "fetch_model": 1,
     "fetch_prompts": 1,
+    "fetch_scorer": 1,
     "fetch_text": 1,
     "fluency": 4,
     "generate": 4,

@@ -46,7 +46,9 @@ def test_the_demo_and_every_experiment_can_be_planned(tmp_path):
             *config.get("evaluation", {}).get("scorers", []),
         }
         used = used if "prompts" in config else set()
-        assert jobs.get("fetch_scorer", 0) == sum(name.startswith(("detoxify", "hf:")) for name in used), path
+        assert jobs.get("fetch_scorer", 0) == sum(name.startswith(("detoxify", "hf:", "python:")) for name in used), (
+            path
+        )
         if "variants" not in config:
             continue
         variants = config["variants"].items()

@@ -20,7 +20,7 @@ from excise.config.reading import check_file
 from excise.digest import digest
 from excise.errors import ExciseError
 from excise.evaluation.capability import check_installed
-from excise.evaluation.scorers import check_own, over_network, own_source
+from excise.evaluation.scorers import check_own, needs_trial, own_source
 from excise.evaluation.scorers import module as scorer_module
 from excise.models.files import model_files
 from excise.models.units import UNITS
@@ -201,18 +201,19 @@ def scorer_options(scorer, **more):
     return options({"scorer": scorer} | more | config["scorers"].get(scorer, {}))
 
 
-def scorer_code(scorer):
+def scorer_code(scorer, stage="score"):
     """Digest of the code that scores, a user's own file included."""
     own = own_source(scorer)
-    return digest("stages.score", scorer_module(scorer)) + (
+    return digest(f"stages.{stage}", scorer_module(scorer)) + (
         f"-{sha256_file(own)[:16]}" if own else ""
     )
 
 
 def fetched_scorer(scorer):
-    """What says that a scorer was fetched, where it comes over the network."""
-    fetch = over_network(scorer, config["scorers"].get(scorer, {}).get("checkpoint"))
-    return f"{INPUTS}/scorers/{quote(scorer, safe='')}.json" if fetch else []
+    """What says that a scorer was fetched and tried, where that must be."""
+    return (
+        f"{INPUTS}/scorers/{quote(scorer, safe='')}.json" if needs_trial(scorer) else []
+    )
 
 
 def scores_of(wildcards):

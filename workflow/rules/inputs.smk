@@ -87,8 +87,8 @@ rule fetch_tasks:
         "excise fetch-tasks {params.tasks} --data {output.data:q} --output {output.plan:q} --log {log:q}"
 
 
-# The weights stay in the caches that HF_HOME and TORCH_HOME name; jobs find them there. First of all, for a scorer that is
-# not to be had must stop the run before a model has worked.
+# The weights stay in the caches that HF_HOME and TORCH_HOME name; jobs find them there. First of all, for a scorer that
+# cannot be had, or fails on an empty or a long text, must stop the run before a model has worked.
 rule fetch_scorer:
     output:
         f"{INPUTS}/scorers/{{scorer}}.json",
@@ -101,7 +101,7 @@ rule fetch_scorer:
         "../../envs/excise.yaml"
     params:
         scorer=lambda w: scorer_options(unquote(w.scorer)),
-        code=lambda w: digest("stages.fetch_scorer", scorer_module(unquote(w.scorer))),
+        code=lambda w: scorer_code(unquote(w.scorer), stage="fetch_scorer"),
     shell:
         "excise fetch-scorer {params.scorer} --output {output:q} --log {log:q}"
 

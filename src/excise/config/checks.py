@@ -119,7 +119,7 @@ def _references(experiment: Experiment) -> Iterator[str]:
 
 def _scorers(experiment: Experiment) -> Iterator[str]:
     for scorer, options in experiment.scorers.items():
-        for option, family in (("checkpoint", "detoxify-"), ("label", "hf:")):
+        for option, family in (("checkpoint", "detoxify-"), ("label", "hf:"), ("probability", "hf:")):
             if getattr(options, option) is not None and not scorer.startswith(family):
                 yield f"scorers.{scorer}.{option}: it belongs to {family}... scorers"
 

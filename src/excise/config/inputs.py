@@ -88,3 +88,8 @@ class ScorerOptions(Section):
         None, description="Local weights of a detoxify scorer (its file, or a folder with the tokenizer)."
     )
     label: str | None = Field(None, description="Which of a classifier's labels counts (hf scorers).")
+    probability: Literal["sigmoid", "softmax"] | None = Field(
+        None,
+        description="Whether each of a classifier's labels is decided by itself (sigmoid) or excludes the others "
+        "(softmax); null goes by its problem_type, or else by the names of its labels (hf scorers).",
+    )

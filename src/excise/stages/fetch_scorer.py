@@ -1,7 +1,7 @@
-"""Load a scorer once, so that its weights are here.
+"""Load a scorer once, so that its weights are here, and try it.
 
-They stay in the caches that HF_HOME and TORCH_HOME name, where excise score finds them without a network. What is
-written says which scorer that is.
+They stay in the caches that HF_HOME and TORCH_HOME name, where excise score finds them without a network. It scores a
+text, an empty one and a long one, alone and together: what cannot fails now. What is written says which scorer that is.
 """
 
 import argparse
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Load the scorer, write what it is."""
+    """Load the scorer, try it, write what it is."""
     import logging
 
     from excise.artefacts import write_json
@@ -30,7 +30,9 @@ def run(arguments: argparse.Namespace) -> None:
         logging.getLogger(client).setLevel(logging.ERROR)
     module = scorers.module(arguments.scorer)
     checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
-    scorer = scorers.load(arguments.scorer, scorers.Options(checkpoint=checkpoint, label=arguments.label))
-    meta = provenance("fetch-scorer", {"label": arguments.label}, modules=[module])
+    told = {"label": arguments.label, "probability": arguments.probability}
+    scorer = scorers.load(arguments.scorer, scorers.Options(checkpoint=checkpoint, **told))
+    scorers.tried(scorer, arguments.scorer)
+    meta = provenance("fetch-scorer", told, modules=[module])
     write_json(arguments.output, meta, {"scorer": scorer.facts})
     logging.getLogger(__name__).info("%s is here", scorer.name)

@@ -86,7 +86,8 @@ def _score(arguments: argparse.Namespace) -> "tuple[Json, list[Json]]":
     if not arguments.scorer.startswith(("alt", "better", "python", "repetition")):
         settings["threads"] = set_threads(arguments.threads)
     checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
-    options = scorers.Options(checkpoint=checkpoint, label=arguments.label, device=arguments.device)
+    told = {"label": arguments.label, "probability": arguments.probability, "device": arguments.device}
+    options = scorers.Options(checkpoint=checkpoint, **told)
     scorer = scorers.load(arguments.scorer, options)
     scores: list[float] = []
     with Progress(len(rows), "texts", f"score with {scorer.name}") as progress:

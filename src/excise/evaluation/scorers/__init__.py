@@ -31,11 +31,13 @@ class Options:
     Attributes:
         checkpoint: local weights (detoxify).
         label: which of a classifier's labels counts (hf).
+        probability: ``sigmoid`` or ``softmax`` over a classifier's labels (hf).
         device: where a neural scorer runs.
     """
 
     checkpoint: Path | None = None
     label: str | None = None
+    probability: str | None = None
     device: str = "cpu"
 
 
@@ -120,15 +122,52 @@ def check_own(name: str) -> None:
         raise unknown("function", function, sorted(names), where=f"scorer {name}: {source.name}")
 
 
-def over_network(name: str, checkpoint: str | Path | None = None) -> bool:
-    """Whether something of a scorer comes over the network when it is first loaded.
+def needs_trial(name: str) -> bool:
+    """Whether a scorer is to be tried before models run: one that is fetched, or that we have never seen."""
+    return name.startswith(("hf:", "detoxify", "python:"))
 
-    A checkpoint file of detoxify only names its base model, whose configuration and tokenizer the hub has; a folder
-    holds them.
+
+LONG = "This sentence is only here to be long. " * 400
+"""A text beyond the length of most classifiers."""
+
+SAME = 0.01
+"""A neural classifier gives a text the same score alone and in a batch, but for rounding."""
+
+
+def tried(scorer: Scorer, name: str) -> None:
+    """Score one text, an empty one and a long one, alone and together: models do give such answers.
+
+    A scorer that cannot is found before any model has run, and one that takes padding for text, too.
+
+    Raises:
+        ExciseError: it fails on one of them, or a neural one scores a text in company as another text.
     """
-    if name.startswith("hf:"):
-        return not Path(name.removeprefix("hf:")).is_dir()
-    return name.startswith("detoxify") and (checkpoint is None or not Path(checkpoint).is_dir())
+    ids = column(name) == "completion_ids"
+    texts: dict[str, Any] = {
+        "a text": [1, 2, 2] if ids else "A short sentence.",
+        "an empty text": [] if ids else "",
+        "a long text": [1] * 4000 if ids else LONG,
+    }
+    alone = {what: _attempt(scorer, name, what, [text])[0] for what, text in texts.items()}
+    _attempt(scorer, name, "a batch of empty texts", [texts["an empty text"]] * 2)
+    together = _attempt(scorer, name, "a batch of different texts", list(texts.values()))
+    if name.startswith(("hf:", "detoxify")):
+        for (what, value), other in zip(alone.items(), together, strict=True):
+            if abs(value - other) > SAME:
+                raise ExciseError(
+                    f"scorer {name}: gives {what} {value:.3f} alone and {other:.3f} beside others; it takes padding "
+                    "for text, so its scores mean nothing. Its tokenizer and its config.json disagree on the padding."
+                )
+
+
+def _attempt(scorer: Scorer, name: str, what: str, texts: list[Any]) -> list[float]:
+    try:
+        return score(scorer, texts)
+    except ExciseError as error:
+        raise ExciseError(f"{error} (tried on {what}, before models run)") from error
+    except Exception as error:  # of somebody else's model or code
+        said = " ".join(str(error).split())[:300]
+        raise ExciseError(f"scorer {name}: fails on {what}: {type(error).__name__}: {said}") from error
 
 
 def unloaded(name: str, why: object, instead: str) -> ExciseError:
@@ -149,8 +188,9 @@ def load(name: str, options: Options) -> Scorer:
     family = importlib.import_module(f"excise.{module(name)}")
     if options.checkpoint is not None and not name.startswith("detoxify"):
         raise ExciseError(f"--checkpoint belongs to the detoxify scorers, not to {name!r}")
-    if options.label is not None and not name.startswith("hf:"):
-        raise ExciseError(f"--label belongs to hf: scorers, not to {name!r}")
+    for option in ("label", "probability"):
+        if getattr(options, option) is not None and not name.startswith("hf:"):
+            raise ExciseError(f"--{option} belongs to hf: scorers, not to {name!r}")
     scorer: Scorer = family.load(name, options)
     return scorer
 
