@@ -4,6 +4,7 @@ import argparse
 import atexit
 import gc
 import importlib
+import io
 import logging
 import resource
 import sys
@@ -101,6 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with 2 on a wrong command line).
     """
     atexit.register(gc.freeze)  # the last collection would look through all of torch and transformers, for a second
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter shows its number, and the stage goes on
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     argv = sys.argv[1:] if argv is None else argv
     known = bool(argv) and argv[0] in STAGES
     arguments = parser(argv[:1] if known else STAGES, options=known).parse_args(argv)

@@ -1,5 +1,6 @@
 """The hub: its real client against a server on this machine, and its cache folder without any."""
 
+import errno
 import hashlib
 import http.server
 import json
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from excise.artefacts import read_json, read_jsonl
+from excise.data.hub import explained
+from excise.errors import ExciseError
 from excise.models.loading import fingerprint
 from tests.unit.test_evaluation_scorers import bert_folder, save_classifier, write_checkpoint
 from tests.unit.test_models_files import split
@@ -355,3 +358,25 @@ def test_a_scorer_that_is_not_to_be_had(hub, run):
         assert f"scorer {scorer}: cannot be loaded" in said
         assert message in said
         assert "HF_TOKEN" in said
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch, excise):
+    import datasets
+    import pyarrow
+    from pyarrow import parquet
+
+    (tmp_path / "rows").mkdir()
+    parquet.write_table(pyarrow.table({"text": ["a", "b"]}), tmp_path / "rows/test-00000.parquet")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file/cache")
+    said = excise("fetch-text", "--source", tmp_path / "rows", "--output", tmp_path / "o.jsonl", fails=True)
+    assert "the cache cannot be written" in said
+    assert "HF_DATASETS_CACHE" in said
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_an_error_of_the_disk_is_explained_and_others_are_not(number):
+    with pytest.raises(ExciseError, match="HF_HOME=FOLDER"), explained("me/x"):
+        raise OSError(number, os.strerror(number), "/some/file")
+    with pytest.raises(OSError, match="odd"), explained("me/x"):
+        raise OSError(errno.EIO, "odd")

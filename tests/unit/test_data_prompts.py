@@ -145,7 +145,7 @@ def test_several_text_files_are_categories(tmp_path, excise):
         ("You are", "insult", ["insult"]),
         ("Only here", "insult", ["insult"]),
     ]
-    counts = {"read": 6, "blank": 1, "repeated": 1, "distinct": 4}
+    counts = {"read": 6, "blank": 1, "repeated": 1, "distinct": 4, "unknown_toxicity": 0}
     assert meta["prompts"] == counts | {"by_category": {"identity_attack": 2, "insult": 2}}
     assert meta["label"] == "*.txt"
     assert str(tmp_path) not in (tmp_path / "p.jsonl").read_text()
@@ -186,7 +186,10 @@ def test_formats(tmp_path, excise, name, content, options, expected):
         ("p.jsonl", '{"txt": "a"}\n', [], "p.jsonl: line 1 has no field 'prompt'; it has txt"),
         ("p.jsonl", '{"text": 3}\n', [], "field 'text' holds int, not text"),
         ("p.jsonl", '{"text": "a", "toxicity": "high"}\n', [], "toxicity 'high' is not a number"),
-        ("p.jsonl", '{"text": "a", "toxicity": NaN}\n', [], "toxicity nan is not a finite number"),
+        ("p.jsonl", '{"text": "a", "toxicity": "?"}\n', [], "is not a number; leave it empty where it is unknown"),
+        ("p.jsonl", '{"text": "a", "toxicity": Infinity}\n', [], "toxicity inf is not a finite number"),
+        ("p.jsonl", '{"text": 3, "body": "b", "n": 1}\n', [], "field 'text' holds int, not text; text is in body"),
+        ("p.csv", "text,score\na,0.5\nb,1\n", ["--field", "score"], "all 2 texts are numbers ('0.5', ...)"),
         ("p.jsonl", '{"text": "a"}\n', ["--only", "challenging"], "it has no such field"),
         ("p.txt", "a\n", ["--only", "challenging"], "marks no prompts"),
         ("p.md", "a\n", [], "unknown file format '.md'"),
@@ -248,3 +251,27 @@ def test_the_split_stage_writes_both_parts_twice_alike(tmp_path, excise):
     assert "occurs more than once" in excise(
         "split-prompts", "--prompts", duplicate, "--attribution", "a", "--evaluation", "b", fails=True
     )
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.jsonl", "p.json", "p.parquet"])
+def test_an_unknown_toxicity_is_one_thing_in_every_format(tmp_path, excise, name):
+    """Null, NaN, an empty cell: all of them are left out, and counted."""
+    if name.endswith("sv"):
+        comma = "," if name == "p.csv" else "\t"
+        cells = [("a", ""), ("b", "NaN"), ("c", " "), ("d", "0.5"), ("e", "null")]
+        (tmp_path / name).write_text("\n".join(comma.join(pair) for pair in [("text", "toxicity"), *cells]) + "\n")
+    elif name == "p.parquet":
+        import pyarrow
+        from pyarrow import parquet
+
+        columns = {"text": list("abcde"), "toxicity": [None, float("nan"), None, 0.5, None]}
+        parquet.write_table(pyarrow.table(columns), tmp_path / name)
+    else:
+        rows = [{"text": t, "toxicity": v} for t, v in zip("abcde", [None, float("nan"), "", 0.5, "nan"], strict=True)]
+        lines = json.dumps(rows) if name == "p.json" else "\n".join(map(json.dumps, rows))
+        (tmp_path / name).write_text(lines)
+    said = excise("fetch-prompts", "--source", tmp_path / name, "--output", tmp_path / "out.jsonl")
+    assert "the toxicity of 4 of 5 prompts is unknown" in said
+    meta, found = read_jsonl(tmp_path / "out.jsonl")
+    assert {row["text"]: row.get("toxicity") for row in found} == dict.fromkeys("abce") | {"d": 0.5}
+    assert meta["prompts"]["unknown_toxicity"] == 4

@@ -115,3 +115,29 @@ def test_bad_input_is_named(tmp_path, excise, name, content, options, message):
     said = excise("fetch-text", "--source", tmp_path / name, *options, "--output", tmp_path / "o.jsonl", fails=True)
     assert message in said
     assert not (tmp_path / "o.jsonl").exists()
+
+
+@pytest.mark.parametrize("place", [4, -6, -2], ids=["in the middle", "checksum", "length"])
+@pytest.mark.parametrize("name", ["t.txt.gz", "t.jsonl.gz", "t.csv.gz"])
+def test_a_damaged_gzip_is_named(tmp_path, excise, name, place):
+    data = bytearray(gzip.compress(b"text\n" + b"some words and more of them\n" * 50, mtime=0))
+    middle = len(data) // 2 if place == 4 else place
+    data[middle] ^= 0xFF
+    (tmp_path / name).write_bytes(bytes(data))
+    said = excise("fetch-text", "--source", tmp_path / name, "--output", tmp_path / "o.jsonl", fails=True)
+    assert f"{name}: its gzip data are damaged" in said
+    (tmp_path / name).write_bytes(bytes(data[:-20]))
+    said = excise("fetch-text", "--source", tmp_path / name, "--output", tmp_path / "o.jsonl", fails=True)
+    assert f"{name}: its gzip data are damaged" in said
+
+
+def test_a_column_of_numbers_is_no_text(tmp_path, excise):
+    (tmp_path / "t.csv").write_text("id,text,n\n1,words,-1.5e3\n2,more,.5\n")
+    for field in ("id", "n"):
+        said = excise(
+            "fetch-text", "--source", tmp_path / "t.csv", "--field", field, "--output", tmp_path / "o.jsonl", fails=True
+        )
+        assert "all 2 texts are numbers" in said
+    excise("fetch-text", "--source", tmp_path / "t.csv", "--output", tmp_path / "o.jsonl")
+    texts.check_words(["1", "two"])
+    texts.check_words(["", " "])

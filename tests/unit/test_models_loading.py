@@ -12,7 +12,7 @@ import torch
 from benchmarks.families import FAMILIES, tiny
 from excise.artefacts import read_json
 from excise.errors import ExciseError
-from excise.models.loading import facts, fingerprint, identity, load_model
+from excise.models.loading import facts, fingerprint, identity, load_model, max_positions
 from tests.conftest import TEXT, make_model, make_tokenizer
 
 
@@ -382,3 +382,28 @@ def test_a_folder_that_cannot_be_written_is_named(copy, tmp_path, excise):
     (tmp_path / "file").touch()
     said = excise("fetch-model", "--source", copy, "--output", tmp_path / "file" / "out", fails=True)
     assert "cannot be written" in said
+
+
+LONGROPE = {"rope_type": "longrope", "long_factor": [4.0, 4.0], "short_factor": [1.0, 1.0], "rope_theta": 10000.0}
+
+
+def test_a_longrope_model_is_refused_beyond_the_positions_of_its_first_training(tmp_path, excise):
+    """Beyond them it takes other frequencies for all of a batch: a short prompt would get another answer."""
+    from transformers import LlamaConfig, Phi3Config, Phi3ForCausalLM
+
+    folder = tmp_path / "phi"
+    config = Phi3Config(
+        vocab_size=make_tokenizer(folder), hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, original_max_position_embeddings=16, pad_token_id=1,
+        bos_token_id=0, eos_token_id=1, rope_parameters={**LONGROPE, "original_max_position_embeddings": 16},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    Phi3ForCausalLM(config).save_pretrained(str(folder))
+    assert max_positions(config) == 16
+    assert facts(folder)["max_positions"] == 16
+    (tmp_path / "p.jsonl").write_text('{"id": "a", "text": "the cat sat on a mat"}\n{"id": "b", "text": "rain"}\n')
+    run = ["generate", "--model", folder, "--prompts", tmp_path / "p.jsonl", "--num-generations", 1]
+    excise(*run, "--max-new-tokens", 2, "--output", tmp_path / "o.jsonl")
+    said = excise(*run, "--max-new-tokens", 12, "--output", tmp_path / "o.jsonl", fails=True)
+    assert "more than the model's 16" in said
+    assert max_positions(LlamaConfig(max_position_embeddings=64)) == 64

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from excise.reporting.plots import categories
+from excise.reporting.style import render
 from excise.reporting.summary import Summary
 from excise.reporting.trade_off import trade_off
 from tests.unit.reporting import CATEGORIES, LAYERS, PERPLEXITY, PROMPTS, SHARE, WIDTH, WORLD
@@ -74,3 +76,11 @@ def test_chance_overlap_is_what_random_lists_share() -> None:
     lists = [set(generator.choice(total, count, replace=False).tolist()) for _ in range(200)]
     found = np.mean([len(a & b) / len(a | b) for a, b in zip(lists[::2], lists[1::2], strict=True)])
     assert count / (2 * total - count) == pytest.approx(found, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["$5 to $10", "a_$b$", r"$\nothing$", "50 $"])
+def test_a_dollar_in_a_name_is_a_dollar(name: str) -> None:
+    row = {"category": name, "items": 40, "before": 0.3, "after": 0.2, "difference": -0.1, "interval": (-0.2, -0.05)}
+    picture = render(categories, [row, row], "x", f"share of {name}")
+    assert picture == render(categories, [row, row], "x", f"share of {name}")
+    assert b"<svg" in picture

@@ -9,6 +9,7 @@ import torch
 
 from excise.artefacts import Json, read_jsonl
 from excise.errors import ExciseError
+from excise.models.loading import max_positions
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def read_reference(path: str | Path, config: Any) -> tuple[Json, list[Sample]]:
     meta, rows = read_jsonl(path, required=("id", "input_ids", "target_start"))
     if not rows:
         raise ExciseError(f"{path}: no samples in it; an attribution over nothing has no value")
-    limit = getattr(config, "max_position_embeddings", None)
+    limit = max_positions(config)
     samples, seen = [], set()
     for row in rows:
         sample = Sample(id=str(row["id"]), input_ids=tuple(row["input_ids"]), target_start=row["target_start"])

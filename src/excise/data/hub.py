@@ -5,6 +5,7 @@ there). The token is never logged or written.
 """
 
 import contextlib
+import errno
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -59,6 +60,24 @@ def explained(
         ) from error
     except unreachable as error:
         raise _unreachable(what) from error
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise _unwritable(what, error) from error
+
+
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
+"""Numbers of errors that say that a folder cannot be written."""
+
+
+def _unwritable(what: str, error: OSError) -> ExciseError:
+    from huggingface_hub import constants
+
+    place = error.filename or constants.HF_HOME
+    return ExciseError(
+        f"{what}: the cache cannot be written ({error.strerror}: {place}). Name a folder that can: export "
+        "HF_HOME=FOLDER (HF_DATASETS_CACHE for the rows of data sets alone)."
+    )
 
 
 def _unreachable(what: str) -> ExciseError:

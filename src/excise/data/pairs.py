@@ -13,6 +13,7 @@ from typing import Any
 from excise.artefacts import Json, read_jsonl
 from excise.data.prompts import prompt_id, seeded_order
 from excise.errors import ExciseError
+from excise.models.loading import max_positions
 
 Tokenise = Callable[[str], list[int]]
 """From a text to its tokens, special tokens included as the model's tokenizer adds them."""
@@ -229,7 +230,7 @@ def read_pairs(path: str | Path, config: Any) -> tuple[Json, list[Pair]]:
     meta, found = read_jsonl(path, required=tuple(Pair.__dataclass_fields__))
     if not found:
         raise ExciseError(f"{path}: no pairs in it")
-    limit = getattr(config, "max_position_embeddings", None)
+    limit = max_positions(config)
     pairs, seen = [], set()
     for row in found:
         where = f"{path}: pair {row['id']!r}"

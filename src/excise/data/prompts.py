@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from excise.artefacts import Json, read_distinct
-from excise.data.texts import field_text, file_kind, read_text, records
+from excise.data.texts import check_words, field_text, file_kind, read_text, records
 from excise.errors import ExciseError
 
 SIMILARITY = 0.8
@@ -20,13 +20,21 @@ PREFIX_WORDS = 6
 """So are two prompts whose first so many words are the same."""
 
 
+UNKNOWN = ("", "nan", "null", "none", "na", "n/a")
+"""What an unknown toxicity is called, in any case; so are JSON's null and parquet's NaN."""
+
+
 class Found(NamedTuple):
-    """Distinct prompts, and how many were read, were blank, and were repetitions."""
+    """Distinct prompts, and how many were read, were blank, were repetitions, and how many have no toxicity.
+
+    ``unknown`` counts distinct prompts without a toxicity, where others have one.
+    """
 
     rows: list[Json]
     read: int
     blank: int
     repeated: int
+    unknown: int
 
 
 def normalised(text: str) -> str:
@@ -79,8 +87,10 @@ def prompt_of(where: str, record: Json, field: str | None) -> Json:
     The text is in ``field``, by default in ``prompt`` or ``text``; RealToxicityPrompts nests it, with the prompt's
     toxicity, as ``{"prompt": {"text": ..., "toxicity": ...}}``.
 
+    A toxicity that is null, NaN or an empty cell is unknown, in every format, and is left out.
+
     Raises:
-        ExciseError: there is no text, or the toxicity is not a number.
+        ExciseError: there is no text, or the toxicity is neither a number nor unknown.
     """
     if field is None:
         field = next((name for name in ("prompt", "text") if name in record), "prompt")
@@ -88,13 +98,17 @@ def prompt_of(where: str, record: Json, field: str | None) -> Json:
     inner = record[field] if isinstance(record[field], dict) else record
     if record.get("category") is not None:
         row["category"] = str(record["category"])
-    if inner.get("toxicity") is not None:
-        try:
-            row["toxicity"] = float(inner["toxicity"])
-        except (TypeError, ValueError) as error:
-            raise ExciseError(f"{where}: toxicity {inner['toxicity']!r} is not a number") from error
-        if not math.isfinite(row["toxicity"]):
-            raise ExciseError(f"{where}: toxicity {inner['toxicity']!r} is not a finite number")
+    toxicity = inner.get("toxicity")
+    if toxicity is None or str(toxicity).strip().lower() in UNKNOWN:
+        return row
+    try:
+        row["toxicity"] = float(toxicity)
+    except (TypeError, ValueError) as error:
+        raise ExciseError(
+            f"{where}: toxicity {toxicity!r} is not a number; leave it empty where it is unknown"
+        ) from error
+    if not math.isfinite(row["toxicity"]):
+        raise ExciseError(f"{where}: toxicity {toxicity!r} is not a finite number; leave it empty where it is unknown")
     return row
 
 
@@ -104,7 +118,7 @@ def distinct(prompts: Iterable[Json]) -> Found:
     ``category`` is the category of the first one; ``categories`` lists those of all, in order of appearance.
 
     Raises:
-        ExciseError: nothing is left.
+        ExciseError: nothing is left, or all of it is numbers.
     """
     rows: dict[str, Json] = {}
     read = blank = 0
@@ -121,7 +135,10 @@ def distinct(prompts: Iterable[Json]) -> Found:
                 categories.append(prompt["category"])
     if not rows:
         raise ExciseError(f"no prompts found ({read} read, {blank} blank); is it the right file, field and filter?")
-    return Found(list(rows.values()), read, blank, read - blank - len(rows))
+    check_words(row["text"] for row in rows.values())
+    known = sum("toxicity" in row for row in rows.values())
+    unknown = len(rows) - known if known else 0
+    return Found(list(rows.values()), read, blank, read - blank - len(rows), unknown)
 
 
 def read_prompts(path: str | Path) -> tuple[Json, list[Json]]:

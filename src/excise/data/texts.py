@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from excise.errors import ExciseError, unknown
 
 READABLE = (".txt", ".utf8", ".jsonl", ".json", ".parquet", ".csv", ".tsv")
 """Endings of the files that are understood, each also with ``.gz``."""
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[Nn]a[Nn]")
+"""What a cell of a column of numbers looks like."""
 
 WIKITEXT2_REPOSITORIES = ("Salesforce/wikitext", "wikitext")
 WIKITEXT2_TEST = "06f8f4136de90fcf1b32ffda9136ecab621b3e437c370b5cdd27b37e9e9e9efc"
@@ -30,9 +34,13 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
         return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except gzip.BadGzipFile as error:
+        raise ExciseError(f"{path.name}: its gzip data are damaged ({error}); fetch or copy it again") from error
     except OSError as error:
         raise ExciseError(f"{path.name}: cannot be read ({error.strerror or error})") from error
-    except (UnicodeDecodeError, EOFError) as error:
+    except (EOFError, zlib.error) as error:
+        raise ExciseError(f"{path.name}: its gzip data are damaged ({error}); fetch or copy it again") from error
+    except UnicodeDecodeError as error:
         raise ExciseError(f"{path.name}: not UTF-8 text ({error})") from error
 
 
@@ -130,8 +138,24 @@ def field_text(where: str, record: Json, field: str) -> str:
         raise ExciseError(f"{where} has no field {field!r}; it has {', '.join(map(str, record))}")
     value = text_of(record[field])
     if not isinstance(value, str):
-        raise ExciseError(f"{where}: field {field!r} holds {type(value).__name__}, not text")
+        texts = [str(name) for name, other in record.items() if name != field and isinstance(text_of(other), str)]
+        instead = f"; text is in {', '.join(texts)}" if texts else f"; it has {', '.join(map(str, record))}"
+        raise ExciseError(f"{where}: field {field!r} holds {type(value).__name__}, not text{instead}")
     return value
+
+
+def check_words(texts: Iterable[str]) -> None:
+    """Refuse a column of numbers, which in CSV and TSV are text as well.
+
+    Raises:
+        ExciseError: every text that is not blank is a number.
+    """
+    found = [text for text in texts if text.strip()]
+    if found and all(NUMBER.fullmatch(text.strip()) for text in found):
+        raise ExciseError(
+            f"all {len(found)} texts are numbers ({found[0].strip()!r}, ...); name the column that holds the text: "
+            "--field"
+        )
 
 
 def documents(path: Path, *, field: str = "text", lines: bool = False) -> Iterator[str]:
@@ -168,6 +192,7 @@ def text_rows(texts: Iterable[str], *, limit: int | None = None) -> list[Json]:
         rows.append({"id": str(number), "text": text})
     if not any(row["text"].strip() for row in rows):
         raise ExciseError(f"the text is empty ({len(rows)} documents); is it the right file, field, subset and split?")
+    check_words(row["text"] for row in rows)
     return rows
 
 

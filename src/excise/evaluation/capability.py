@@ -21,6 +21,7 @@ from typing import Any
 from excise.artefacts import Json
 from excise.errors import ExciseError
 from excise.models.families import architecture
+from excise.models.loading import max_positions
 from excise.models.unpatched import assert_unpatched
 from excise.progress import SPARSE_SECONDS
 
@@ -240,7 +241,8 @@ def measure(model: Any, tokenizer: Any, found: Json, *, limit: int | None, batch
     np.random.seed(SEEDS["numpy"])  # noqa: NPY002 (the harness draws from the global generators)
     torch.manual_seed(SEEDS["torch"])
     begins = True if architecture(model.config).bos else None  # None: as the tokenizer does
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=begins)
+    size = {"batch_size": batch_size, "max_length": max_positions(model.config)}
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, add_bos_token=begins, **size)
     raw = evaluator.evaluate(lm, found, limit=limit)
     tasks = {name: _task(name, raw) for name in found["tasks"]}
     groups = {}

@@ -305,6 +305,22 @@ def _check_layers(folder: str | Path, config: Any, shapes: Mapping[str, tuple[in
         raise ExciseError(f"{folder}: config.json promises {layers} layers, but the weights hold {held}")
 
 
+def max_positions(config: Any) -> int | None:
+    """Most tokens that a model takes at once; None where its configuration names no number.
+
+    Of a model with ``longrope`` (Phi-3, 128k), those it was first trained for. Beyond them transformers takes other
+    frequencies for a whole batch, so that a short prompt would get another answer beside a long one.
+    """
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]  # some have one per kind of layer
+    if limit is None or not any(kind.get("rope_type") == "longrope" for kind in kinds):
+        return limit
+    named = [kind.get("original_max_position_embeddings") for kind in kinds]
+    named.append(getattr(config, "original_max_position_embeddings", None))
+    return min([limit, *(int(value) for value in named if value)])
+
+
 def facts(folder: str | Path) -> Json:
     """What a model is, from its configuration and the headers of its weights; read whole only for the fingerprint.
 
@@ -323,7 +339,7 @@ def facts(folder: str | Path) -> Json:
         "neurons": layers * width,
         "hidden_size": config.hidden_size,
         "vocabulary": config.vocab_size,
-        "max_positions": getattr(config, "max_position_embeddings", None),
+        "max_positions": max_positions(config),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "tied_embeddings": tied(folder, model, found),
         "dtype_on_disk": sorted({tensor.dtype for tensor in found.values()}),

@@ -48,6 +48,7 @@ STYLE = {
     "grid.color": "#e8e8e8",
     "grid.linewidth": 0.8,
     "hatch.linewidth": 1.0,
+    "text.parse_math": False,  # names are the user's, and a $ in one is a dollar
     "legend.frameon": False,
     "legend.fontsize": 9,
     "savefig.dpi": 200,

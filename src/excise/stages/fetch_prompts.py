@@ -66,10 +66,14 @@ def run(arguments: argparse.Namespace) -> None:
         "blank": found.blank,
         "repeated": found.repeated,
         "distinct": len(found.rows),
+        "unknown_toxicity": found.unknown,
         "by_category": dict(sorted(Counter(row["category"] for row in found.rows if "category" in row).items())),
     }
     meta = provenance(
         "fetch-prompts", {**facts, **place, **choice}, label=label, licence=arguments.licence, prompts=counts
     )
     write_jsonl(arguments.output, meta, found.rows)
-    logging.getLogger(__name__).info("%s: %d prompts read, %d distinct", label, found.read, len(found.rows))
+    logger = logging.getLogger(__name__)
+    logger.info("%s: %d prompts read, %d distinct", label, found.read, len(found.rows))
+    if found.unknown:
+        logger.info("the toxicity of %d of %d prompts is unknown", found.unknown, len(found.rows))

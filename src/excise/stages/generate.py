@@ -70,7 +70,7 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     from excise.evaluation.partial import Partial
     from excise.evaluation.variant import load_variant
     from excise.models.encoding import load_encoder
-    from excise.models.loading import device_type
+    from excise.models.loading import device_type, max_positions
     from excise.progress import Progress
     from excise.provenance import provenance
     from excise.shards import parse_shard
@@ -87,13 +87,14 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     model = variant.model
     model.generation_config.eos_token_id = list(encoder.ends)
     check_head(model)
+    limit = max_positions(model.config)
     for name, ids in encoded:
         if not ids:
             raise ExciseError(f"{arguments.prompts}: prompt {name!r} has no tokens; a model cannot continue nothing")
-        if len(ids) + sampling.max_new_tokens > model.config.max_position_embeddings:
+        if limit is not None and len(ids) + sampling.max_new_tokens > limit:
             raise ExciseError(
                 f"{arguments.prompts}: prompt {name!r} has {len(ids)} tokens; with {sampling.max_new_tokens} new ones "
-                f"that is more than the model's {model.config.max_position_embeddings}"
+                f"that is more than the model's {limit}"
             )
     settings = {
         **sampling.model_dump(),

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.data.texts import read_texts, records
     from excise.errors import ExciseError
     from excise.models.encoding import load_encoder
-    from excise.models.loading import identity, load_config
+    from excise.models.loading import identity, load_config, max_positions
     from excise.provenance import provenance
 
     missing = [name for name in KINDS[arguments.kind] if getattr(arguments, name) is None]
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
         counts["scorer"] = scores_meta.get("scorer")
     else:
         packages = ["tokenizers", "transformers"]
-        limit = getattr(load_config(arguments.model), "max_position_embeddings", None)
+        limit = max_positions(load_config(arguments.model))
         if arguments.kind == "windows" and limit is not None and arguments.seqlen > limit:
             raise ExciseError(f"--seqlen {arguments.seqlen}: this model has positions for {limit} tokens")
         encoder = load_encoder(arguments.model)
