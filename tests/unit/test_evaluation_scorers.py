@@ -324,7 +324,7 @@ def test_a_classifier_that_has_no_token_for_an_empty_text_is_refused_when_it_is_
     save_decoder(tmp_path / "m", pad=None, special=False)
     said = excise("fetch-scorer", "--scorer", f"hf:{tmp_path / 'm'}", "--output", tmp_path / "s.json", fails=True)
     assert "gives no token for an empty text" in said
-    assert "tried on an empty text, before models run" in said
+    assert "tried before models run, here on an empty text" in said
     assert not (tmp_path / "s.json").exists()
 
 
@@ -353,7 +353,7 @@ def test_a_function_that_fails_on_an_empty_text_is_refused_before_models_run(
     scorer = "python:hurried:scores"
     said = excise("fetch-scorer", "--scorer", scorer, "--output", tmp_path / "s.json", fails=True)
     assert "ZeroDivisionError" in said
-    assert "tried on an empty text" in said
+    assert "here on an empty text" in said
 
 
 def test_which_scorers_are_tried_before_models_run() -> None:

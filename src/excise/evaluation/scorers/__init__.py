@@ -164,7 +164,7 @@ def _attempt(scorer: Scorer, name: str, what: str, texts: list[Any]) -> list[flo
     try:
         return score(scorer, texts)
     except ExciseError as error:
-        raise ExciseError(f"{error} (tried on {what}, before models run)") from error
+        raise ExciseError(f"{error} (this scorer is tried before models run, here on {what})") from error
     except Exception as error:  # of somebody else's model or code
         said = " ".join(str(error).split())[:300]
         raise ExciseError(f"scorer {name}: fails on {what}: {type(error).__name__}: {said}") from error
