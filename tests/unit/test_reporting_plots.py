@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from excise.reporting import plots
 from excise.reporting.plots import categories
 from excise.reporting.style import render
+from excise.reporting.summarise import summarise
 from excise.reporting.summary import Summary
 from excise.reporting.trade_off import trade_off
 from tests.unit.reporting import CATEGORIES, LAYERS, PERPLEXITY, PROMPTS, SHARE, WIDTH, WORLD
+from tests.unit.test_reporting_summary import compressed
 
 
 def test_data_behind_every_plot(results: Path, summary: Summary) -> None:
@@ -84,3 +87,13 @@ def test_a_dollar_in_a_name_is_a_dollar(name: str) -> None:
     picture = render(categories, [row, row], "x", f"share of {name}")
     assert picture == render(categories, [row, row], "x", f"share of {name}")
     assert b"<svg" in picture
+
+
+def test_perplexities_far_apart_are_drawn_as_multiples() -> None:
+    files = [compressed("baseline", 0, kind="baseline"), compressed("wanda", 0.6), compressed("magnitude", 60.0)]
+    found = summarise(files, resamples=100)
+    (panel, *_) = plots.changes(found, [found.target]).axes
+    assert panel.get_xscale() == "log"
+    drawn = {line.get_ydata()[0]: line.get_xdata()[0] for line in panel.lines if line.get_marker() not in ("None", "")}
+    assert drawn[0] == pytest.approx(1.6, rel=0.02)
+    assert drawn[1] == pytest.approx(61, rel=0.02)

@@ -149,15 +149,23 @@ def changes(summary: Summary) -> Figure:
             ends = [*(change.interval or (None, None)), *(change.simultaneous_interval or (None, None))]
             flag = "broken" if row.broken else ""
             p = (change.p, cell.p_holm)
-            rows.append([row.variant, column.address, change.difference, *ends, *p, row.about.kind, flag])
+            factor = (change.relative, *(change.relative_interval or (None, None)))
+            rows.append([row.variant, column.address, change.difference, *ends, *factor, *p, row.about.kind, flag])
+    side = "left" if summary.goal.better == "lower" else "right"
+    shown_as = (
+        f"{summary.target.title} as a multiple of the unpruned model's (a logarithmic axis where it goes far); {side} "
+        "of the line at 1 is better. Bars: 95 % paired interval."
+        if summary.target.metric == "perplexity"
+        else f"change of {summary.target.title} against the unpruned model"
+        f"{', in percentage points' if summary.target.unit == 'share' else ''}; {side} of the line at 0 is better. "
+        "Thick bars: 95 % paired interval; thin bars: the interval that holds for all candidates together (Bonferroni)."
+    )
     caption = (
-        f"One line per variant, one panel per measurement. Horizontal: change of {summary.target.title} against the "
-        f"unpruned model{', in percentage points' if summary.target.unit == 'share' else ''}; "
-        f"{'left' if summary.goal.better == 'lower' else 'right'} of the line at 0 is better. Thick bars: 95 % paired "
-        "interval; thin bars: the interval that holds for all candidates together (Bonferroni). Colours and shapes as "
-        "in the first plot; hollow = control, cross = broken."
+        f"One line per variant, one panel per measurement. Horizontal: {shown_as} Colour = method, shape = series; "
+        "hollow = control, cross = broken."
     )
     head = ["variant", "metric", "change", "low", "high", "simultaneous_low", "simultaneous_high"]
+    head += ["relative", "relative_low", "relative_high"]
     head += ["p", "p_holm", "kind", "flag"]
     title = "Every variant against the unpruned model"
     return Figure("changes", title, caption, plots.changes, (summary, columns), head, rows)

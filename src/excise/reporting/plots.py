@@ -9,8 +9,8 @@ from matplotlib.ticker import MaxNLocator
 
 from excise.artefacts import Json
 from excise.config import BASELINE
-from excise.reporting.style import BESIDE, COLOURS, HIGHER, INK, LOWER, cross, dot, lines, series, series_of
-from excise.reporting.summary import Column, Summary
+from excise.reporting.style import BESIDE, HIGHER, INK, LOWER, colour_of, cross, dot, lines, series, series_of
+from excise.reporting.summary import Column, Row, Summary
 from excise.reporting.tables import plural
 from excise.reporting.trade_off import scaled
 from excise.tasks.measurement import Values
@@ -22,6 +22,10 @@ MANY_PROMPTS = 2000
 """More dots than this are drawn as an image inside the SVG."""
 
 
+FAR = 3
+"""A perplexity of so many times the unpruned model's makes the axis logarithmic."""
+
+
 def changes(summary: Summary, columns: Sequence[Column]) -> Figure:
     """Paired change of metrics of every variant with its intervals, one panel per metric."""
     rows = [row for row in summary.variants if row.about.kind != BASELINE]
@@ -30,23 +34,43 @@ def changes(summary: Summary, columns: Sequence[Column]) -> Figure:
     alike = len({column.unit for column in columns}) == 1
     panels = figure.subplots(1, len(columns), sharex=alike, sharey=True, squeeze=False)[0]
     for axes, column in zip(panels, columns, strict=True):
-        axes.axvline(0, color=INK, linewidth=1)
+        factor = column.metric == "perplexity"
+        axes.axvline(1 if factor else 0, color=INK, linewidth=1)
         for position, row in enumerate(rows):
             colour, marker = look[series_of(row)]
-            change = row.change(column.address)
-            for interval, width in ((change.simultaneous_interval, 1), (change.interval, 3.5)):
-                ends = [scaled(end, column) for end in interval or ()]
+            middle, *intervals = _factor(row, column) if factor else _change(row, column)
+            for ends, width in zip(intervals, (3.5, 1), strict=False):
                 axes.plot(ends, [position] * len(ends), color=colour, linewidth=width, solid_capstyle="butt")
-            middle = scaled(change.difference or 0.0, column)
             if row.broken:
                 cross(axes, middle, position, size=9)
             else:
                 dot(axes, middle, position, marker, colour)
         name, _, rest = column.title.partition(" (")
         axes.set_title(rest.removesuffix(")") or column.label, fontsize=10)
-        axes.set_xlabel(f"change of {name}" + (", points" if column.unit == "share" else ""))
+        if factor:
+            far = max(_factor(row, column)[0] for row in rows) > FAR
+            axes.set_xscale("log" if far else "linear")
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.set_xlabel(f"{name}, times the unpruned model's")
+        else:
+            axes.set_xlabel(f"change of {name}" + (", points" if column.unit == "share" else ""))
         lines(axes, [row.variant for row in rows])
     return figure
+
+
+def _change(row: Row, column: Column) -> tuple[float, list[float], list[float]]:
+    """The difference, its interval, and the one that holds for all candidates together; ends may be missing."""
+    change = row.change(column.address)
+    narrow, wide = (
+        [scaled(end, column) for end in ends or ()] for ends in (change.interval, change.simultaneous_interval)
+    )
+    return scaled(change.difference or 0.0, column), narrow, wide
+
+
+def _factor(row: Row, column: Column) -> tuple[float, list[float]]:
+    """After over before, with its interval, which may be missing."""
+    change = row.change(column.address)
+    return 1 + (change.relative or 0.0), [1 + end for end in change.relative_interval or ()]
 
 
 def before_after(before: Values, after: Values, label: str, title: str, item: str) -> Figure:
@@ -172,4 +196,4 @@ def overlap(names: Sequence[str], matrix: Values) -> Figure:
 
 def method_colours(summary: Summary) -> dict[str, str]:
     """Colour of each variant by its method."""
-    return {row.variant: COLOURS.get(row.about.method or "", INK) for row in summary.variants}
+    return {row.variant: colour_of(row) for row in summary.variants}

@@ -29,10 +29,14 @@ COLOURS = {
     "gradient": "#009e73",
     "activation": "#f0e442",
     "aura": "#cc79a7",
-    "magnitude": GREY,
-    "random": GREY,
+    "sparsegpt": "#009e73",
+    "alps": "#0072b2",
+    "admm": "#56b4e9",
+    "ria": "#cc79a7",
+    "clearcut": "#e69f00",
+    "slice": "#f0e442",
 }
-"""Colour of a method; controls are grey."""
+"""Colour of a method; controls are grey, others dark."""
 
 MARKERS = "os^Dv<>Ph8dHp"
 
@@ -80,9 +84,14 @@ def series(summary: Summary) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for row in summary.variants:
         if row.about.kind != BASELINE and series_of(row) not in found:
-            colour = COLOURS.get(row.about.method or "", INK)
+            colour = colour_of(row)
             found[series_of(row)] = (colour, MARKERS[len(found) % len(MARKERS)])
     return found
+
+
+def colour_of(row: Row) -> str:
+    """The colour of a variant's method."""
+    return GREY if row.about.kind == "control" else COLOURS.get(row.about.method or "", INK)
 
 
 def series_of(row: Row) -> str:
