@@ -72,13 +72,19 @@ def tokenised(pair: TextPair, tokenise: Tokenise, where: str) -> Pair:
         where: words that name the pair in messages.
 
     Raises:
-        ExciseError: the prompts have different numbers of tokens or are equal, or an answer is not one token.
+        ExciseError: the prompts have different numbers of tokens or are equal, an answer is not one token, or only some
+            begin with a space.
     """
     clean, corrupt = tokenise(pair.clean), tokenise(pair.corrupted)
     if len(clean) != len(corrupt):
         raise ExciseError(
             f"{where}: the clean prompt has {len(clean)} tokens, the corrupted one {len(corrupt)}. Positions of a pair "
             "must correspond: change words of the same number of tokens (names with the space before them)."
+        )
+    if len({text.startswith(" ") for text in (*pair.answers, *pair.wrong)}) > 1:
+        raise ExciseError(
+            f"{where}: some of the answers {[*pair.answers, *pair.wrong]} begin with a space and some do not: they are "
+            "different tokens. Write all of them as they continue the prompt."
         )
     answers, wrong = (
         tuple(_one_token(pair.clean, clean, text, tokenise, where) for text in texts)
