@@ -38,9 +38,9 @@ def ask(command: Sequence[str], timeout: float = 60) -> tuple[str | None, str]:
     return (done.stdout if done.returncode == 0 else None), done.stderr.strip()
 
 
-def squeue(runs: Iterable[str], states: str = "all") -> list[str]:
+def squeue(runs: Iterable[str]) -> list[str]:
     """The command that lists the jobs of these runs, ended ones too while Slurm remembers them."""
-    return ["squeue", "--name", ",".join(runs), "--states", states, "--noheader", "--format", "%i|%T|%r|%k"]
+    return ["squeue", "--name", ",".join(runs), "--states", "all", "--noheader", "--format", "%i|%T|%r|%k"]
 
 
 def sacct(command: str) -> list[str]:

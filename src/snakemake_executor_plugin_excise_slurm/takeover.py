@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from snakemake_executor_plugin_excise_slurm import queue
+from snakemake_executor_plugin_excise_slurm import queue, words
 
 logger = logging.getLogger("snakemake")
 
@@ -201,9 +201,9 @@ def take_over() -> list[str]:
 def _orphans(runs: list[str]) -> list[queue.Job]:
     """The jobs of these runs that have not ended."""
     while True:
-        text, why = queue.ask(queue.squeue(runs, "PENDING,RUNNING,SUSPENDED,CONFIGURING,COMPLETING,STOPPED"))
+        text, why = queue.ask(queue.squeue(runs))
         if text is not None:
-            return queue.jobs(text)
+            return [job for job in queue.jobs(text) if job.state not in words.ENDED]
         logger.warning(f"Slurm does not answer ({why}); asking again in {LONGEST_PAUSE:g} s.")
         time.sleep(LONGEST_PAUSE)
 

@@ -47,6 +47,9 @@ LOST = ("NODE_FAIL", "BOOT_FAIL", "REVOKED")
 PREEMPTED = "PREEMPTED"
 """State of a job that had to make room; as none of ours is requeued by Slurm, it has ended."""
 
+ENDED = ("COMPLETED", *FAILED, *LOST, PREEMPTED)
+"""States of a job that does no more work; all others may still write."""
+
 NEVER = re.compile(
     r"Partition\w*Limit|BadConstraints|DependencyNeverSatisfied|InvalidAccount|InvalidQOS|AccountNotAllowed|QOSNotAllowed"
     r"|JobHeld(User|Admin)|[Rr]equeued? ?held|(QOS|Assoc)(Max|Min)\w+PerJob\w*|(QOS|Assoc)MaxWallDuration\w*"

@@ -425,3 +425,21 @@ def test_a_job_whose_code_changed_while_it_waited_does_not_run(tmp_path, planned
     refused = planned == "0123456789abcdef"
     assert (done.returncode != 0) == refused == (not (tmp_path / "out").exists()), done.stderr
     assert ("changed since this job was submitted" in done.stderr) == refused
+
+
+def test_jobs_of_an_earlier_run_are_waited_for_while_they_may_write(programs):
+    states = [
+        "PENDING",
+        "RUNNING",
+        "COMPLETING",
+        "SUSPENDED",
+        "REQUEUED",
+        "COMPLETED",
+        "CANCELLED by 0",
+        "PREEMPTED",
+        "NODE_FAIL",
+    ]
+    lines = "; ".join(f'echo "{number}|{state}|None|rule_x"' for number, state in enumerate(states))
+    folder = programs(squeue=f'echo "$@" > asked; {lines}')
+    assert [job.id for job in takeover._orphans(["one", "two"])] == ["0", "1", "2", "3", "4"]
+    assert "--name one,two --states all" in (folder / "asked").read_text()
