@@ -25,7 +25,8 @@ from excise.config.plan import (
 from excise.errors import ExciseError
 from tests.conftest import REPOSITORY
 
-DEMO = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+DEMO = yaml.safe_load((REPOSITORY / "experiments/methods.yaml").read_text())
+"""The demo, and every method beside the others."""
 
 
 def changed(*path, value=None, drop=False):
@@ -139,10 +140,10 @@ def test_what_competes_is_not_judged_but_the_choice_is():
 
 def test_what_a_plan_needs_of_references_and_models():
     experiment = validated(DEMO)
-    assert means(experiment) == {"c4"}  # lrp-mean, and the control that is matched to it
-    assert attributed(experiment) == {"onset", "toxic", "neutral", "c4"}
-    assert needs(experiment) == {"need": ["neuron=300"], "need_bias": ["neuron"]}
-    assert lenses(experiment)[:3] == ["lrp-300", "lrp-mean-300", "lrp-plain-100"]
+    assert means(experiment) == {"c4"}  # lrp, and the control that is matched to it if it wins
+    assert attributed(experiment) == {"onset", "shuffled", "toxic", "neutral", "c4"}
+    assert needs(experiment) == {"need": ["neuron=1000"], "need_bias": ["neuron"]}
+    assert lenses(experiment) == ["winner"]
     changes = {
         "variants": {"a": {"method": "lrp", "count": ["all", 5, 30, 20]}, "b": {"method": "wanda", "count": [3, 9]}}
     }
@@ -242,7 +243,7 @@ def test_tuning_prompts_need_a_choice():
         (changed("variants", "aura", "protect", value=0.1), "variants.aura: no protection with aura"),
         (changed("variants", "wanda", "contrast", value="standardised"), "wanda has none, lrp, lrp-cp, lrp-abs-weights, gradient, activation have one"),
         (changed("variants", "random", "protect", value=0.1), "protect and contrast do not apply to a control (random)"),
-        (changed("evaluation", "resamples", value=200), "evaluation.resamples: 200 are too few for 6 candidates"),
+        (changed("evaluation", "resamples", value=200), "evaluation.resamples: 200 are too few for 9 candidates"),
         (changed("evaluation", "num_generations", value=2.0), "evaluation.num_generations: 2.0 is not a whole number"),
         (changed("generations", "temperature", value=float("nan")), "generations.temperature: nan is not a number"),
         (changed("variants", "random", "matched_to", value="random"), "random: matched_to: 'random' is itself a matched control"),
@@ -261,7 +262,7 @@ def test_tuning_prompts_need_a_choice():
         (changed("variants", "lrp", "scale", value="expertise"), "variants.lrp: scale expertise belongs to method"),
         (changed("variants", "lrp", "budget", value=0.03), "budget and bounds belong to method trust-region, not to lrp"),
         (changed("variants", "aura", "unit", value="head"), "variants.aura: method aura does not score unit head"),
-        (changed("variants", "random", "unit", value="head"), "random: selects unit head, and lrp-mean unit neuron"),
+        (changed("variants", "random", "unit", value="head"), "random: selects unit head, and winner unit neuron"),
         (stepped(scale=0.5), "scale, ablation mean, protect and contrast do not apply to trust-region"),
         (stepped(count=["all"]), "count all does not apply to trust-region"),
         (stepped(bounds=[1.5, 2.0]), "1 (untouched) must lie between them"),
@@ -298,7 +299,7 @@ def test_mistakes_are_named_with_their_place(config, message):
 
 def test_a_scorer_of_ones_own_has_any_scale():
     config = changed("generations", "scorer", value="python:length:words")
-    for name in ("toxic", "onset"):
+    for name in ("toxic", "onset", "shuffled"):
         config["references"][name]["at_least"] = 90
     config["evaluation"] |= {"scorers": ["python:length:words"], "threshold": 80}
     validated(config)

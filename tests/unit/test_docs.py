@@ -137,7 +137,7 @@ def plan(folder, *words):
 @pytest.mark.parametrize(
     ("page", "planned"),
     [
-        ("docs/tutorial.md", "results/more-neurons/SmolLM2-135M-Instruct/units/random-repeat1-3000.json"),
+        ("docs/tutorial.md", "results/more-neurons/SmolLM2-135M-Instruct/units/lrp-3000.json"),
         ("docs/how-to/behaviour.md", "--source experiments/questions.csv --split train --field question"),
     ],
 )

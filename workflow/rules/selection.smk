@@ -20,8 +20,12 @@ STEPPED = {
 }
 
 
-# What may win the evaluation.
-CANDIDATES = plan.candidates(EXPERIMENT)
+# The unit lists that may win the evaluation.
+CANDIDATES = [
+    name
+    for name in plan.candidates(EXPERIMENT)
+    if name not in plan.folders(EXPERIMENT)
+]
 
 
 localrules:

@@ -15,7 +15,7 @@ BASELINE = "baseline"
 """Name of the variant in which nothing is pruned."""
 
 WINNER = "winner"
-"""Name that a control or the export uses for the candidate that wins the evaluation; known when all are judged."""
+"""Name that a control or the export uses for the unit list that wins the evaluation; known when all are judged."""
 
 TUNING = "tuning"
 """Part of the prompts that competing candidates are judged on; also the prefix of their folders."""

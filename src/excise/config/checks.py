@@ -13,7 +13,6 @@ from excise.config.experiment import Experiment
 from excise.config.measured import addresses, named
 from excise.config.plan import (
     about_mean,
-    asks_for_winner,
     candidates,
     choices,
     entries_behind,
@@ -143,8 +142,6 @@ def _matches(experiment: Experiment) -> Iterator[str]:
     later = {*choices(experiment), WINNER}
     if WINNER in {**planned, **variants, **choices(experiment)}:
         yield f"variants: {WINNER!r} stands for what wins the evaluation; take another name"
-    if asks_for_winner(experiment) and folders(experiment).keys() & {*candidates(experiment)}:
-        yield f"matched_to, export: {WINNER} is a list of units; here a compressed model may win. Name a variant"
     for name, variant in variants.items():
         where, match = f"variants.{name}", variant.matched_to
         if match in variants and variants[match].matched_to:
