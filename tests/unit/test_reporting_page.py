@@ -287,7 +287,9 @@ def test_reference_sets_go_by_their_labels_and_an_onset_is_told_from_an_answer(s
         "toxic": {**answers, "span": "generation"},
         "c4": {"kind": "windows", "text": "c4", "windows": 8, "seqlen": 128},
     }
-    steps = method(summary, {**SETTINGS, "references": references, "texts": {"c4": {"label": "C4 sample"}}})
+    variants = {name: {"method": "lrp", "target": name, "retain": "c4"} for name in ("onset", "toxic")}
+    more = {"references": references, "variants": variants, "texts": {"c4": {"label": "C4 sample"}}}
+    steps = method(summary, SETTINGS | more)
     same = "answers of the model scored at least 0.5, at most 93 per seed"
     turn = "of each only the token at which it turned toxic is explained"
     assert f"Reference set onset: {same}; {turn}." in steps

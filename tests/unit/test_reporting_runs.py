@@ -9,6 +9,7 @@ import pytest
 from excise.cli import main
 from excise.errors import ExciseError
 from excise.reporting.runs import agreement, between, not_told_apart
+from excise.reporting.steps import method
 from excise.stages.compare_runs import read, told
 from tests.unit.reporting import WORLD, Made, make_world, summary_command
 
@@ -79,3 +80,14 @@ def test_runs_of_two_experiments_are_refused(first: Path, tmp_path: Path) -> Non
     other = a_run(tmp_path / "other", KEPT[:3])
     with pytest.raises(ExciseError, match="not two runs of one experiment: variants differs"):
         agreement(read(first), read(other))
+
+
+def test_reference_sets_are_told_as_they_were_drawn_and_only_those_looked_at(first: Path) -> None:
+    everything = {"kind": "generations", "at_least": 0.5, "count": "all", "span": "onset"}
+    sets = {"onset": everything, "dealt": everything | {"permuted": True}, "unused": everything}
+    methods = {"a": ("lrp", "onset"), "b": ("trust-region", "dealt"), "c": ("random", "unused")}
+    variants = {name: {"method": found_by, "target": target} for name, (found_by, target) in methods.items()}
+    said = " ".join(method(read(first).summary, {"references": sets, "variants": variants}))
+    assert "Reference set onset: answers of the model scored at least 0.5, all of each seed; of each only" in said
+    assert "Reference set dealt: answers of the model scored at least 0.5, after the scores were dealt anew" in said
+    assert "unused" not in said

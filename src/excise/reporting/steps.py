@@ -1,7 +1,7 @@
 """What was done, step by step."""
 
 from excise.artefacts import Json
-from excise.attribution.registry import METHODS
+from excise.attribution.registry import CONTROLS, METHODS
 from excise.reporting.summary import Summary
 from excise.reporting.tables import counted, exact_percent, figure, in_words, plural
 from excise.reporting.words import digits, said_of, setting
@@ -13,14 +13,26 @@ def _reference(reference: Json, summary: Summary, config: Json) -> str:
         text = config.get("texts", {}).get(reference["text"], {}).get("label", reference["text"])
         return f"{counted(reference['windows'], 'window')} of {reference['seqlen']:,} tokens of {text} per seed"
     if reference["kind"] == "file":
-        return f"from a file, at most {reference['count']:,} per seed"
+        return f"from a file, {_most(reference)}"
     lower, upper = reference.get("at_least"), reference.get("below")
     rule = f"at least {lower:g}" if lower is not None else f"below {upper:g}"
     turn = f"; of each only the token at which it turned {summary.target.settings['adjective']} is explained"
+    dealt = ", after the scores were dealt anew among them" if reference.get("permuted") else ""
     return (
-        f"answers of the model scored {rule}, at most {reference['count']:,} per seed"
+        f"answers of the model scored {rule}{dealt}, {_most(reference)}"
         f"{turn if reference.get('span') == 'onset' else ''}"
     )
+
+
+def _looked_at(config: Json) -> set[str]:
+    """The reference sets that some variant's method looks at."""
+    variants = [one for one in (config.get("variants") or {}).values() if one.get("method") not in CONTROLS]
+    return {one[side] for one in variants for side in ("target", "retain") if side in one}
+
+
+def _most(reference: Json) -> str:
+    """How many samples a seed gives."""
+    return "all of each seed" if reference["count"] == "all" else f"at most {reference['count']:,} per seed"
 
 
 def _times(config: Json, section: str) -> str:
@@ -71,6 +83,7 @@ def _found(summary: Summary, config: Json) -> list[str]:
     steps += [
         f"Reference set {name}: {_reference(one, summary, config)}."
         for name, one in (config.get("references") or {}).items()
+        if name in _looked_at(config)
     ]
     steps.append(
         f"{_units(summary)} were ranked over all layers together by their score for what shall be kept minus their "
