@@ -1,9 +1,8 @@
 # In:  the sources of test collections and folders of documents (local path, pinned package)
 # Out: collections under the resources folder; for each experiment its parts: what calibrates, what is searched, what judges
 
-from excise.config.encoders import calibrating
-from excise.config.retrieval import CollectionSource, CollectionSplit
-from excise.data.collection_formats import WITHOUT_QUERIES
+
+include: "../common/collections.smk"
 
 
 localrules:
@@ -11,46 +10,8 @@ localrules:
     split_collection,
 
 
-RETRIEVAL = config["retrieval"]
-COLLECTIONS = RETRIEVAL["collections"]
-CALIBRATING = calibrating(EXPERIMENT.retrieval)
-PARTS = f"{RUN}/collections"
-
-
 wildcard_constraints:
     collection=alternatives(COLLECTIONS),
-
-
-def has_queries(collection):
-    """Whether a collection is judged by queries, or by the likeness of embeddings alone."""
-    return COLLECTIONS[collection]["format"] not in WITHOUT_QUERIES
-
-
-def other_collections(wildcards):
-    """Collections that only judge: what they hold is not calibrated on."""
-    names = [
-        name
-        for name in COLLECTIONS
-        if name != CALIBRATING and wildcards.collection == CALIBRATING
-    ]
-    return [f"{INPUTS}/collections/{name}" for name in names]
-
-
-def apart_options(wildcards, input):
-    """Their files."""
-    return options(
-        {
-            "apart_from": [
-                f"{folder}/{name}.jsonl"
-                for folder in input.others
-                for name in (
-                    ("documents", "queries")
-                    if has_queries(Path(folder).name)
-                    else ("documents",)
-                )
-            ]
-        }
-    )
 
 
 rule fetch_collection:
