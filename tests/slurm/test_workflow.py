@@ -126,7 +126,7 @@ def test_jobs_run_offline_and_none_ran_twice(finished):
 def test_logs_lie_where_a_person_looks(finished):
     _, run, _, _ = finished
     assert len(list((run.folder / "logs/slurm/rule_attribute").rglob("*.log"))) == 2
-    assert (run.folder / "logs/slurm/rule_attribute/tiny_lrp_toxic_0").is_dir()
+    assert (run.folder / "logs/slurm/rule_attribute/tiny_neuron_lrp_toxic_0").is_dir()
 
 
 def test_the_resource_report_says_what_was_asked_and_used(finished):

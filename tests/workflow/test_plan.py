@@ -104,5 +104,5 @@ def test_several_models_share_their_inputs(make_experiment):
     experiment = make_experiment()
     experiment.config["models"]["second"] = experiment.config["models"]["tiny"]
     jobs = planned(experiment.snakemake("--dry-run").stdout)
-    once = {"all", "settings", "fetch_text", "fetch_prompts", "split_prompts"}
+    once = {"all", "settings", "fetch_text", "fetch_prompts", "fetch_scorer", "split_prompts"}
     assert jobs == {rule: count if rule in once else 2 * count for rule, count in PLANNED.items()}

@@ -4,17 +4,18 @@ It looks at the marks that a patch leaves, and imports no patch: judging a model
 """
 
 import sys
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from excise.errors import ExciseError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ATTENTION = "excise-lrp"
 """Prefix of the names under which patched attention functions are registered with transformers."""
 
 
-def is_patched(module: nn.Module) -> bool:
+def is_patched(module: "nn.Module") -> bool:
     """This module's own computation is replaced by ours."""
     return any(hasattr(vars(module).get(slot), "excise_patch") for slot in ("forward", "_old_forward"))
 
@@ -28,6 +29,8 @@ def assert_unpatched(model: Any = None) -> None:
     Raises:
         ExciseError: lxt has patched classes of this process, or the model is inside ``patched``.
     """
+    from torch import nn
+
     message = (
         "{} is patched for LRP: its gradients are relevances, and lxt switches dropout off. "
         "Attribution and evaluation run in separate processes; an LRP patch is never put on another."
