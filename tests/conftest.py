@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from tests.slurm.cluster import missing
@@ -163,3 +164,15 @@ def excise(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return messages
 
     return run
+
+
+def run_notebook(source: Path) -> dict[str, Any]:
+    """Run the code of a notebook, which is kept without outputs; what its variables are in the end."""
+    notebook = nbformat.read(source, as_version=4)
+    nbformat.validate(notebook)
+    variables: dict[str, Any] = {}
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs
+            exec(compile(cell.source, source.name, "exec"), variables)  # noqa: S102 (the repository's own notebook)
+    return variables

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -15,7 +14,7 @@ import excise
 from excise.artefacts import write_json
 from excise.errors import ExciseError
 from excise.models.loading import identity
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, run_notebook
 from tests.unit.test_data_hub import hub_folder
 
 
@@ -80,8 +79,6 @@ def test_a_model_from_the_hubs_cache_is_recognised_without_the_hub(tiny_model, n
 
 def test_the_notebook_runs(tiny_model, neurons, tmp_path, monkeypatch, capsys):
     source = REPOSITORY / "examples/prune_a_model.ipynb"
-    notebook = nbformat.read(source, as_version=4)
-    nbformat.validate(notebook)
     for made, name in (
         (tiny_model, "inputs/models/SmolLM2-135M-Instruct"),
         (neurons, "results/demo/SmolLM2-135M-Instruct/units/lrp-300.json"),
@@ -90,11 +87,7 @@ def test_the_notebook_runs(tiny_model, neurons, tmp_path, monkeypatch, capsys):
         (tmp_path / name).symlink_to(made)
     (tmp_path / "examples").mkdir()
     monkeypatch.chdir(tmp_path / "examples")
-    variables = {}
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            assert not cell.outputs
-            exec(compile(cell.source, source.name, "exec"), variables)  # noqa: S102 (the repository's own notebook)
+    variables = run_notebook(source)
     original, pruned = re.findall(r"^(?:original|pruned): +(.+)$", capsys.readouterr().out, re.MULTILINE)
     assert original != pruned
     assert variables["model"].model.layers[0].mlp.down_proj.weight[:, 3].any()

@@ -2,20 +2,16 @@
 
 import json
 
-import nbformat
-
 from excise.models.encoder import load_encoder
 from excise.models.structure import Layer, Structure
 from excise.retrieval.saving import save
 from excise.retrieval.shrinking import shrink
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, run_notebook
 from tests.unit.encoders import make_encoder, some_texts
 
 
 def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     source = REPOSITORY / "examples/search_with_a_smaller_encoder.ipynb"
-    notebook = nbformat.read(source, as_version=4)
-    nbformat.validate(notebook)
     model = make_encoder(tmp_path / "inputs/models/all-MiniLM-L6-v2")
     run = tmp_path / "results/retrieve-quick"
     structure = Structure(tuple(Layer(n, (0, 2), tuple(range(9 + n))) for n in range(3)), heads=4, neurons=24)
@@ -29,11 +25,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     titles.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "examples").mkdir()
     monkeypatch.chdir(tmp_path / "examples")
-    variables = {}
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            assert not cell.outputs
-            exec(compile(cell.source, source.name, "exec"), variables)  # noqa: S102 (the repository's own notebook)
+    run_notebook(source)
     said = capsys.readouterr().out
     assert "queries by small, documents by dense:" in said
     assert "layer 2: 2 of 4 heads, 11 of 24 neurons" in said

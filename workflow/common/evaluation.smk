@@ -1,6 +1,6 @@
 # Names and functions of the rules in rules/evaluation.smk: what is measured of a variant.
 
-from excise.config.evaluation import Capability, Protocol
+from excise.config.evaluation import Capability, Protocol, listed
 from excise.config.generations import Sampling
 
 
@@ -26,11 +26,9 @@ def scores_files(wildcards):
 
 def protocols(section):
     """How perplexity is measured, by text."""
-    found = SECTIONS[section]["perplexity"]
-    texts = found if isinstance(found, list) else [found]
     return {
         one["text"]: {key: value for key, value in one.items() if key != "text"}
-        for one in texts
+        for one in listed(SECTIONS[section]["perplexity"])
     }
 
 

@@ -105,11 +105,7 @@ def encoder_job(passes, models=1):
         dense = f"{INPUTS}/models/{wildcards.model}"
         return attempt * costs.encoder_minutes(dense, texts, passes, speed)
 
-    asked = {"mem_mb": mem_mb, "runtime": runtime}
-    if not ON_GPU:
-        return asked | CPU_SITE
-    one = {"gpu": 1} if SITE.gpu.gres is None else {"gres": SITE.gpu.gres_for(1)}
-    return asked | {"nodes": 1} | GPU_SITE | one
+    return on_device({"mem_mb": mem_mb, "runtime": runtime}, lambda wildcards, input: 1)
 
 
 machine = options({key: config[key] for key in ("device", "threads")})

@@ -264,7 +264,7 @@ rule answer_pairs:
     params:
         model=model_options,
         made=made_of,
-        units=lambda w, input: options({"units": input.get("units") or None}),
+        units=units_options,
         batch_size=lambda w: circuit_of(w)["batch_size"],
         code=digest("stages.answer"),
     shell:

@@ -196,6 +196,11 @@ def targets():
     return wanted
 
 
+def units_options(wildcards, input):
+    """The unit list that a model is measured with, where there is one."""
+    return options({"units": input.get("units") or None})
+
+
 def scorer_options(scorer, **more):
     """A scorer as a command line names it, and more options."""
     return options({"scorer": scorer} | more | config["scorers"].get(scorer, {}))

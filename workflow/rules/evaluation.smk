@@ -34,7 +34,7 @@ rule generate:
     params:
         model=model_options,
         made=made_of,
-        units=lambda w, input: options({"units": input.get("units") or None}),
+        units=units_options,
         sampling=lambda w: options(SECTIONS[part_of(w.variant)], Sampling),
         shard=shard_options("evaluation"),
         seed=config["seed"],
@@ -92,7 +92,7 @@ rule perplexity:
     params:
         model=model_options,
         made=made_of,
-        units=lambda w, input: options({"units": input.get("units") or None}),
+        units=units_options,
         protocol=lambda w: options(protocols(part_of(w.variant))[w.text], Protocol),
         code=digest("stages.perplexity"),
     shell:
@@ -148,7 +148,7 @@ rule capability:
     params:
         model=model_options,
         made=made_of,
-        units=lambda w, input: options({"units": input.get("units") or None}),
+        units=units_options,
         tasks=options(config["evaluation"]["capability"], Capability),
         code=digest("stages.capability"),
     shell:
@@ -174,7 +174,7 @@ rule cost:
     params:
         model=model_options,
         made=made_of,
-        units=lambda w, input: options({"units": input.get("units") or None}),
+        units=units_options,
         timing=options(config["evaluation"]["cost"] or {}),
         code=digest("stages.cost"),
     shell:

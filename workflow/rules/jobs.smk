@@ -99,6 +99,18 @@ def size_of(wildcards, input):
     )
 
 
+def on_device(asked, gpus):
+    """Resources of a job that runs on the CPU, or on gpus(wildcards, input) GPUs of one node."""
+    if not ON_GPU:
+        return asked | CPU_SITE
+    asked = asked | {"nodes": 1}  # --gpus alone may be served from several
+    if SITE.gpu.gres is None:
+        return asked | {"gpu": gpus} | GPU_SITE
+    # Slurm takes one of the two, so that the number goes into the gres.
+    gres = lambda wildcards, input: SITE.gpu.gres_for(gpus(wildcards, input))
+    return asked | GPU_SITE | {"gres": gres}
+
+
 def model_job(cost):
     """Resources of a job that runs the model, where cost(wildcards, input) says what it does with it."""
 
@@ -118,15 +130,7 @@ def model_job(cost):
         needed = cost(wildcards, input).mb(size_of(wildcards, input))
         return math.ceil(needed / SITE.gpu_memory_mb)
 
-    asked = {"mem_mb": mem_mb, "runtime": runtime}
-    if not ON_GPU:
-        return asked | CPU_SITE
-    asked["nodes"] = 1  # --gpus alone may be served from several
-    if SITE.gpu.gres is None:
-        return asked | {"gpu": gpu} | GPU_SITE
-    # Slurm takes one of the two, so that the number goes into the gres.
-    gres = lambda wildcards, input: SITE.gpu.gres_for(gpu(wildcards, input))
-    return asked | GPU_SITE | {"gres": gres}
+    return on_device({"mem_mb": mem_mb, "runtime": runtime}, gpu)
 
 
 def weights_job():

@@ -21,9 +21,7 @@ STEPPED = {
 
 
 # The unit lists that may win the evaluation.
-CANDIDATES = [
-    name for name in plan.candidates(EXPERIMENT) if name not in plan.folders(EXPERIMENT)
-]
+CANDIDATES = [name for name in plan.candidates(EXPERIMENT) if name not in FOLDERS]
 
 
 localrules:

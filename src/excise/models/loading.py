@@ -305,6 +305,17 @@ def _check_layers(folder: str | Path, config: Any, shapes: Mapping[str, tuple[in
         raise ExciseError(f"{folder}: config.json promises {layers} layers, but the weights hold {held}")
 
 
+def refuse_beyond_positions(config: Any, seqlen: int) -> None:
+    """Refuse windows that a model has no positions for.
+
+    Raises:
+        ExciseError: they are longer than ``max_positions``.
+    """
+    limit = max_positions(config)
+    if limit is not None and seqlen > limit:
+        raise ExciseError(f"--seqlen {seqlen}: more than the model's {limit} positions")
+
+
 def max_positions(config: Any) -> int | None:
     """Most tokens that a model takes at once; None where its configuration names no number.
 

@@ -1,6 +1,5 @@
 """The report of a task's circuit: what it says. How it looks stands in ``templates/circuit.html``."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from excise.errors import ExciseError
 from excise.reporting.circuit_figures import figures
 from excise.reporting.figures import Figure
 from excise.reporting.markup import Table
-from excise.reporting.settings import flat
+from excise.reporting.settings import appendix
 from excise.reporting.tables import NONE, exact_percent, number, percent
 from excise.reporting.templates import render
 
@@ -82,10 +81,7 @@ def page(study: Study, made: Json) -> tuple[str, list[Figure]]:
         removal=_removal(study.heads) if study.heads else None,
         kept=study.heads["kept"] if study.heads else [],
         plots={plot.name: plot for plot in plots},
-        settings=Table(
-            header=("setting", "value"), rows=[("", row) for row in flat(study.settings)], prose=("setting", "value")
-        ),
-        provenance=json.dumps([*origins, made], ensure_ascii=False, indent=1),
+        **appendix(study.settings, [*origins, made]),
     )
     return text, plots
 

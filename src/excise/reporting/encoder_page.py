@@ -1,6 +1,5 @@
 """The report on smaller encoders: what it says. How it looks stands in ``templates/encoders.html``."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from excise.reporting.encoder_plots import kept_against_cost, reach
 from excise.reporting.figures import Figure
 from excise.reporting.inputs import Found
 from excise.reporting.markup import Table
-from excise.reporting.settings import flat
+from excise.reporting.settings import appendix
 from excise.reporting.style import series_of
 from excise.reporting.summary import Column, Row, Summary
 from excise.reporting.tables import NONE, number, plural
@@ -74,10 +73,7 @@ def page(found: Found, *, settings: Json, timings: Sequence[Json], made: Json, s
         method=steps(settings),
         configured=configured(settings),
         timings=Table(header=("step", "jobs", "seconds in all"), rows=rows) if rows else None,
-        settings=Table(
-            header=("setting", "value"), rows=[("", pair) for pair in flat(settings)], prose=("setting", "value")
-        ),
-        provenance=json.dumps([*found.origins, made], ensure_ascii=False, indent=1),
+        **appendix(settings, [*found.origins, made]),
     )
     return text, plots
 

@@ -4,7 +4,6 @@ What it says is put together here, how it looks stands in ``templates/report.htm
 escaped there; pictures are embedded; model output is behind a click.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -16,7 +15,7 @@ from excise.reporting.confidence import confidence
 from excise.reporting.figures import Figure, trade_off
 from excise.reporting.markup import Table
 from excise.reporting.page_tables import main_table, peers_table, task_sections
-from excise.reporting.settings import flat
+from excise.reporting.settings import appendix, flat
 from excise.reporting.steps import method
 from excise.reporting.summary import Summary
 from excise.reporting.tables import NONE, in_words, number, plural
@@ -79,10 +78,7 @@ def page(
         samples=_grouped(samples),
         timings=_timings(timings) if timings else None,
         model=_model({**facts, **model}, origins),
-        settings=Table(
-            header=("setting", "value"), rows=[("", pair) for pair in flat(config)], prose=("setting", "value")
-        ),
-        provenance=json.dumps(list(origins), ensure_ascii=False, indent=1),
+        **appendix(config, origins),
     )
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from excise.artefacts import replacing
 from excise.goal import Budget
@@ -21,6 +22,32 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object
     writer.writerows(rows)
     with replacing(path) as file:
         file.write(text.getvalue().encode())
+
+
+class Drawn(Protocol):
+    """A plot with the table behind it."""
+
+    @property
+    def name(self) -> str:
+        """What its file is called."""
+        ...
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Head of its table."""
+        ...
+
+    @property
+    def rows(self) -> Sequence[Sequence[object]]:
+        """Its table."""
+        ...
+
+
+def write_data(folder: Path, plots: Iterable[Drawn]) -> None:
+    """Write the data behind plots, a table each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for plot in plots:
+        write_csv(folder / f"{plot.name}.csv", plot.columns, plot.rows)
 
 
 def number(value: float | None, digits: int = 2) -> str:

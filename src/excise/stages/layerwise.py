@@ -103,13 +103,12 @@ def _windows(arguments: argparse.Namespace) -> tuple["Tensor", "Json"]:
     from excise.errors import ExciseError
     from excise.models.encoding import load_encoder
     from excise.models.families import neuron_shape
-    from excise.models.loading import load_config, max_positions
+    from excise.models.loading import load_config, refuse_beyond_positions
 
     config = load_config(arguments.model)
     if arguments.calibration is None:
         raise ExciseError("--calibration: this method measures the inputs of the maps; name a text file")
-    if arguments.seqlen > (limit := max_positions(config) or arguments.seqlen):
-        raise ExciseError(f"--seqlen {arguments.seqlen}: more than the model's {limit} positions")
+    refuse_beyond_positions(config, arguments.seqlen)
     separator = arguments.separator.replace("\\n", "\n").replace("\\t", "\t")
     text = separator.join(documents(arguments.calibration))
     encoder = load_encoder(arguments.model)

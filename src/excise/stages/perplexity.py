@@ -37,12 +37,11 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.evaluation.likelihood import check_head
     from excise.evaluation.variant import load_variant
     from excise.models.encoding import load_encoder
-    from excise.models.loading import device_type, load_config, max_positions
+    from excise.models.loading import device_type, load_config, refuse_beyond_positions
     from excise.progress import Progress
     from excise.provenance import provenance
 
-    if arguments.seqlen > (limit := max_positions(load_config(arguments.model)) or arguments.seqlen):
-        raise ExciseError(f"--seqlen {arguments.seqlen}: more than the model's {limit} positions")
+    refuse_beyond_positions(load_config(arguments.model), arguments.seqlen)
     threads = set_threads(arguments.threads)
     written, documents = read_jsonl(arguments.text, ("text",))
     if not documents:

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.reporting.inputs import read_all, read_timings
     from excise.reporting.page import page
     from excise.reporting.summary import read_summary
-    from excise.reporting.tables import write_csv
+    from excise.reporting.tables import write_data
 
     if arguments.picture and arguments.picture.suffix not in (".svg", ".png"):
         raise unknown("picture format", arguments.picture.suffix, (".svg", ".png"), where="--picture")
@@ -61,9 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     samples, origins = _samples(arguments, found)
     drawn = figures(found.summary, found.measured, found.units, seed=arguments.seed)
     if arguments.data:
-        arguments.data.mkdir(parents=True, exist_ok=True)
-        for figure in drawn:
-            write_csv(arguments.data / f"{figure.name}.csv", figure.columns, figure.rows)
+        write_data(arguments.data, drawn)
     if arguments.picture and drawn:
         with replacing(arguments.picture) as file:
             file.write(drawn[0].picture(arguments.picture.suffix[1:]))

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.errors import ExciseError
     from excise.provenance import provenance
     from excise.reporting.circuit_page import Study, page
-    from excise.reporting.tables import write_csv
+    from excise.reporting.tables import write_data
 
     def read(path: Path, stage: str, key: str) -> dict[str, object]:
         found = read_json(path)
@@ -54,8 +54,6 @@ def run(arguments: argparse.Namespace) -> None:
     settings = {"files": [sha256_file(path) for path in files]}
     text, plots = page(study, provenance("report-circuit", settings, packages=("matplotlib", "numpy")))
     if arguments.data:
-        arguments.data.mkdir(parents=True, exist_ok=True)
-        for plot in plots:
-            write_csv(arguments.data / f"{plot.name}.csv", plot.columns, plot.rows)
+        write_data(arguments.data, plots)
     with replacing(arguments.output) as file:
         file.write(text.encode())

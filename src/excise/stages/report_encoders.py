@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.provenance import provenance
     from excise.reporting.encoder_page import page
     from excise.reporting.inputs import read_all, read_timings
-    from excise.reporting.tables import write_csv
+    from excise.reporting.tables import write_data
 
     found = read_all(arguments.summary, arguments.measurements, [])
     settings = {"seed": arguments.seed, "summary": sha256_file(arguments.summary)}
@@ -35,8 +35,6 @@ def run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
     )
     if arguments.data:
-        arguments.data.mkdir(parents=True, exist_ok=True)
-        for plot in plots:
-            write_csv(arguments.data / f"{plot.name}.csv", plot.columns, plot.rows)
+        write_data(arguments.data, plots)
     with replacing(arguments.output) as file:
         file.write(text.encode())
