@@ -17,7 +17,7 @@ CALIBRATION = {"text": "words", "windows": 4, "seqlen": 16}
 VARIANTS = {
     "wanda": {"edit": "compress", "method": "wanda", "patterns": ["50%", "2:4"], "calibration": CALIBRATION},
     "again": {"edit": "compress", "method": "magnitude", "patterns": ["3/4"], "base": "wanda-0.5"},
-    "cut": {"edit": "slice", "keep": [0.5], "multiple": 4, "calibration": CALIBRATION},
+    "cut": {"edit": "slice", "keep": [0.5], "multiple": 4, "calibration": dict(CALIBRATION)},  # not wanda's own
 }
 PLANNED = {
     "all": 1,
