@@ -275,7 +275,7 @@ def test_tasks_of_the_harness_are_run_without_a_network(finished, tmp_path):
     assert planned(experiment.snakemake("--dry-run").stdout) == work
 
 
-def test_a_new_method_is_one_file_and_one_line_and_leaves_everything_else_as_it_is(finished, tmp_path):
+def test_a_new_method_is_one_file_and_one_line_and_nothing_is_generated_or_attributed_anew(finished, tmp_path):
     """The method of docs/how-to/method.md, in a copy of the library."""
     experiment = copy_of(finished, tmp_path)
     library = tmp_path / "src"
@@ -288,8 +288,9 @@ def test_a_new_method_is_one_file_and_one_line_and_leaves_everything_else_as_it_
     registry.write_text(text.replace("        random.METHOD,\n", "        peak.METHOD,\n        random.METHOD,\n"))
     experiment.python_path = [library, *finished.python_path]
     experiment.config["variants"]["peak"] = {"method": "peak", "retain": "words", "count": [3]}
+    # What variants are (a control or not) is read from the list of methods, so their files are put together again.
     assert planned(experiment.snakemake("--dry-run").stdout) == {
-        "all": 1, "attribute": 8, "average": 2, "contrast": 1, "evaluate": 5, "fluency": 1, "generate": 1, "logit_lens": 1,
+        "all": 1, "attribute": 8, "average": 2, "contrast": 1, "evaluate": 5, "export": 1, "fluency": 1, "generate": 1, "logit_lens": 1,
         "merge": 4, "perplexity": 1, "report": 1, "score": 1, "select": 1, "settings": 1, "summary": 1,
     }  # fmt: skip
     result = experiment.snakemake(f"results/{AWKWARD}/tiny/units/peak-3.json")
