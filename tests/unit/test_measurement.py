@@ -10,6 +10,7 @@ import pytest
 
 from excise.artefacts import Json
 from excise.errors import ExciseError
+from excise.tasks.files import read_measurements, write_measurements
 from excise.tasks.measurement import (
     About,
     Measured,
@@ -19,8 +20,6 @@ from excise.tasks.measurement import (
     check_comparable,
     find,
     merged,
-    read_measurements,
-    write_measurements,
 )
 
 
