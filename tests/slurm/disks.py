@@ -34,13 +34,14 @@ class Late:
 
     Args:
         folder: the folder.
-        seconds: how long a new file, or a new version of one, takes to the other side.
+        to_login: seconds that a new file, or a new version of one, takes from the compute nodes to the login node.
+        to_nodes: and the other way.
     """
 
-    def __init__(self, folder: Path, *, seconds: float) -> None:
+    def __init__(self, folder: Path, *, to_login: float, to_nodes: float) -> None:
         self.sides = (folder, folder.parent.parent / "late")
         shutil.copytree(*self.sides, symlinks=True)
-        self.seconds = seconds
+        self.ways = ((*self.sides, to_login), (*self.sides[::-1], to_nodes))
         self.seen: dict[tuple[Path, tuple[int, int]], float] = {}
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._work)
@@ -57,18 +58,18 @@ class Late:
 
     def _work(self) -> None:
         while not self.ended.wait(0.2):
-            for source, target in (self.sides, self.sides[::-1]):
+            for source, target, seconds in self.ways:
                 for path in source.rglob("*"):
                     with contextlib.suppress(FileNotFoundError):  # a temporary file that took its name meanwhile
                         if path.is_file():
-                            self._bring(path, target / path.relative_to(source))
+                            self._bring(path, target / path.relative_to(source), seconds)
 
-    def _bring(self, path: Path, target: Path) -> None:
+    def _bring(self, path: Path, target: Path, seconds: float) -> None:
         """Copy a file whose time has come and that is newer than the other side's."""
         version = _version(path)
         if target.is_file() and _version(target) >= version:
             return
-        if time.monotonic() - self.seen.setdefault((path, version), time.monotonic()) < self.seconds:
+        if time.monotonic() - self.seen.setdefault((path, version), time.monotonic()) < seconds:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{target.name}.late")

@@ -170,11 +170,11 @@ def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(scoring, un
 
 
 def test_files_that_appear_late_are_waited_for_and_nothing_runs_twice(cluster, prepared):
-    """Between login node and compute nodes each file takes 6 s: job, local rule, jobs, local rule."""
+    """Job, local rule, jobs, local rule. A job starts some seconds after its input was written: files take longer to it."""
     alone, run = (Run(Experiment(copy(prepared), deepcopy(prepared.config)), cluster) for _ in range(2))
     target = str((run.experiment.run_folder / "statistics/neuron/lrp/toxic/seed-0.safetensors").relative_to(run.folder))
     run_locally(alone.experiment, target)
-    with Late(run.folder / "results", seconds=6) as late:
+    with Late(run.folder / "results", to_login=6, to_nodes=25) as late:
         messages = run.finish(run.start(target, around=late.around))
         until(lambda: run.experiment.artefacts() == alone.experiment.artefacts(), "all files to have arrived")
     ours = [job for job in cluster.jobs("all") if str(run.folder) in job["folder"]]
