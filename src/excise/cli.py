@@ -52,6 +52,7 @@ STAGES = (
     "edges",
     "circuit",
     "faithfulness",
+    "remove-edges",
     "remove-heads",
     "draw-circuit",
     "report-circuit",

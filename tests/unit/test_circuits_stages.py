@@ -69,6 +69,13 @@ def test_a_study(excise, tiny_model, pairs, tmp_path):
     judged = read_json(one)
     assert judged["circuit"]["edges"] + judged["complement"]["edges"] == chosen["edges_in_graph"]
 
+    left = tmp_path / "left.json"
+    options = ("--candidates", 60, "--objective", "logit-difference", "--threshold", 0.01)
+    excise("remove-edges", *model, "--pairs", find, "--edges", scores["eap-ig"], *options, "--output", left)
+    assert 0 < len(read_json(left)["edges"]) < 60
+    excise("faithfulness", *model, "--pairs", judge, "--circuit", left, "--output", one)
+    assert read_json(one)["meta"]["method"] == "acdc"
+
     said = excise("faithfulness", *model, "--pairs", find, "--circuit", circuit, "--output", one, fails=True)
     assert "had no part in finding it" in said
 

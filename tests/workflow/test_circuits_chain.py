@@ -15,11 +15,12 @@ PLANNED = {
     "choose_circuit": 1,
     "fetch_model": 1,
     "inspect_model": 1,
-    "judge_circuit": 1,
+    "judge_circuit": 2,
     "judge_curve": 2,
     "make_pairs": 1,
     "merge_edges": 1,
     "patch_nodes": 1,
+    "remove_edges": 1,
     "remove_heads": 1,
     "report_circuit": 1,
     "score_edges": 3,
@@ -44,6 +45,7 @@ def circuits(make_experiment, tiny_model):
             "shards": 2,
             "sizes": [0.2],
             "remove_heads": {"threshold": 0.2, "form": "per-step"},
+            "remove_edges": {"candidates": 0.5, "threshold": 0.001},
         }
     }
     result = experiment.snakemake()
@@ -64,6 +66,9 @@ def test_the_chain_ends_with_a_report(circuits):
     halves = [{row["id"] for row in read_jsonl(folder / f"pairs/{half}.jsonl")[1]} for half in ("find", "judge")]
     assert not halves[0] & halves[1]
     assert read_json(folder / "judged/eap-ig-0.2.json")["circuit"]["edges"] > 0
+    left = read_json(folder / "circuits/acdc.json")
+    assert 0 < left["sizes"]["edges"] < left["asked"]
+    assert "left by ACDC" in page
     again = circuits.snakemake("--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr
 

@@ -1,7 +1,14 @@
 # Names and functions of the rules in rules/circuits.smk: circuits.
 
 from excise.circuits import methods as edge_methods
-from excise.config.circuit_options import Choosing, HeadRemoval, Running, Scoring, Task
+from excise.config.circuit_options import (
+    Choosing,
+    EdgeRemoval,
+    HeadRemoval,
+    Running,
+    Scoring,
+    Task,
+)
 
 TASK = f"{MODEL}/circuits/{{task}}"
 TARGETS += [
@@ -51,6 +58,13 @@ def passes_of(wildcards):
 def nodes_of(wildcards, input):
     """Forward passes that exact patching costs: half of one per head and MLP, of which a layer has 40 at most."""
     return 20 * model_info(input.facts, os.stat(input.facts).st_mtime_ns)["layers"]
+
+
+def removed_of(wildcards, input):
+    """Forward passes that removing edges costs: two for each candidate, of which a larger batch tries several."""
+    candidates = circuit_of(wildcards)["remove_edges"]["candidates"]
+    heads = nodes_of(wildcards, input) / 2  # 10 in a layer: few, as small models have
+    return 2 * (candidates if candidates >= 1 else candidates * 1.5 * heads**2)
 
 
 def circuit_job(passes):

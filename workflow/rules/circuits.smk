@@ -1,7 +1,7 @@
 # In:  a model, and tasks whose circuits are looked for (circuits: of the configuration)
 # Out: circuits/TASK/pairs (halves that find and judge), edges/METHOD (scores of all edges), nodes.json (exact effects of
 #      heads and MLPs), curves/METHOD.json (faithfulness over size), circuits/METHOD-SIZE.json and judged/METHOD-SIZE.json,
-#      heads.json (what removing heads left), report.html
+#      heads.json (what removing heads left), circuits/acdc.json (what removing edges left), report.html
 
 
 include: "../common/circuits.smk"
@@ -19,6 +19,7 @@ wildcard_constraints:
     task=alternatives(config["circuits"]),
     edges=alternatives(edge_methods.METHODS),
     size="0[.][0-9]+|[0-9]+e-[0-9]+",
+    circuit="[a-z-]+[0-9.e-]*",
     part="[0-9]+",
     share="0[.][0-9]+",
 
@@ -170,11 +171,11 @@ rule judge_circuit:
         model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
         pairs=f"{TASK}/pairs/judge.jsonl",
-        circuit=f"{TASK}/circuits/{{edges}}-{{size}}.json",
+        circuit=f"{TASK}/circuits/{{circuit}}.json",
     output:
-        f"{TASK}/judged/{{edges}}-{{size}}.json",
+        f"{TASK}/judged/{{circuit}}.json",
     log:
-        f"{MODEL}/logs/circuits/{{task}}/judged/{{edges}}-{{size}}.log",
+        f"{MODEL}/logs/circuits/{{task}}/judged/{{circuit}}.log",
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
@@ -213,6 +214,31 @@ rule remove_heads:
     shell:
         "excise remove-heads --model {input.model:q} {params.model} --pairs {input.pairs:q} {params.running} "
         "{params.removal} --judge {input.judge:q} --output {output:q} --log {log:q}"
+
+
+rule remove_edges:
+    input:
+        model=f"{INPUTS}/models/{{model}}",
+        facts=FACTS,
+        pairs=f"{TASK}/pairs/find.jsonl",
+        edges=lambda w: edge_scores(w, circuit_of(w)["methods"][0]),
+    output:
+        f"{TASK}/circuits/acdc.json",
+    log:
+        f"{MODEL}/logs/circuits/{{task}}/circuits/acdc.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **circuit_job(removed_of),
+    params:
+        model=model_options,
+        running=lambda w: options(circuit_of(w), Running, without=["objective"]),
+        removal=lambda w: options(circuit_of(w)["remove_edges"], EdgeRemoval),
+        code=digest("stages.remove_edges"),
+    shell:
+        "excise remove-edges --model {input.model:q} {params.model} --pairs {input.pairs:q} {params.running} "
+        "--edges {input.edges:q} {params.removal} --output {output:q} --log {log:q}"
 
 
 rule strongest_heads:
@@ -285,6 +311,11 @@ rule report_circuit:
         ],
         judged=lambda w: [f"{TASK}/judged/{name}.json" for name in first_circuits(w)],
         heads=lambda w: [f"{TASK}/heads.json"] if circuit_of(w)["remove_heads"] else [],
+        acdc=lambda w: (
+            [f"{TASK}/{folder}/acdc.json" for folder in ("circuits", "judged")]
+            if circuit_of(w)["remove_edges"]
+            else []
+        ),
     output:
         html=report(
             f"{TASK}/report.html", category="Circuits", caption="../report/report.rst"
@@ -300,4 +331,4 @@ rule report_circuit:
     shell:
         "excise report-circuit --name {wildcards.task:q} --settings {input.settings:q} --pairs {input.pairs:q} "
         "--nodes {input.nodes:q} --curves {input.curves:q} --circuits {input.circuits:q} --judged {input.judged:q} "
-        "--heads {input.heads:q} {params.known} --data {output.data:q} --output {output.html:q} --log {log:q}"
+        "--heads {input.heads:q} --acdc {input.acdc:q} {params.known} --data {output.data:q} --output {output.html:q} --log {log:q}"

@@ -171,26 +171,34 @@ class Interchange(Taps):
     Args:
         stream: the model.
         replacement: ``[pairs, tokens, sources, hidden]``, or broadcast to it.
-        kept: bool ``[sources, destinations]``: the edges of the circuit.
-        like: a tensor of the run, ``[pairs, tokens, hidden]``.
+        kept: the edges of the circuit, bool ``[sources, destinations]``; or of several circuits that run as one batch,
+            ``[rows, sources, destinations]``.
+        like: a tensor of the run, ``[rows * pairs, tokens, hidden]``: all pairs, row after row.
     """
 
     def __init__(self, stream: Stream, replacement: torch.Tensor, kept: torch.Tensor, like: torch.Tensor) -> None:
         self.stream = stream
-        shape = (*like.shape[:2], len(stream.graph.sources), like.shape[-1])
+        rows = 1 if kept.dim() == 2 else len(kept)
+        shape = (rows, len(like) // rows, like.shape[1], len(stream.graph.sources), like.shape[-1])
         self.replacement = replacement.expand(shape)
         self.change = torch.empty(shape, dtype=like.dtype, device=like.device)
-        self.missing = (stream.graph.edges & ~kept).to(like)
+        self.missing = (stream.graph.edges & ~kept.view(rows, 1, 1, *kept.shape[-2:])).to(like)
         self.here = torch.empty(0)
+
+    def resume(self, base: "Interchange", sources: int) -> None:
+        """Take what the first sources of another run have written, of which only later ones are run again."""
+        self.change[..., :sources, :] = base.change[..., :sources, :]
 
     def _written(self, first: int, value: torch.Tensor) -> None:
         """Note replacement - current of the sources from ``first`` on; ``value`` is ``[pairs, tokens, n, hidden]``."""
         place = slice(first, first + value.shape[2])
-        torch.sub(self.replacement[:, :, place], value, out=self.change[:, :, place])
+        value = value.reshape(*self.change.shape[:2], *value.shape[1:])
+        torch.sub(self.replacement[..., place, :], value, out=self.change[..., place, :])
 
     def _read(self, sources: int, destinations: slice) -> torch.Tensor:
         """What the missing edges change of what destinations read, ``[pairs, tokens, destinations, hidden]``."""
-        return self.missing[:sources, destinations].T @ self.change[:, :, :sources]
+        missing = self.missing[..., :sources, destinations].transpose(-1, -2)
+        return (missing @ self.change[..., :sources, :]).flatten(0, 1)
 
     def residual(self, layer: int, value: torch.Tensor) -> None:
         """The embedding is a source; the rest is what the slots of this layer start from."""
@@ -223,7 +231,7 @@ class Interchange(Taps):
 
     def final(self, value: torch.Tensor) -> torch.Tensor:
         """What the head onto the vocabulary reads in this circuit."""
-        return value + self._read(len(self.stream.graph.sources), slice(-1, None))[:, :, 0]
+        return value + self._read(len(self.stream.graph.sources), slice(-1, None))[:, -value.shape[1] :, 0]
 
 
 def run_circuit(stream: Stream, prepared: Prepared, kept: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from excise.artefacts import Json
 from excise.circuits.choose import jaccard
-from excise.circuits.graph import Graph
+from excise.circuits.graph import Graph, short_name
 from excise.errors import ExciseError
 from excise.statistics import Statistics
 
@@ -54,6 +54,37 @@ def read_scores(path: Path) -> Scores:
     return Scores(statistics.meta, graph, totals["edges"] / totals["samples"], resampled, templates)
 
 
+def described(scores: Scores, kept: torch.Tensor) -> Json:
+    """A circuit as its file says it: how large it is, its nodes, and its edges, the strongest first.
+
+    Args:
+        scores: the scores of all edges.
+        kept: bool ``[sources, destinations]``.
+    """
+    graph = scores.graph
+    order = sorted(kept.nonzero().tolist(), key=lambda place: (-abs(float(scores.edges[tuple(place)])), place))
+    nodes = [index for index in range(len(graph.sources)) if kept[index].any()]
+    node_scores = scores.edges.sum(1)
+    return {
+        "edges_in_graph": int(graph.edges.sum()),
+        "sizes": {"edges": len(order), "nodes": len(nodes)},
+        "nodes": [
+            {"node": graph.sources[i], "name": short_name(graph.sources[i]), "score": float(node_scores[i])}
+            for i in nodes
+        ],
+        "edges": [{"edge": graph.name(s, d), "score": float(scores.edges[s, d])} for s, d in order],
+    }
+
+
+def refuse_other_model(scores: Json, run: Json) -> None:
+    """Refuse scores of another model; ``scores`` and ``run`` are provenance with ``model``."""
+    if scores["model"]["fingerprint"] != run["model"]["fingerprint"]:
+        raise ExciseError(
+            f"the scores are of {scores['model']['id']}, the pairs are run on {run['model']['id']}, or on other "
+            "weights of it: a circuit is one of one model"
+        )
+
+
 def refuse_other_task(scores: Json, judged: Json) -> None:
     """Refuse scores of another model, or of the very pairs that are to judge them.
 
@@ -64,11 +95,7 @@ def refuse_other_task(scores: Json, judged: Json) -> None:
     Raises:
         ExciseError: they do not belong together.
     """
-    if scores["model"]["fingerprint"] != judged["model"]["fingerprint"]:
-        raise ExciseError(
-            f"the scores are of {scores['model']['id']}, the pairs are run on {judged['model']['id']}, or on other "
-            "weights of it: a circuit is one of one model"
-        )
+    refuse_other_model(scores, judged)
     if scores["pairs"]["sha256"] == judged["pairs"]["sha256"]:
         raise ExciseError(
             "these pairs made the scores: a circuit is judged on pairs that had no part in finding it. Give the judge "

@@ -11,7 +11,7 @@ from excise.config.values import Text
 class Task(Section):
     """Pairs of prompts that differ in what decides the answer."""
 
-    task: Literal["ioi", "greater-than", "pronouns", "induction"] | None = Field(
+    task: Literal["ioi", "greater-than", "pronouns", "induction", "docstring"] | None = Field(
         None, description="Task whose pairs are made in the model's own tokens; or give texts."
     )
     texts: Text | None = Field(
@@ -69,6 +69,19 @@ class Choosing(Section):
         le=1,
         description="Leave out edges whose sign is not that of this share of the resamples; null keeps all.",
     )
+
+
+class EdgeRemoval(Section):
+    """How edges are removed one after the other (ACDC)."""
+
+    objective: Literal["kl", "logit-difference", "probability-difference"] = Field(
+        "kl", description="What a removal must not lower; kl is the paper's."
+    )
+    candidates: float = Field(
+        0.005, gt=0, description="Edges to begin with, the best by absolute score: a share of all below 1, or a number."
+    )
+    threshold: float = Field(0.01, gt=0, description="What a removal may cost, in units of the objective (kl: nats).")
+    together: int = Field(4, ge=1, description="Edges to try in one batch; does not change the result.")
 
 
 class HeadRemoval(Section):

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from excise.circuits.methods import METHODS
-from excise.config.circuit_options import Choosing, HeadRemoval, Running, Scoring, Task
+from excise.config.circuit_options import Choosing, EdgeRemoval, HeadRemoval, Running, Scoring, Task
 from excise.config.values import OneOf, Unique
 
 Method = Annotated[str, OneOf(METHODS)]
@@ -37,6 +37,11 @@ class Circuit(Task, Running, Scoring, Choosing):
     remove_heads: HeadRemoval | None = Field(
         None, description="Also remove heads one after the other as long as the task is done; null does not."
     )
+    remove_edges: EdgeRemoval | None = Field(
+        None,
+        description="Also remove edges one after the other (ACDC), beginning with the best by the first method; null "
+        "does not.",
+    )
 
     @model_validator(mode="after")
     def _gradients_exist(self) -> Self:
@@ -49,4 +54,6 @@ class Circuit(Task, Running, Scoring, Choosing):
             )
         if self.sign_sure is not None and not self.resamples:
             raise ValueError("sign_sure needs resamples")
+        if self.remove_edges is not None and not self.methods:
+            raise ValueError("remove_edges begins with the best edges by the first of methods: give one")
         return self

@@ -14,6 +14,8 @@ pronouns      So Mary is a really good friend, isn't -> she                a nam
               (after Mathwin et al. 2023)
 induction     x A B y C D z A -> B                                         B and D have changed places
               (Olsson et al. 2022, arXiv:2209.11895)
+docstring     def f(self, a, b, C, D, e), a line ``:param C: ...``,         another word in the place of D
+              ``:param`` -> D (after Heimersheim and Janiak 2023)
 ============  ===========================================================  =====================================
 """
 
@@ -147,11 +149,32 @@ def _induction(words: Words, _: Tokenise, __: str, rng: random.Random) -> Iterat
             yield TextPair(next(both), next(both), (answer,), (wrong,), f"{between} words between", "")
 
 
+def _docstring(words: Words, _: Tokenise, __: str, rng: random.Random) -> Iterator[TextPair]:
+    known = _enough(words(WORDS), 18)
+    while True:
+        for documented in (1, 2):
+            for described in (1, 2):
+                wrong, name, *filled = rng.sample(known, 9 + documented + documented * described)
+                (*arguments, answer, last), rest = filled[: 4 + documented], filled[4 + documented :]
+                title, descriptions = "".join(rest[:3]), rest[3:]
+                lines = [
+                    f"    :param{argument}:{''.join(descriptions[described * place : described * (place + 1)])}\n"
+                    for place, argument in enumerate(arguments[2:])
+                ]
+                body = f':\n    """{title}\n\n{"".join(lines)}    :param'
+                clean, corrupted = (
+                    f"def{name}(self,{','.join([*arguments, given, last])}){body}" for given in (answer, wrong)
+                )
+                template = f"{documented} documented in {described} words"
+                yield TextPair(clean, corrupted, (answer,), (wrong,), template, "")
+
+
 TASKS: dict[str, Callable[[Words, Tokenise, str, random.Random], Iterator[TextPair]]] = {
     "ioi": _ioi,
     "greater-than": _greater,
     "pronouns": _pronouns,
     "induction": _induction,
+    "docstring": _docstring,
 }
 """Each yields pairs without end, template after template."""
 

@@ -36,6 +36,7 @@ class Study:
         circuits: what ``excise circuit`` wrote, one per size.
         judged: what ``excise faithfulness --circuit`` wrote, in the same order.
         heads: what ``excise remove-heads`` wrote, or None.
+        acdc: what ``excise remove-edges`` left, and what ``excise faithfulness --circuit`` says of it; or None.
         known: names of heads that are known to carry the task.
         settings: the whole configuration.
     """
@@ -47,6 +48,7 @@ class Study:
     circuits: Sequence[Json]
     judged: Sequence[Json]
     heads: Json | None
+    acdc: tuple[Json, Json] | None
     known: Sequence[str]
     settings: Json
 
@@ -64,6 +66,7 @@ def page(study: Study, made: Json) -> tuple[str, list[Figure]]:
     plots = figures(study.nodes, study.curves, study.circuits[0])
     origins = [*study.pairs, *(one["meta"] for one in (study.nodes, *study.curves, *study.circuits, *study.judged))]
     origins += [study.heads["meta"]] if study.heads else []
+    origins += [one["meta"] for one in study.acdc or ()]
     model = study.nodes["meta"]["model"]["id"]
     text = render(
         "circuit.html",
@@ -78,6 +81,7 @@ def page(study: Study, made: Json) -> tuple[str, list[Figure]]:
         edges=_edges(study.circuits[0]),
         nodes=_nodes(study.nodes),
         agreement=_agreement(study),
+        acdc=_acdc(study) if study.acdc else None,
         removal=_removal(study.heads) if study.heads else None,
         kept=study.heads["kept"] if study.heads else [],
         plots={plot.name: plot for plot in plots},
@@ -279,6 +283,39 @@ def known_heads(study: Study) -> dict[str, float]:
         raise ExciseError("known_heads: all heads of the model; there is nothing to tell them from")
     methods = ["exact", *study.nodes["agreement"]]
     return {method: auroc(np.array([row[method] for row in heads]), known) for method in methods}
+
+
+def _acdc(study: Study) -> Table:
+    """What removing edges left, beside the best edges of the scores that it began with."""
+    assert study.acdc is not None  # noqa: S101 (the caller asked)
+    circuit, judged = study.acdc
+    settings, found, began = circuit["meta"]["settings"], circuit["objective"], circuit["meta"]["scores"]["method"]
+    rows = [
+        (
+            "",
+            [
+                "left by ACDC",
+                f"{circuit['sizes']['edges']:,}",
+                str(circuit["sizes"]["nodes"]),
+                number(found["circuit"], 3),
+                _share(judged["circuit"]),
+                _share(judged["complement"]),
+            ],
+        )
+    ]
+    for one, held in zip(study.circuits, study.judged, strict=True):
+        cells = [f"{began}, best {exact_percent(one['meta']['settings']['size'])}", f"{one['sizes']['edges']:,}"]
+        shares = [_share(held["circuit"]), _share(held["complement"])]
+        rows.append(("", [*cells, str(one["sizes"]["nodes"]), NONE, *shares]))
+    objective = settings["objective"]
+    note = (
+        f"Began with the best {circuit['asked']:,} edges by {began} (objective {number(found['candidates'], 3)} of "
+        f"{objective} on the finding pairs; the model's is {number(found['model'], 3)}, without any edge "
+        f"{number(found['no edge'], 3)}), of which {circuit['tried']:,} were tried, from the logits down. An edge went "
+        f"if that cost less than {settings['threshold']:g}. Carried: on the judging pairs."
+    )
+    header = ["circuit", "edges", "nodes", f"{objective}, finding pairs", "carried", "carried by all others"]
+    return Table(header=header, rows=rows, note=note)
 
 
 def _removal(heads: Json) -> Table:

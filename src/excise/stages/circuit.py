@@ -26,8 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from excise.artefacts import write_json
     from excise.circuits.choose import chosen, edge_count, greedy, jaccard, sure, top
-    from excise.circuits.graph import short_name
-    from excise.circuits.scores import read_scores, stability
+    from excise.circuits.scores import described, read_scores, stability
     from excise.errors import ExciseError
     from excise.provenance import provenance
 
@@ -54,24 +53,16 @@ def run(arguments: argparse.Namespace) -> None:
             raise ExciseError("--other-seed: scores of another model or method")
         chosen_both = [chosen(given, graph, count, arguments.rank) for given in (scores.edges, other.edges)]
         found["other_seed"] = jaccard(*chosen_both)
-    order = sorted(kept.nonzero().tolist(), key=lambda place: (-abs(float(scores.edges[tuple(place)])), place))
-    nodes = [index for index in range(len(graph.sources)) if kept[index].any()]
-    node_scores = scores.edges.sum(1)
     settings = {name: getattr(arguments, name) for name in ("size", "select", "rank", "sign_sure")}
-    body = {
-        "asked": count,
-        "edges_in_graph": int(graph.edges.sum()),
-        "sizes": {"edges": len(order), "nodes": len(nodes)},
-        "stability": found,
-        "nodes": [
-            {"node": graph.sources[i], "name": short_name(graph.sources[i]), "score": float(node_scores[i])}
-            for i in nodes
-        ],
-        "edges": [{"edge": graph.name(s, d), "score": float(scores.edges[s, d])} for s, d in order],
-    }
+    body = {"asked": count, "stability": found, **described(scores, kept)}
     facts = {name: scores.meta[name] for name in ("method", "model", "pairs", "graph")}
     meta = provenance("circuit", settings, **facts, scores=scores.meta["settings"])
     write_json(arguments.output, meta, body)
+    sizes = body["sizes"]
     logging.getLogger(__name__).info(
-        "%d edges between %d nodes, of the best %d of %d", len(order), len(nodes), count, body["edges_in_graph"]
+        "%d edges between %d nodes, of the best %d of %d",
+        sizes["edges"],
+        sizes["nodes"],
+        count,
+        body["edges_in_graph"],
     )

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from excise.circuits.stream import Stream
 
 
-def add_pair_arguments(parser: argparse.ArgumentParser) -> None:
-    """The model, its pairs, and what is replaced by what."""
+def add_pair_arguments(parser: argparse.ArgumentParser, *, objective: bool = True) -> None:
+    """The model, its pairs, and what is replaced by what; ``objective``: and what is measured."""
     from excise.config.circuit_options import Running
     from excise.config.options import add_options
 
     add_model_arguments(parser, spread=False)
     parser.add_argument("--pairs", type=Path, required=True, help="pairs, JSONL, of excise pairs")
-    add_options(parser, Running)
+    add_options(parser, Running, only=["ablation", "batch_size", *(["objective"] if objective else [])])
 
 
 @dataclass(frozen=True)

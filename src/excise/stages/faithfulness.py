@@ -43,8 +43,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ExciseError("give --edges or --circuit, and not both")
     scores = read_scores(arguments.edges) if arguments.edges is not None else None
     circuit = read_json(arguments.circuit) if arguments.circuit is not None else None
-    if circuit is not None and circuit.get("meta", {}).get("stage") != "circuit":
-        raise ExciseError(f"{arguments.circuit}: not a circuit of excise circuit")
+    if circuit is not None and circuit.get("meta", {}).get("stage") not in ("circuit", "remove-edges"):
+        raise ExciseError(f"{arguments.circuit}: not a circuit of excise circuit or remove-edges")
     found = opened(arguments)
     known = scores.meta if scores is not None else circuit["meta"] if circuit is not None else {}
     refuse_other_task(known, found.meta)

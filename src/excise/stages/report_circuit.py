@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--judged", type=Path, nargs="+", required=True, help="of excise faithfulness --circuit, for the same circuits"
     )
     parser.add_argument("--heads", type=Path, nargs="?", help="manifest of excise remove-heads (default: none)")
+    parser.add_argument("--acdc", type=Path, nargs="*", help="what excise remove-edges left, and faithfulness of it")
     parser.add_argument("--known-heads", nargs="+", default=[], help="heads that are known to carry the task, as L9H9")
     parser.add_argument("--data", type=Path, help="folder for the data behind each plot, CSV (default: not written)")
     parser.add_argument("--output", type=Path, required=True, help="report to write, HTML")
@@ -39,6 +40,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     if len(arguments.circuits) != len(arguments.judged):
         raise ExciseError(f"{len(arguments.circuits)} --circuits and {len(arguments.judged)} --judged; give as many")
+    acdc = None
+    if arguments.acdc:
+        if len(arguments.acdc) != 2:
+            raise ExciseError("--acdc: give two files, of excise remove-edges and of excise faithfulness")
+        acdc = (read(arguments.acdc[0], "remove-edges", "edges"), read(arguments.acdc[1], "faithfulness", "circuit"))
     study = Study(
         name=arguments.name,
         pairs=[read_jsonl(path)[0] for path in arguments.pairs],
@@ -47,10 +53,11 @@ def run(arguments: argparse.Namespace) -> None:
         circuits=[read(path, "circuit", "edges") for path in arguments.circuits],
         judged=[read(path, "faithfulness", "circuit") for path in arguments.judged],
         heads=read(arguments.heads, "remove-heads", "kept") if arguments.heads else None,
+        acdc=acdc,
         known=arguments.known_heads,
         settings=read_json(arguments.settings),
     )
-    files = [arguments.nodes, *arguments.curves, *arguments.circuits, *arguments.judged]
+    files = [arguments.nodes, *arguments.curves, *arguments.circuits, *arguments.judged, *(arguments.acdc or [])]
     settings = {"files": [sha256_file(path) for path in files]}
     text, plots = page(study, provenance("report-circuit", settings, packages=("matplotlib", "numpy")))
     if arguments.data:
