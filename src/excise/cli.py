@@ -67,6 +67,7 @@ STAGES = (
     "apply",
     "compress",
     "slice",
+    "low-rank",
     "summary",
     "choose",
     "winner",

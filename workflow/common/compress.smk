@@ -1,7 +1,7 @@
 # Names and functions of the rules in rules/compress.smk: folders of compressed variants.
 
 from excise.compress import module_name
-from excise.config.compress import Calibrating, Pruning, Slicing
+from excise.config.compress import Calibrating, Factoring, Pruning, Slicing
 
 
 def entry_of(name):
@@ -9,7 +9,11 @@ def entry_of(name):
     return config["variants"][FOLDERS[name].entry]
 
 
-SETTINGS = {"compress": ("pattern", Pruning), "slice": ("keep", Slicing)}
+SETTINGS = {
+    "compress": ("pattern", Pruning),
+    "slice": ("keep", Slicing),
+    "low-rank": ("keep", Factoring),
+}
 
 
 def compress_options(name):
@@ -31,7 +35,7 @@ def made(name):
     """Settings and code of a folder, and of the one that it is made of."""
     entry = entry_of(name)
     also = [module_name(entry["method"])] if entry["edit"] == "compress" else []
-    code = digest(f"stages.{entry['edit']}", *also)
+    code = digest(f"stages.{entry['edit'].replace('-', '_')}", *also)
     below = f" of {made(entry['base'])}" if entry["base"] else ""
     return f"{compress_options(name)} {code}{below}"
 

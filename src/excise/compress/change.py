@@ -9,7 +9,8 @@ from transformers.pytorch_utils import Conv1D
 
 from excise.artefacts import Json
 from excise.compress.inputs import Inputs
-from excise.models.families import Architecture
+from excise.models.families import Architecture, architecture
+from excise.models.parts import linear_maps
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,17 @@ class Change(Protocol):
     def total(self, rows: list[Json]) -> Json:
         """The manifest's sums."""
         ...
+
+
+def maps_in(scope: str, model: Any, layer: int) -> dict[str, nn.Module]:
+    """The linear maps of a layer, by path: ``all``, those of the ``attention``, or those of the ``mlp``."""
+    family = architecture(model.config)
+    mlp = {*family.inputs, family.output}
+    return {
+        path: part
+        for path, part in linear_maps(model, layer).items()
+        if scope in ("all", "mlp" if path in mlp else "attention")
+    }
 
 
 def turned(module: nn.Module, weight: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from excise.artefacts import Json
 from excise.compress import least_squares, method, obs, permutation, scorer, solver
-from excise.compress.change import Place, neurons_at, turned
+from excise.compress.change import Place, maps_in, neurons_at, turned
 from excise.compress.inputs import Inputs
 from excise.compress.masks import pruned_together
 from excise.compress.patterns import KeepNofM, Pattern, check_divides
@@ -56,12 +56,7 @@ class Prune:
 
     def maps(self, model: Any, layer: int) -> dict[str, nn.Module]:
         """The linear maps of a layer, by path: all, those of the attention, or those of the MLP."""
-        family = architecture(model.config)
-        mlp = {*family.inputs, family.output}
-        maps = linear_maps(model, layer)
-        return {
-            path: part for path, part in maps.items() if self.scope in ("all", "mlp" if path in mlp else "attention")
-        }
+        return maps_in(self.scope, model, layer)
 
     def check(self, model: Any) -> None:
         """Refuse N:M on a map whose number of inputs M does not divide.
@@ -192,7 +187,7 @@ def edit(
     rows = {}
     for name, weight in weights.items():
         _check(edited[name], recipe.pattern, name in protect, f"layer {layer}, {name}")
-        rows[name] = {"error": _error(weight, edited[name], inputs[name])} if recipe.needs == "gram" else {}
+        rows[name] = {"error": relative_error(weight, edited[name], inputs[name])} if recipe.needs == "gram" else {}
     return edited, rows
 
 
@@ -224,7 +219,8 @@ def score_of(name: str, weight: Tensor, inputs: Inputs | None, recipe: Recipe, l
     return module.score(weight, inputs.norms.to(weight.dtype))
 
 
-def _error(before: Tensor, after: Tensor, inputs: Inputs) -> float:
+def relative_error(before: Tensor, after: Tensor, inputs: Inputs) -> float:
+    """``|X (W - W')'|^2 / |X W'|^2`` on the calibration tokens: how much a map's outputs change."""
     gram = gram_of(inputs).to(before.dtype)
     change = before - after
     total = ((before @ gram) * before).sum(dtype=torch.float64)

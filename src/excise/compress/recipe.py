@@ -46,6 +46,16 @@ class Recipe:
         return "gram" if self.reconstruct != "none" else method(self.method).needs
 
 
+def check_scope(scope: str) -> None:
+    """Refuse an unknown scope.
+
+    Raises:
+        ExciseError: it is unknown.
+    """
+    if scope not in SCOPES:
+        raise unknown("scope", scope, SCOPES, where="--scope")
+
+
 def check_together(recipe: Recipe, scope: str, *, permute: bool, protects: bool) -> None:
     """Refuse an unknown scope, and an order of neurons where it does nothing.
 
@@ -58,8 +68,7 @@ def check_together(recipe: Recipe, scope: str, *, permute: bool, protects: bool)
     Raises:
         ExciseError: it does not go together.
     """
-    if scope not in SCOPES:
-        raise unknown("scope", scope, SCOPES, where="--scope")
+    check_scope(scope)
     if not permute:
         return
     if not isinstance(recipe.pattern, KeepNofM):

@@ -63,6 +63,17 @@ class Slicing(Section):
     )
 
 
+class Factoring(Section):
+    """How maps are replaced by products of two thin matrices, which are stored multiplied back."""
+
+    method: Literal["whitened", "plain"] = Field(
+        "whitened",
+        description="whitened = the product that changes the map's outputs least (SVD-LLM); plain = the matrix itself "
+        "least, which is the control.",
+    )
+    scope: Literal["all", "attention", "mlp"] = Field("attention", description="Which maps of a layer are replaced.")
+
+
 class _OfBase(Section):
     base: str | None = Field(
         None, description="Another compressed variant that this one is made of, in place of the model itself."
@@ -83,6 +94,36 @@ class Slice(Slicing, _OfBase):
     def named(self) -> dict[str, str]:
         """What names of variants end with, and the value of ``--keep``."""
         return {f"{share:g}": f"{share:g}" for share in self.keep}
+
+
+class LowRank(Factoring, _OfBase):
+    """Maps of all layers get a low rank; the folder stays as large."""
+
+    edit: Literal["low-rank"] = Field(description="What is done to the model.")
+    keep: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Unique] = Field(
+        min_length=1,
+        description="Share of a map's parameters that its factors would have, one variant each: NAME-0.75.",
+    )
+    calibration: Calibration | None = Field(
+        None, description="The text that inputs of maps are measured on; plain needs none."
+    )
+
+    @property
+    def is_control(self) -> bool:
+        """Whether nothing is measured."""
+        return self.method == "plain"
+
+    def named(self) -> dict[str, str]:
+        """What names of variants end with, and the value of ``--keep``."""
+        return {f"{share:g}": f"{share:g}" for share in self.keep}
+
+    @model_validator(mode="after")
+    def _calibrates(self) -> Self:
+        if self.is_control != (self.calibration is None):
+            raise ValueError(
+                f"method {self.method}: whitened measures inputs of maps and needs calibration, plain none"
+            )
+        return self
 
 
 class Compress(Pruning, _OfBase):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from excise.attribution.registry import CONTROLS, METHODS, RANKING, WITH_ERROR
-from excise.config.compress import Compress, Slice
+from excise.config.compress import Compress, LowRank, Slice
 from excise.config.section import Key, Section
 from excise.config.values import OneOf, PartOfPath, Unique
 from excise.models.units import UNITS
@@ -159,7 +159,10 @@ class Units(Section):
 
 
 Variant = Annotated[
-    Annotated[Units, Tag("units")] | Annotated[Compress, Tag("compress")] | Annotated[Slice, Tag("slice")],
+    Annotated[Units, Tag("units")]
+    | Annotated[Compress, Tag("compress")]
+    | Annotated[Slice, Tag("slice")]
+    | Annotated[LowRank, Tag("low-rank")],
     Discriminator(Key("edit", default="units")),
 ]
 """One entry of ``variants``; ``edit`` says of which kind."""

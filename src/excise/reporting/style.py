@@ -35,6 +35,7 @@ COLOURS = {
     "ria": "#cc79a7",
     "clearcut": "#e69f00",
     "slice": "#f0e442",
+    "low-rank": "#d55e00",
 }
 """Colour of a method; controls are grey, others dark."""
 
