@@ -68,6 +68,7 @@ STAGES = (
     "compress",
     "slice",
     "low-rank",
+    "accelerate",
     "summary",
     "choose",
     "winner",
