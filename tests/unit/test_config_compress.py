@@ -53,7 +53,7 @@ def test_each_pattern_is_a_variant_with_a_name_that_paths_can_have():
     assert [one.entry for one in folders(experiment).values()] == [*["wanda"] * 3, "small", "random", "cut", "cut"]
     assert validated(experiment.model_dump()) == experiment
     entry = experiment.model_dump()["variants"]["wanda"]
-    assert options(entry, Pruning) == "--method wanda --reconstruct none --scope all"
+    assert options(entry, Pruning) == "--method wanda --shares uniform --reconstruct none --scope all"
     assert options(entry["calibration"], Calibrating) == "--windows 4 --seqlen 512 --separator ' '"
 
 

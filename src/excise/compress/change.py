@@ -1,5 +1,6 @@
 """What the driver asks of a change: pruned weights, or neurons cut out, of one layer at a time."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,6 +31,10 @@ class Place:
         return tensor.to(self.device, torch.float64 if self.dtype == torch.float64 else torch.float32)
 
 
+Dense = Callable[[], Iterator[tuple[dict[str, Tensor], dict[str, Inputs]]]]
+"""A pass through the dense model: of each layer the tensors as stored, and the norms of the inputs of its maps."""
+
+
 class Change(Protocol):
     """A change of every layer of a model."""
 
@@ -44,6 +49,10 @@ class Change(Protocol):
 
     def check(self, model: Any) -> None:
         """Refuse a model that the change does not fit, before anything is run."""
+        ...
+
+    def prepared(self, model: Any, dense: Dense, place: Place) -> "Change":
+        """The change itself, or one that knows of all layers what it must know before the first is changed."""
         ...
 
     def entries(self, config: Any) -> Json:

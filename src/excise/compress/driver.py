@@ -8,8 +8,9 @@ folder beside the output, ``.NAME.partial``, which takes the output's name when 
 import json
 import logging
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial as bound
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def _compress(
     model = hollow(checkpoint, run.place.dtype)
     layers = decoder_layers(model)
     run.change.check(model)
+    run = replace(run, change=run.change.prepared(model, bound(_dense, model, checkpoint, run), run.place))
     first, rows, hidden = _resume(partial, meta)
     hidden_states = hidden.get("hidden")
     calls: list[Call] = [((), {})] * len(layers)
@@ -108,6 +110,19 @@ def _compress(
         write_tensors(partial / STATE, {"run": meta, "next": number + 1, "rows": rows}, state)
         done()
     _finish(output, partial, checkpoint, run.change, rows, meta, source)
+
+
+def _dense(model: Any, checkpoint: Checkpoint, run: Run) -> Iterator[tuple[dict[str, Tensor], dict[str, Inputs]]]:
+    """A pass through the dense model, as ``change.Dense`` says; nothing of it is kept."""
+    assert run.windows is not None  # noqa: S101 (what is surveyed is calibrated)
+    hidden, calls = embed(model, run.windows, checkpoint)
+    for number, layer in enumerate(decoder_layers(model)):
+        tensors = checkpoint.read(checkpoint.of_layer(number))
+        fill(layer, tensors, run.place.dtype, run.place.device)
+        call = moved(calls[number], run.place.device)
+        inputs, hidden = measure(layer, run.change.maps(model, number), hidden, call, gram=False)
+        layer.to("meta")
+        yield tensors, inputs
 
 
 def _resume(partial: Path, meta: Json) -> tuple[int, list[Json], dict[str, Tensor]]:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from excise.artefacts import Json
-from excise.compress import least_squares, method, obs, permutation, scorer, solver
-from excise.compress.change import Place, maps_in, neurons_at, turned
+from excise.compress import least_squares, method, obs, owl, permutation, scorer, solver, wanda
+from excise.compress.change import Dense, Place, maps_in, neurons_at, turned
 from excise.compress.inputs import Inputs
 from excise.compress.masks import pruned_together
-from excise.compress.patterns import KeepNofM, Pattern, check_divides
+from excise.compress.patterns import KeepNofM, Pattern, Share, check_divides
 from excise.compress.protect import protected
-from excise.compress.recipe import Recipe, check_together
+from excise.compress.recipe import Recipe, check_together, needs
 from excise.errors import ExciseError
 from excise.models.families import architecture
 from excise.models.parts import linear_maps
@@ -34,12 +34,16 @@ class Prune:
         scope: which maps, one of ``recipe.SCOPES``.
         permute: order the neurons first, so that N:M keeps more of the MLP's output projection.
         protect: a unit list whose weights are not pruned; the same number is pruned of the others.
+        shares: how the share is spread over layers, one of ``recipe.SHARES``.
+        by_layer: the pattern of each layer, where ``shares`` is not uniform and the change is prepared.
     """
 
     recipe: Recipe
     scope: str = "all"
     permute: bool = False
     protect: Json | None = None
+    shares: str = "uniform"
+    by_layer: tuple[Pattern, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what does not go together.
@@ -47,12 +51,14 @@ class Prune:
         Raises:
             ExciseError: as ``recipe.check_together``.
         """
-        check_together(self.recipe, self.scope, permute=self.permute, protects=self.protect is not None)
+        check_together(
+            self.recipe, self.scope, permute=self.permute, protects=self.protect is not None, shares=self.shares
+        )
 
     @property
     def needs(self) -> str:
         """What is measured of the maps' inputs."""
-        return self.recipe.needs
+        return needs(self.recipe, self.shares)
 
     def maps(self, model: Any, layer: int) -> dict[str, nn.Module]:
         """The linear maps of a layer, by path: all, those of the attention, or those of the MLP."""
@@ -66,6 +72,25 @@ class Prune:
         """
         for name, part in self.maps(model, 0).items():
             check_divides(self.recipe.pattern, turned(part, part.get_parameter("weight")).shape[1], name)
+
+    def prepared(self, model: Any, dense: Dense, place: Place) -> "Prune":
+        """With the share of each layer, where they differ.
+
+        Raises:
+            ExciseError: a layer would lose nothing or all.
+        """
+        pattern = self.recipe.pattern
+        if self.shares == "uniform" or not isinstance(pattern, Share):
+            return self
+        ratios = []
+        for number, (tensors, inputs) in enumerate(dense()):
+            weights = {
+                name: place.exact(turned(part, tensors[f"{name}.weight"]))
+                for name, part in self.maps(model, number).items()
+            }
+            scores = [wanda.score(weight, inputs[name].norms.to(weight.dtype)) for name, weight in weights.items()]
+            ratios.append(owl.outliers(scores))
+        return replace(self, by_layer=tuple(Share(one, pattern.group) for one in owl.shares(ratios, pattern.share)))
 
     def entries(self, config: Any) -> Json:  # noqa: ARG002 (shapes stay)
         """None: shapes stay."""
@@ -94,7 +119,9 @@ class Prune:
             shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in weights.items()}
             protect = protected(self.protect, model.config, shapes, layer)
             protect = {name: mask.to(place.device) for name, mask in protect.items()}
-        edited, known = edit(weights, inputs, self.recipe, layer=layer, protect=protect)
+        recipe = replace(self.recipe, pattern=self.by_layer[layer]) if self.by_layer else self.recipe
+        share = {"share": float(recipe.pattern.pruned)} if self.by_layer else {}
+        edited, known = edit(weights, inputs, recipe, layer=layer, protect=protect)
         new, rows = dict(moved), []
         for name, weight in edited.items():
             before = tensors[f"{name}.weight"]
@@ -105,7 +132,7 @@ class Prune:
                 "zeros_made": int(((after == 0) & (before != 0)).sum()),
                 "zeros": int((after == 0).sum()),
             }
-            rows.append({"layer": layer, "map": name, **counts, **known[name], **ordered.get(name, {})})
+            rows.append({"layer": layer, "map": name, **counts, **share, **known[name], **ordered.get(name, {})})
         return new, rows
 
     def _order(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from excise.artefacts import Json
-from excise.compress.change import Place, maps_in, turned
+from excise.compress.change import Dense, Place, maps_in, turned
 from excise.compress.edit import gram_of, relative_error
 from excise.compress.inputs import Inputs, damped
 from excise.errors import ExciseError
@@ -89,6 +89,10 @@ class LowRank:
         """
         for part in self.maps(model, 0).values():
             rank_of(self.share, *turned(part, part.get_parameter("weight")).shape)
+
+    def prepared(self, model: Any, dense: Dense, place: Place) -> "LowRank":  # noqa: ARG002 (each layer by itself)
+        """Itself."""
+        return self
 
     def entries(self, config: Any) -> Json:  # noqa: ARG002 (shapes stay)
         """None: shapes stay."""

@@ -8,6 +8,9 @@ from excise.errors import ExciseError, unknown
 
 SCOPES = ("all", "attention", "mlp")
 
+SHARES = ("uniform", "owl")
+"""How a share is spread over layers."""
+
 RECONSTRUCTIONS = ("none", "obs", "least-squares")
 """What is done to the weights that are kept, after any mask."""
 
@@ -46,6 +49,11 @@ class Recipe:
         return "gram" if self.reconstruct != "none" else method(self.method).needs
 
 
+def needs(recipe: Recipe, shares: str) -> str:
+    """What is to be measured of the inputs, also where only the spread of the shares asks for it."""
+    return "norms" if shares == "owl" and recipe.needs in ("weights", "seed") else recipe.needs
+
+
 def check_scope(scope: str) -> None:
     """Refuse an unknown scope.
 
@@ -56,7 +64,7 @@ def check_scope(scope: str) -> None:
         raise unknown("scope", scope, SCOPES, where="--scope")
 
 
-def check_together(recipe: Recipe, scope: str, *, permute: bool, protects: bool) -> None:
+def check_together(recipe: Recipe, scope: str, *, permute: bool, protects: bool, shares: str = "uniform") -> None:
     """Refuse an unknown scope, and an order of neurons where it does nothing.
 
     Args:
@@ -64,11 +72,16 @@ def check_together(recipe: Recipe, scope: str, *, permute: bool, protects: bool)
         scope: which maps, one of ``SCOPES``.
         permute: order the neurons first.
         protects: whether a unit list is protected.
+        shares: one of ``SHARES``.
 
     Raises:
         ExciseError: it does not go together.
     """
     check_scope(scope)
+    if shares not in SHARES:
+        raise unknown("spread of shares", shares, SHARES, where="--shares")
+    if shares != "uniform" and not isinstance(recipe.pattern, Share):
+        raise ExciseError(f"--shares {shares}: {recipe.pattern} in every layer; only a share can differ by layer")
     if not permute:
         return
     if not isinstance(recipe.pattern, KeepNofM):

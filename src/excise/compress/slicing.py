@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from excise.artefacts import Json
-from excise.compress.change import Place, neurons_at, turned
+from excise.compress.change import Dense, Place, neurons_at, turned
 from excise.compress.edit import gram_of
 from excise.compress.inputs import Inputs, damped
 from excise.errors import ExciseError, unknown
@@ -99,6 +99,10 @@ class Slice:
         width = neuron_shape(model.config)[1]
         if not 0 < self.width < width:
             raise ExciseError(f"{self.width} neurons per layer: must be at least 1 and fewer than the model's {width}")
+
+    def prepared(self, model: Any, dense: Dense, place: Place) -> "Slice":  # noqa: ARG002 (each layer by itself)
+        """Itself."""
+        return self
 
     def entries(self, config: Any) -> Json:
         """The new width."""

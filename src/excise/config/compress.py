@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from excise.compress import METHODS
 from excise.compress.patterns import Pattern, parse
-from excise.compress.recipe import Recipe, check_together
+from excise.compress.recipe import Recipe, check_together, needs
 from excise.config.section import Section
 from excise.config.values import OneOf, Seed, Text, Unique
 from excise.errors import ExciseError
@@ -20,6 +20,11 @@ class Pruning(Section):
     )
     group: Literal["row", "matrix", "layer"] | None = Field(
         None, description="Which weights a share compares with each other; null: as the method's paper does."
+    )
+    shares: Literal["uniform", "owl"] = Field(
+        "uniform",
+        description="uniform = every layer loses the same share; owl = layers with more outliers among the Wanda "
+        "scores lose less: 16 points between the most and the least.",
     )
     reconstruct: Literal["none", "obs", "least-squares"] = Field(
         "none",
@@ -164,15 +169,18 @@ class Compress(Pruning, _OfBase):
         try:
             recipes = [Recipe(self.method, pattern, self.reconstruct) for pattern in self.parsed()]
             for one in recipes:
-                check_together(one, self.scope, permute=self.permute, protects=self.protect is not None)
+                check_together(
+                    one, self.scope, permute=self.permute, protects=self.protect is not None, shares=self.shares
+                )
         except ExciseError as error:
             raise ValueError(str(error).replace("--", "")) from error
         if len(self.named()) < len(self.patterns):
             raise ValueError(f"patterns {', '.join(self.patterns)}: two of them are the same")
-        calibrated = recipes[0].needs in ("norms", "gram")
+        calibrated = needs(recipes[0], self.shares) in ("norms", "gram")
         if calibrated and self.calibration is None:
             raise ValueError(
-                f"method {self.method}, reconstruct {self.reconstruct}: inputs of maps are measured; give calibration"
+                f"method {self.method}, reconstruct {self.reconstruct}, shares {self.shares}: inputs of maps are "
+                "measured; give calibration"
             )
         if not calibrated and self.calibration is not None:
             raise ValueError(f"method {self.method} measures nothing; leave calibration out")

@@ -45,13 +45,14 @@ def run(arguments: argparse.Namespace) -> None:
         check_fits(protect, identity(arguments.model, "as on disk")["fingerprint"], where=str(arguments.protect))
     manifest = change_layers(
         arguments,
-        Prune(recipe, arguments.scope, arguments.permute, protect),
+        Prune(recipe, arguments.scope, arguments.permute, protect, arguments.shares),
         {
             "method": arguments.method,
             "pattern": str(pattern),
             "reconstruct": arguments.reconstruct,
             "scope": arguments.scope,
             "permute": arguments.permute,
+            "shares": arguments.shares,
             "protect": None if protect is None else sha256_file(arguments.protect),
         },
         what=f"{arguments.method}, {pattern}",
