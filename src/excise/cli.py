@@ -66,6 +66,7 @@ STAGES = (
     "evaluate",
     "apply",
     "compress",
+    "similarity",
     "slice",
     "low-rank",
     "accelerate",

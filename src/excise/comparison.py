@@ -56,8 +56,8 @@ class Change:
         interval: 95 % interval of the difference; None for fewer than two items, or where some resample has no weight.
         simultaneous_interval: the same at the Bonferroni level, so that the intervals of all variants compared hold
             together; it stays valid for the variant picked as the best of them.
-        relative: after / before - 1; None when before is 0.
-        relative_interval: 95 % interval of it; None when some resample has before = 0.
+        relative: after / before - 1; None when before is not above 0.
+        relative_interval: 95 % interval of it; None when before is not above 0 in some resample.
         p: two-sided p value; None for fewer than two items.
         detectable: absolute true difference that would be found with 80 % power at these items (normal approximation,
             from the standard error of the difference).
@@ -143,7 +143,8 @@ def compare(
 
 
 def _relative(before: float | None, after: float | None) -> float | None:
-    return float(after / before - 1) if before and after is not None else None
+    """No share of what is zero or, as a correlation may be, below it."""
+    return float(after / before - 1) if before is not None and before > 0 and after is not None else None
 
 
 class _Pair:
@@ -208,7 +209,7 @@ class _Pair:
             second = finish(n1[index].sum(-1) / d1[index].sum(-1))
             exact = self.same_weights and not self.exponential  # less rounding than the difference of two means
             difference = (n1 - n0)[index].sum(-1) / below if exact else second - first
-            return difference, second / first - 1
+            return difference, np.where(first > 0, second / first - 1, np.nan)
 
 
 def _by_resampling(pair: _Pair, *, seed: int, resamples: int, comparisons: int) -> dict[str, Any]:
@@ -236,7 +237,7 @@ def _by_resampling(pair: _Pair, *, seed: int, resamples: int, comparisons: int) 
     return {
         "interval": _percentiles(difference, CONFIDENCE),
         "simultaneous_interval": _percentiles(difference, 1 - (1 - CONFIDENCE) / comparisons),
-        "relative_interval": _percentiles(relative, CONFIDENCE) if pair.figures[0] != 0 else None,
+        "relative_interval": _percentiles(relative, CONFIDENCE) if pair.figures[0] > 0 else None,
         "p": float(test.pvalue),
         "detectable": quantiles * float(pair.difference_influence().std(ddof=1)) / pair.items**0.5,
     }

@@ -130,6 +130,11 @@ def test_relative_change_where_the_baseline_is_zero() -> None:
     assert rarely.relative == -0.5
     assert rarely.relative_interval is None
     assert rarely.interval[0] < 0
+    # A correlation, or a logit difference, may lie below zero: there is no share of that to keep.
+    negative = compare(np.array([-1.0, -2, -3]), np.array([-3.0, -2, -4]), seed=0, resamples=200)
+    assert negative.difference == -1
+    assert negative.relative is None
+    assert negative.relative_interval is None
 
 
 def test_same_seed_same_numbers_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,8 +28,8 @@ SETTINGS = {
     "retrieval": {
         "at_least": 0.95,
         "collections": {
-            "own": {"label": "Own texts", "calibration_documents": 5, "tuning_fraction": 0.2},
-            "other": {"label": None, "calibration_documents": 0, "tuning_fraction": 0.0},
+            "own": {"label": "Own texts", "format": "beir", "calibration_documents": 5, "tuning_fraction": 0.2},
+            "other": {"label": None, "format": "beir", "calibration_documents": 0, "tuning_fraction": 0.0},
         },
         "variants": {
             "units": {"kind": "units", "remove": [0.5, 0.7], "distil": None},

@@ -38,6 +38,8 @@ def experiment(tmp_path_factory):
     for n in range(6):
         (folder / "own").mkdir(exist_ok=True)
         (folder / "own" / f"{n}.txt").write_text(" ".join(draw.choices(WORDS, k=5)))
+    rows = [{"sentence1": texts[n], "sentence2": texts[n + 1], "label": n % 5} for n in range(60, 80)]
+    jsonl(folder / "alike.jsonl", rows)
     (folder / "own" / "twin.txt").write_text(texts[3])  # a calibration text, if it is drawn
     config = {
         "experiment": AWKWARD,
@@ -48,6 +50,7 @@ def experiment(tmp_path_factory):
             "collections": {
                 "judged": {"source": "a bëir's", "calibration_documents": 40, "tuning_fraction": 0.3},
                 "own": {"source": "own", "format": "documents"},
+                "paired": {"source": "alike.jsonl", "format": "pairs"},
             },
             "variants": {
                 "trained": {"remove": [0.5], "repair": "least-squares", "distil": {"epochs": 1, "batch": 8}},
@@ -78,9 +81,12 @@ def test_from_two_folders_to_a_report(experiment):
     kept = {(row["variant"], row["metric"]) for row in read_json(room / "retention.json")["rows"]}
     assert ("trained-50", "judged-asymmetric.ndcg@10") in kept
     assert ("layers-2", "own-fidelity.cosine") in kept
+    assert ("trained-50", "paired.spearman") in kept
     assert not any(metric.startswith("cost") for _, metric in kept)
     assert load_encoder(room / "distilled" / "trained-50").structure is not None
-    assert "trained-50" in (room / "report.html").read_text()
+    page = (room / "report.html").read_text()
+    assert "trained-50" in page
+    assert "spearman kept, %" in page
     calibration = {row["text"] for row in read_documents(folder_of(experiment, "judged") / "calibration.jsonl")[1]}
     own = {row["text"] for row in read_documents(folder_of(experiment, "own") / "documents.jsonl")[1]}
     assert not calibration & own

@@ -2,7 +2,7 @@
 
 from excise.config.encoders import calibrating
 from excise.config.retrieval import CollectionSource, CollectionSplit
-from excise.data.collection_formats import WITHOUT_QUERIES
+from excise.data.collection_formats import WITH_PAIRS, WITHOUT_QUERIES
 
 RETRIEVAL = config["retrieval"]
 COLLECTIONS = RETRIEVAL["collections"]
@@ -13,6 +13,22 @@ PARTS = f"{RUN}/collections"
 def has_queries(collection):
     """Whether a collection is judged by queries, or by the likeness of embeddings alone."""
     return COLLECTIONS[collection]["format"] not in WITHOUT_QUERIES
+
+
+def has_pairs(collection):
+    """Whether a collection is judged by pairs of sentences."""
+    return COLLECTIONS[collection]["format"] in WITH_PAIRS
+
+
+def parts_of_collection(wildcards, folder):
+    """Options that name the files of a collection beside its documents."""
+    found = {
+        "queries": has_queries(wildcards.collection),
+        "pairs": has_pairs(wildcards.collection),
+    }
+    return options(
+        {name: f"{folder}/{name}.jsonl" for name, there in found.items() if there}
+    )
 
 
 def other_collections(wildcards):

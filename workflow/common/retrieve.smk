@@ -65,7 +65,9 @@ def calibration_options(documents, queries):
 
 
 def judged_options(wildcards, input):
-    """Documents, and queries where there are any, of one collection."""
+    """Documents, and queries where there are any, of one collection; or sentences, of which pairs judge."""
+    if has_pairs(wildcards.collection):
+        return options({"sentences": f"{input.parts}/documents.jsonl"})
     found = {"documents": f"{input.parts}/documents.jsonl"}
     if has_queries(wildcards.collection):
         found["queries"] = f"{input.parts}/test-queries.jsonl"
@@ -82,10 +84,22 @@ def measured(wildcards):
     ] + [f"{room}/cost/{encoder}.json" for encoder in ENCODERS]
 
 
+def encoder_options(wildcards, input):
+    """What embeds the texts; the dense model has done so already."""
+    if not input.model:
+        return options({"vectors": input.dense})
+    return f"{options({'model': input.model})} {encoder_machine(wildcards)}"
+
+
 def goal_of_encoders():
     """The fastest encoder that surely keeps enough on the first collection wins."""
     first = next(iter(COLLECTIONS))
-    kept = f"{first}.ndcg@10" if has_queries(first) else f"{first}-fidelity.cosine"
+    judged = "ndcg@10" if has_queries(first) else "spearman"
+    kept = (
+        f"{first}.{judged}"
+        if has_queries(first) or has_pairs(first)
+        else f"{first}-fidelity.cosine"
+    )
     lost = round(100 * (1 - RETRIEVAL["at_least"]), 6)
     return options(
         {"lower": "cost.documents_ms", "within": f"{kept}=-{lost:g}% surely"}

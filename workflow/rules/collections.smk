@@ -25,16 +25,12 @@ rule fetch_collection:
         "../../envs/excise.yaml"
     params:
         source=lambda w: options(COLLECTIONS[w.collection], CollectionSource),
-        queries=lambda w, output: (
-            options({"queries": f"{output}/queries.jsonl"})
-            if has_queries(w.collection)
-            else ""
-        ),
+        parts=lambda w, output: parts_of_collection(w, output),
         cache=f"{INPUTS}/wheels",
         code=digest("stages.fetch_collection"),
     shell:
         "excise fetch-collection {params.source} --cache {params.cache:q} --documents {output:q}/documents.jsonl "
-        "{params.queries} --log {log:q}"
+        "{params.parts} --log {log:q}"
 
 
 rule split_collection:
@@ -49,14 +45,10 @@ rule split_collection:
         "../../envs/excise.yaml"
     params:
         split=lambda w: options(COLLECTIONS[w.collection], CollectionSplit),
-        queries=lambda w, input: (
-            options({"queries": f"{input.collection}/queries.jsonl"})
-            if has_queries(w.collection)
-            else ""
-        ),
+        parts=lambda w, input: parts_of_collection(w, input.collection),
         others=apart_options,
         seed=config["seed"],
         code=digest("stages.split_collection"),
     shell:
-        "excise split-collection --documents {input.collection:q}/documents.jsonl {params.queries} {params.others} "
+        "excise split-collection --documents {input.collection:q}/documents.jsonl {params.parts} {params.others} "
         "{params.split} --seed {params.seed} --output {output:q} --log {log:q}"

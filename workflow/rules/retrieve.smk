@@ -168,6 +168,8 @@ rule retrieve:
         f"{ROOM}/variants/{{encoder}}/{{collection}}.json",
     log:
         f"{MODEL}/logs/retrieve/{{encoder}}-{{collection}}.log",
+    wildcard_constraints:
+        collection=alternatives(n for n in COLLECTIONS if not has_pairs(n)),
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
@@ -175,15 +177,36 @@ rule retrieve:
         **encoder_job(passes=1),
     params:
         judged=judged_options,
-        encoder=lambda w, input: (
-            f"--model {shlex.quote(str(input.model))} {encoder_machine(w)}"
-            if input.model
-            else options({"vectors": input.dense})
-        ),
+        encoder=encoder_options,
         code=digest("stages.retrieve"),
     shell:
         "excise retrieve {params.judged} {params.encoder} --dense {input.dense:q} --variant {wildcards.encoder:q} "
         "--name {wildcards.collection:q} --output {output:q} --log {log:q}"
+
+
+rule judge_similarity:
+    input:
+        model=lambda w: [] if w.encoder == DENSE else folder(w.model, w.encoder),
+        parts=f"{PARTS}/{{collection}}",
+        dense=f"{ROOM}/dense/{{collection}}.safetensors",
+    output:
+        f"{ROOM}/variants/{{encoder}}/{{collection}}.json",
+    log:
+        f"{MODEL}/logs/judge_similarity/{{encoder}}-{{collection}}.log",
+    wildcard_constraints:
+        collection=alternatives(n for n in COLLECTIONS if has_pairs(n)),
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **encoder_job(passes=1),
+    params:
+        judged=judged_options,
+        encoder=encoder_options,
+        code=digest("stages.similarity"),
+    shell:
+        "excise similarity {params.judged} --pairs {input.parts:q}/pairs.jsonl {params.encoder} --dense {input.dense:q} "
+        "--variant {wildcards.encoder:q} --name {wildcards.collection:q} --output {output:q} --log {log:q}"
 
 
 # All encoders in one job, in turns: times of two jobs are not comparable. One more encoder times all of them again.

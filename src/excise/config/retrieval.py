@@ -18,11 +18,12 @@ class CollectionSource(Section):
         description="A local folder, or wheel:PACKAGE==VERSION/FOLDER or sdist:PACKAGE==VERSION/FOLDER."
     )
     sha256: Sha256 | None = Field(None, description="SHA-256 of the package; required for packages.")
-    format: Literal["beir", "smart", "semanlink", "documents"] = Field(
+    format: Literal["beir", "smart", "semanlink", "documents", "pairs"] = Field(
         "beir",
         description="beir = corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv; smart = one file each of documents, queries "
         "and judgements in the old SMART form (Cranfield); semanlink = docs.json and tags.json; documents = text files "
-        "or JSONL without queries, for which only the likeness of the embeddings is measured.",
+        "or JSONL without queries, for which only the likeness of the embeddings is measured; pairs = sentence1, "
+        "sentence2 and label (JSTS, STS), judged by Spearman's and Pearson's correlation with the labels.",
     )
     split: str | None = Field(
         None, description="Which judgements of beir (null: test), or view of semanlink (null: titles)."
@@ -54,8 +55,14 @@ class Collection(CollectionSource, CollectionSplit):
 
     @model_validator(mode="after")
     def _queries_are_divided_only_where_there_are_any(self) -> "Collection":
-        if self.format == "documents" and (self.tuning_fraction or self.min_relevant > 1 or self.max_relevant):
-            raise ValueError("format documents has no queries; leave tuning_fraction, min_relevant, max_relevant out")
+        if self.format == "pairs" and self.searched_documents is not None:
+            raise ValueError("format pairs embeds all sentences of the judging pairs; leave searched_documents out")
+        if self.format in ("documents", "pairs") and (
+            self.tuning_fraction or self.min_relevant > 1 or self.max_relevant
+        ):
+            raise ValueError(
+                f"format {self.format} has no queries; leave tuning_fraction, min_relevant, max_relevant out"
+            )
         return self
 
 

@@ -1,5 +1,6 @@
 """Readers of test collections: each gives what it found, unchecked, as a ``collections.Raw``."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -207,15 +208,52 @@ def documents(folder: Path, *, split: str) -> Raw:  # noqa: ARG001 (the interfac
     return Raw(found, [], [], {"files_that_are_no_text": other})
 
 
+def pairs(folder: Path, *, split: str) -> Raw:  # noqa: ARG001 (the interface's)
+    """Pairs of sentences with how alike people find them, as JSTS (JGLUE) and STS come.
+
+    A record has ``sentence1``, ``sentence2`` and ``label`` (or ``score``). A sentence that comes twice is one document.
+
+    Args:
+        folder: with one structured file, or the file.
+        split: not used.
+
+    Raises:
+        ExciseError: there is not one such file, a field is missing, or a label is no number.
+    """
+    files = [folder] if folder.is_file() else [path for path in sorted(folder.glob("*")) if path.suffix in RECORDS]
+    if len(files) != 1:
+        raise ExciseError(f"{folder.name}: expected one file that ends with {', '.join(RECORDS)}, found {len(files)}")
+    ids: dict[str, str] = {}
+    found = []
+    for where, row in records(files[0]):
+        sides = [" ".join(str(_column(where, row, name)).split()) for name in ("sentence1", "sentence2")]
+        label = row["score"] if "label" not in row and "score" in row else _column(where, row, "label")
+        try:
+            similarity = float(label)
+        except (TypeError, ValueError) as error:
+            raise ExciseError(f"{where}: the label {label!r} is not a number") from error
+        if not math.isfinite(similarity) or not all(sides):
+            raise ExciseError(f"{where}: a sentence is empty, or the label is not finite")
+        first, second = (ids.setdefault(text, f"s{len(ids)}") for text in sides)
+        found.append((first, second, similarity))
+    if len({similarity for _, _, similarity in found}) < 2:
+        raise ExciseError(f"{files[0].name}: {len(found)} pairs, all labelled alike: nothing can be ranked")
+    return Raw([(name, text) for text, name in ids.items()], [], [], pairs=found)
+
+
 FORMATS: Mapping[str, Callable[..., Raw]] = {
     "beir": beir,
     "smart": smart,
     "semanlink": semanlink,
     "documents": documents,
+    "pairs": pairs,
 }
 """Readers of a folder, by the name of the format."""
 
-WITHOUT_QUERIES = ("documents",)
-"""Formats that hold documents alone."""
+WITHOUT_QUERIES = ("documents", "pairs")
+"""Formats that hold no queries."""
+
+WITH_PAIRS = ("pairs",)
+"""Formats that hold pairs of sentences."""
 
 DEFAULT_SPLIT = {"beir": "test", "semanlink": "titles"}

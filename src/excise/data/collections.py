@@ -25,12 +25,14 @@ class Raw:
         queries: (id, text).
         judgements: (query, document, grade).
         dropped: what the reader left out, counted by reason.
+        pairs: (sentence, sentence, how alike people find them), by the ids of documents.
     """
 
     documents: list[tuple[str, str]]
     queries: list[tuple[str, str]]
     judgements: list[Judgement]
     dropped: Json = field(default_factory=dict)
+    pairs: list[tuple[str, str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Collection:
     documents: list[Json]
     queries: list[Json]
     counts: Json
+    pairs: list[Json] = field(default_factory=list)
 
 
 def checked(raw: Raw, *, judged: bool = True) -> Collection:
@@ -86,9 +89,14 @@ def checked(raw: Raw, *, judged: bool = True) -> Collection:
         "queries": len(queries),
         "queries_without_relevant": len(raw.queries) - len(queries),
         "relevant": sum(len(query["relevant"]) for query in queries),
+        "pairs": len(raw.pairs),
         "dropped": raw.dropped,
     }
-    return Collection([{"id": name, "text": text} for name, text in raw.documents], queries, counts)
+    pairs = [
+        {"id": f"p{number}", "first": first, "second": second, "similarity": similarity}
+        for number, (first, second, similarity) in enumerate(raw.pairs)
+    ]
+    return Collection([{"id": name, "text": text} for name, text in raw.documents], queries, counts, pairs)
 
 
 def _refuse_unknown(what: str, judged: set[str], known: Iterable[tuple[str, str]]) -> None:
@@ -122,4 +130,26 @@ def read_queries(path: str | Path) -> tuple[Json, list[Json]]:
             raise ExciseError(
                 f"{path}: query {row['id']!r}: relevant must be {{document: grade above 0}}, and not empty"
             )
+    return meta, rows
+
+
+def read_pairs(path: str | Path, known: Iterable[str] = ()) -> tuple[Json, list[Json]]:
+    """Read pairs ``{id, first, second, similarity}`` of sentences.
+
+    Args:
+        path: the file.
+        known: ids of the sentences; every pair must be of these. Empty: not checked.
+
+    Raises:
+        ExciseError: the file cannot be read, is empty, an id occurs twice, a similarity is no number, or a sentence is
+            missing.
+    """
+    meta, rows = read_distinct(path, ("id", "first", "second", "similarity"), "pairs")
+    there = set(known)
+    for row in rows:
+        if isinstance(row["similarity"], bool) or not isinstance(row["similarity"], int | float):
+            raise ExciseError(f"{path}: pair {row['id']!r}: similarity must be a number")
+        for side in ("first", "second"):
+            if there and row[side] not in there:
+                raise ExciseError(f"{path}: pair {row['id']!r}: its {side} sentence {row[side]!r} is not there")
     return meta, rows

@@ -92,6 +92,38 @@ def divide(
     return Parts(calibrated, [row for row in documents if row["id"] in kept], tuning, test, counts)
 
 
+def divide_pairs(
+    sentences: Sequence[Json], pairs: Sequence[Json], *, calibration: int, seed: int
+) -> tuple[list[Json], list[Json], list[Json]]:
+    """Draw pairs whose sentences calibrate; the others judge.
+
+    A sentence of a judging pair calibrates nothing, nor does one that nearly is one.
+
+    Args:
+        sentences: rows ``{id, text}``.
+        pairs: rows ``{id, first, second}``.
+        calibration: number of sentences that calibrate, about: whole pairs are drawn.
+        seed: of the draw.
+
+    Returns:
+        Sentences that calibrate, sentences of the judging pairs, and the judging pairs.
+
+    Raises:
+        ExciseError: no pair is left to judge, or no sentence to calibrate.
+    """
+    by_id = {row["id"]: row for row in pairs}
+    order = seeded_order(by_id, seed)
+    drawn = {by_id[name][side] for name in order[: calibration // 2] for side in ("first", "second")}
+    judging = {by_id[name]["id"] for name in order[calibration // 2 :]}
+    kept = [row for row in pairs if row["id"] in judging]
+    judged = {row[side] for row in kept for side in ("first", "second")}
+    searched = [row for row in sentences if row["id"] in judged]
+    calibrated = apart([row for row in sentences if row["id"] in drawn - judged], [row["text"] for row in searched])
+    if not kept or (calibration and not calibrated):
+        raise ExciseError(f"{len(pairs)} pairs are too few for {calibration} sentences of calibration: ask for fewer")
+    return calibrated, searched, kept
+
+
 def _groups_in_order(documents: Sequence[Json], seed: int) -> list[list[Json]]:
     """Near-duplicates together, in a random order of the groups that depends on ids and seed only."""
     together = [[documents[index] for index in group] for group in groups([row["text"] for row in documents])]

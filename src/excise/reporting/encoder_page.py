@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from excise.artefacts import Json
 from excise.comparison import compare, keeps
+from excise.data.collection_formats import WITH_PAIRS, WITHOUT_QUERIES
 from excise.reporting.encoder_plots import kept_against_cost, reach
 from excise.reporting.figures import Figure
 from excise.reporting.inputs import Found
@@ -123,9 +124,11 @@ def collection_table(summary: Summary, place: Place, at_least: float) -> Table:
     """What every encoder keeps on a collection."""
     name, main = place.name, place.main
     judged = main.measurement == name
-    columns = [(f"{name}.{metric}", f"{metric} kept, %") for metric in ("ndcg@10", "recall@100", "mrr@10")]
-    columns.append((f"{name}{ASYMMETRIC}.ndcg@10", "asymmetric ndcg@10 kept, %"))
-    columns = columns if judged else []
+    ranked = main.metric == "ndcg@10"
+    metrics = ("ndcg@10", "recall@100", "mrr@10") if ranked else ("spearman", "pearson") if judged else ()
+    columns = [(f"{name}.{metric}", f"{metric} kept, %") for metric in metrics]
+    if ranked:
+        columns.append((f"{name}{ASYMMETRIC}.ndcg@10", "asymmetric ndcg@10 kept, %"))
     fidelity = f"{name}{FIDELITY}.cosine"
     header = ["encoder", main.metric, *(title for _, title in columns), "cosine", f"keeps {100 * at_least:g} %"]
     rows = []
@@ -140,9 +143,9 @@ def collection_table(summary: Summary, place: Place, at_least: float) -> Table:
         f"{main.items:,} {plural(main.item)}. In brackets the 95 % interval of the share that is kept, from resampling "
         f"{plural(main.item)} in pairs. The last column: whether its lower end is at least {100 * at_least:g} %. "
     )
-    if judged:
+    if ranked:
         note += "Asymmetric: documents by the dense model, queries by this one. "
-    return Table(header=header, rows=rows, note=f"{note}Cosine: mean over documents, with the dense embedding.")
+    return Table(header=header, rows=rows, note=f"{note}Cosine: mean over texts, with the dense embedding.")
 
 
 def cost_table(summary: Summary) -> Table:
@@ -245,6 +248,8 @@ def _ends(row: Row, column: Column) -> list[float | None]:
 def steps(settings: Json) -> list[str]:
     """What was done, in sentences."""
     collections = settings["retrieval"]["collections"]
+    paired = any(one["format"] in WITH_PAIRS for one in collections.values())
+    ranked = any(one["format"] not in WITHOUT_QUERIES for one in collections.values())
     said = []
     for name, one in collections.items():
         role = (
@@ -258,7 +263,8 @@ def steps(settings: Json) -> list[str]:
         *said,
         "Units were scored, removed, repaired and trained on calibration texts alone; matrices were cut, not masked, "
         "and every folder was read back before it got its name.",
-        "Rankings are by the inner product, judged by ir-measures with trec_eval's ties.",
+        *(["Rankings are by the inner product, judged by ir-measures with trec_eval's ties."] if ranked else []),
+        *(["Pairs: correlation of the cosine with the labels."] if paired else []),
     ]
 
 

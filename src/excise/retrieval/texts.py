@@ -46,7 +46,7 @@ def read_embeddings(path: Path, files: Mapping[str, str]) -> tuple[Json, dict[st
 
     Args:
         path: the file.
-        files: SHA-256 of the files that the embeddings must be of: ``documents``, ``queries``.
+        files: SHA-256 of the files that the embeddings must be of: ``documents``, ``queries``, ``sentences``.
 
     Raises:
         ExciseError: it was made by another stage, or of other files.
@@ -65,12 +65,12 @@ def embed_files(encoder: Encoder, files: Mapping[str, Path]) -> tuple[Json, Json
 
     Args:
         encoder: dense or cut.
-        files: JSONL of rows ``{id, text}``: ``documents``, ``queries``.
+        files: JSONL of rows ``{id, text}``: ``documents``, ``queries``, ``sentences`` (of pairs, read as queries are).
 
     Returns:
         Settings, counts of texts, tokens and texts that were cut, and the embeddings by the names of ``files``.
     """
-    kinds = {"documents": "document", "queries": "query"}
+    kinds = {"documents": "document", "queries": "query", "sentences": "query"}
     rows = {name: read_documents(path)[1] for name, path in files.items()}
     found = {name: embed(encoder, [row["text"] for row in rows[name]], kinds[name]) for name in files}
     counts = {name: {"texts": len(rows[name]), "tokens": e.tokens, "cut": e.shortened} for name, e in found.items()}

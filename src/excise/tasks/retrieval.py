@@ -90,6 +90,22 @@ def fidelity(vectors: Tensor, dense: Tensor) -> Values:
     return np.asarray(cosine.numpy(), dtype=np.float64)
 
 
+def fidelity_of(
+    name: str, label: str, vectors: Tensor, dense: Tensor, texts: Sequence[Json], settings: Json, item: str
+) -> Measurement:
+    """Cosine of every embedding with the dense model's."""
+    title = f"cosine with the dense embeddings, {label}"
+    return Measurement(
+        task="retrieval",
+        name=f"{name}-fidelity",
+        label=f"{label}, embeddings of {item}s",
+        item=item,
+        items=[row["id"] for row in texts],
+        metrics={"cosine": Metric.of(fidelity(vectors, dense), direction="higher", title=title)},
+        settings=settings,
+    )
+
+
 def measure(
     name: str,
     label: str,
@@ -133,18 +149,6 @@ def measure(
             )
         )
     if dense is not None:
-        cosine = Metric.of(
-            fidelity(vectors["documents"], dense["documents"]),
-            direction="higher",
-            title=f"cosine with the dense embeddings, {label}",
-        )
-        found.append(
-            measurement(
-                name=f"{name}-fidelity",
-                label=f"{label}, embeddings of documents",
-                item="document",
-                items=document_ids,
-                metrics={"cosine": cosine},
-            )
-        )
+        both = vectors["documents"], dense["documents"]
+        found.append(fidelity_of(name, label, *both, documents, settings, "document"))
     return found
