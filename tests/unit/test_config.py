@@ -320,7 +320,11 @@ def test_ready_made_experiments_name_what_they_read_by_commit_or_checksum(path):
     inputs += [config["prompts"]] if "prompts" in config else []
     fixed = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
     loose = [one["source"] for one in inputs if not fixed.fullmatch(one.get("sha256") or one.get("revision") or "")]
-    # OPT-125M's commits have pickled weights; which revision has safetensors is for the user to say. NFCorpus is on no
+    # OPT's commits have pickled weights; which revision has safetensors is for the user to say. NFCorpus is on no
     # registry: a folder of the user's own.
-    expected = {"opt-125m": ["facebook/opt-125m"], "retrieve-nfcorpus": ["data/nfcorpus"]}
+    expected = {
+        "opt-125m": ["facebook/opt-125m"],
+        "compress-opt-6.7b": ["facebook/opt-6.7b"],
+        "retrieve-nfcorpus": ["data/nfcorpus"],
+    }
     assert loose == expected.get(path.stem, [])
