@@ -101,19 +101,20 @@ def read_json(path: str | Path) -> Json:
     return value
 
 
-def parse_json(text: str, where: str, *, quote: bool = False) -> Any:
+def parse_json(text: str, where: str, *, quote: bool = False, each_key_once: bool = False) -> Any:
     """Parse JSON from outside.
 
     Args:
         text: the JSON.
         where: words before ``not valid JSON``.
         quote: the text is one line of several: end the message with its first characters.
+        each_key_once: refuse an object that has a key twice, of which Python would keep the last.
 
     Raises:
         ExciseError: it is not JSON, is nested too deeply, or holds half of a surrogate pair, which no file can keep.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_each_once if each_key_once else None)
         if re.search(r"\\u[dD][89a-fA-F]", text):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -125,6 +126,14 @@ def parse_json(text: str, where: str, *, quote: bool = False) -> Any:
     else:
         return value
     raise ExciseError(f"{where} not valid JSON ({said})" + (f": {text[:80]!r}" if quote else ""))
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> Json:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {name!r} is given twice in one object")
+    return found
 
 
 def write_jsonl(path: str | Path, meta: Json, rows: Iterable[Mapping[str, Any]]) -> None:

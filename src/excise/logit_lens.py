@@ -11,12 +11,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from excise.models.families import architecture
 from excise.models.parts import final_norm, output_projections
 
 Neuron = tuple[int, int]
 """(layer, neuron)."""
+
+
+def looked_at(model: Any, neurons: Sequence[Neuron]) -> list[nn.Module]:
+    """The modules that ``promoted`` needs: the output projections of these neurons, the final norm, the unembedding."""
+    projections = output_projections(model)
+    layers = sorted({layer for layer, _ in neurons})
+    return [*(projections[layer] for layer in layers), final_norm(model), model.get_output_embeddings()]
 
 
 @torch.no_grad()

@@ -116,7 +116,7 @@ class Run:
         """Lines of the ledger with this event: work and job."""
         path = self.faults / "ledger"
         lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-        return [(work, job) for work, job, kind, _ in lines if kind == event]
+        return [(work, job) for work, job, kind, *_ in lines if kind == event]
 
     def memory(self) -> list[str]:
         """Memory that the jobs of the ledger asked for, sorted."""

@@ -31,7 +31,7 @@ def scores(texts: list[str]) -> list[float]:
 
     def write(event: str) -> None:
         with open(folder / "ledger", "a") as ledger:
-            ledger.write(f"{work} {job} {event} {os.environ.get('HF_HUB_OFFLINE')}\n")
+            ledger.write(f"{work} {job} {event} {os.environ.get('HF_HUB_OFFLINE')} {os.environ.get('LOADEDMODULES')}\n")
 
     write("start")
     if claimed(folder / "exit-once"):

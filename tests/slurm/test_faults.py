@@ -179,8 +179,8 @@ def test_files_that_appear_late_are_waited_for_and_nothing_runs_twice(cluster, p
         until(lambda: run.experiment.artefacts() == alone.experiment.artefacts(), "all files to have arrived")
     ours = [job for job in cluster.jobs("all") if str(run.folder) in job["folder"]]
     assert sorted(job["comment"] for job in ours) == [
-        "rule_attribute_wildcards_tiny_neuron_lrp_toxic_0_0",
-        "rule_attribute_wildcards_tiny_neuron_lrp_toxic_0_1",
+        "rule_attribute_wildcards_tiny_neuron_lrp_toxic_-shard-0",
+        "rule_attribute_wildcards_tiny_neuron_lrp_toxic_-shard-1",
         "rule_score_references_wildcards_tiny_0",
         "rule_score_references_wildcards_tiny_1",  # the other seed's answers: enough of them, before any attribution
     ]

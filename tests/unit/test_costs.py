@@ -44,9 +44,9 @@ def test_generation_and_fluency(tmp_path):
     ids=lambda value: getattr(value, "kind", str(value)),
 )
 def test_attribution(reference, length, samples):
-    cost = costs.attribute(Attribution(batch_size=4, shards=2).model_dump(), reference.model_dump(), 20)
+    cost = costs.attribute(Attribution(batch_size=4).model_dump(), reference.model_dump(), 20, seeds=2)
     assert cost.at_once == 4 * length
-    assert cost.tokens() == length * 5  # 9 samples in two shards
+    assert cost.tokens() == length * 9 * 2
     assert (cost.numbers, cost.passes) == (8, 3)
 
 

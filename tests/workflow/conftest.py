@@ -24,7 +24,7 @@ AWKWARD = 'it\'s a "tëst"'
 
 PLANNED = {
     "all": 1,
-    "attribute": 8,
+    "attribute": 3,
     "average": 2,
     "control": 1,
     "contrast": 1,
@@ -38,7 +38,7 @@ PLANNED = {
     "generate": 4,
     "inspect_model": 1,
     "logit_lens": 1,
-    "merge": 4,
+    "merge": 2,
     "perplexity": 4,
     "reference_generations": 2,
     "reference_windows": 2,
@@ -51,7 +51,7 @@ PLANNED = {
     "split_prompts": 1,
     "summary": 1,
 }
-"""Jobs by rule of the tiny experiment: 2 seeds x 2 shards, three variants and the baseline."""
+"""Jobs by rule of the tiny experiment: 2 seeds, toxic answers in two jobs, three variants and the baseline."""
 
 
 @dataclass
@@ -132,7 +132,7 @@ def make_experiment(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) 
                 "toxic": {"kind": "generations", "at_least": 0.6, "span": "onset", "count": 6, "minimum": 2},
                 "words": {"kind": "windows", "text": "words", "windows": 6, "seqlen": 12},
             },
-            "attribution": {"batch_size": 2, "shards": 2},
+            "attribution": {"batch_size": 2, "minutes": 1, "tokens_per_second": 10},
             "variants": {
                 "lrp": {"method": "lrp", "retain": "words", "protect": 0.1, "count": [2, 4]},
                 "random": {"method": "random", "count": [4]},

@@ -32,7 +32,7 @@ def clone(make_experiment, tmp_path_factory):
     (folder / ".venv/.installed").touch()
     experiment = make_experiment()
     config = experiment.config | {"experiment": "demo"}
-    config["attribution"]["shards"] = 1
+    del config["attribution"]["minutes"]
     (folder / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
     (folder / "experiments").mkdir(exist_ok=True)
     for path in experiment.folder.iterdir():

@@ -5,9 +5,24 @@
 from excise.config.attribution import Measuring
 
 
+# Jobs that a method's work on a reference set is cut into: a job measures its part of the set under every seed.
+ATTRIBUTION_JOBS = {
+    corpus: costs.attribution_jobs(
+        config["attribution"],
+        reference,
+        config["generations"]["max_new_tokens"],
+        len(config["seeds"]),
+    )
+    for corpus, reference in config["references"].items()
+}
+
+
 localrules:
     merge,
     contrast,
+
+
+ruleorder: merge > attribute
 
 
 rule attribute:
@@ -15,11 +30,21 @@ rule attribute:
         picked_references,
         model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
-        reference=f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
+        references=expand(
+            "{path}/seed-{seed}.jsonl",
+            path=f"{MODEL}/references/{{corpus}}",
+            seed=config["seeds"],
+        ),
     output:
-        f"{MODEL}/statistics/{{unit}}/{{method}}/{{corpus}}/seed-{{seed}}{shard_name('attribution')}.safetensors",
+        expand(
+            "{path}/seed-{seed}{{part}}.safetensors",
+            path=f"{MODEL}/statistics/{{unit}}/{{method}}/{{corpus}}",
+            seed=config["seeds"],
+        ),
     log:
-        f"{MODEL}/logs/attribute/{{unit}}/{{method}}/{{corpus}}/seed-{{seed}}{shard_name('attribution')}.log",
+        f"{MODEL}/logs/attribute/{{unit}}/{{method}}/{{corpus}}{{part}}.log",
+    wildcard_constraints:
+        part="(-shard-[0-9]+)?",
     conda:
         "../../envs/excise.yaml"
     threads: config["threads"]
@@ -29,33 +54,44 @@ rule attribute:
                 config["attribution"],
                 config["references"][w.corpus],
                 config["generations"]["max_new_tokens"],
+                len(config["seeds"]),
             )
         ),
     params:
         model=model_options,
         settings=options(config["attribution"], Measuring),
-        shard=shard_options("attribution"),
+        seeds=config["seeds"],
+        shard=lambda w: options(
+            {
+                "shard": (
+                    f"{w.part.rpartition('-')[2]}/{ATTRIBUTION_JOBS[w.corpus]}"
+                    if w.part
+                    else None
+                )
+            }
+        ),
         code=lambda w: digest("stages.attribute", METHODS[w.method].module),
     shell:
         "excise attribute --method {wildcards.method} --unit {wildcards.unit} --model {input.model:q} {params.model} "
-        "--reference {input.reference:q} --corpus {wildcards.corpus:q} --seed {wildcards.seed} {params.settings} "
+        "--reference {input.references:q} --corpus {wildcards.corpus:q} --seed {params.seeds} {params.settings} "
         "{params.shard} --output {output:q} --log {log:q}"
 
 
 rule merge:
     input:
-        expand(
-            "{path}-shard-{shard}.safetensors",
-            path=f"{MODEL}/statistics/{{unit}}/{{method}}/{{corpus}}/seed-{{seed}}",
-            shard=range(config["attribution"]["shards"]),
+        lambda w: expand(
+            "{path}/seed-{seed}-shard-{shard}.safetensors",
+            path=f"{RUN}/{w.model}/statistics/{w.unit}/{w.method}/{w.corpus}",
+            seed=w.seed,
+            shard=range(ATTRIBUTION_JOBS[w.corpus]),
         ),
     output:
         f"{MODEL}/statistics/{{unit}}/{{method}}/{{corpus}}/seed-{{seed}}.safetensors",
     log:
         f"{MODEL}/logs/merge/{{unit}}/{{method}}/{{corpus}}/seed-{{seed}}.log",
     wildcard_constraints:
-        seed=alternatives(
-            config["seeds"] if config["attribution"]["shards"] > 1 else []
+        corpus=alternatives(
+            corpus for corpus, number in ATTRIBUTION_JOBS.items() if number > 1
         ),
     conda:
         "../../envs/excise.yaml"

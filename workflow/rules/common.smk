@@ -149,8 +149,7 @@ def picked_references(wildcards):
         f"{RUN}/{wildcards.model}/references/{corpus}/seed-{seed}.jsonl"
         for corpus in of_kind("generations")
         for seed in config["seeds"]
-        if corpus in ATTRIBUTED
-        and (corpus, str(seed)) != (wildcards.corpus, wildcards.seed)
+        if corpus in ATTRIBUTED and corpus != wildcards.corpus
     ]
 
 

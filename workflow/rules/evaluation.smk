@@ -8,10 +8,6 @@
 include: "../common/evaluation.smk"
 
 
-localrules:
-    evaluate,
-
-
 rule generate:
     input:
         model=model_of,
@@ -198,6 +194,8 @@ rule evaluate:
         f"{MODEL}/logs/evaluate/{{variant}}.log",
     conda:
         "../../envs/excise.yaml"
+    resources:
+        **rows_job(),
     params:
         name=lambda w: w.variant.removeprefix(f"{TUNING}/"),
         files=lambda w, input: options(named_files(input)),

@@ -17,7 +17,7 @@ from excise.config.site import Site, read_site
 from excise.stages import costs
 
 CPU_BUILD = version("torch").endswith("+cpu")
-BASE = 800 if CPU_BUILD else 1300  # MB
+BASE = 650 if CPU_BUILD else 1150  # MB
 
 ON_GPU = config["device"] != "cpu"
 
@@ -131,6 +131,17 @@ def model_job(cost):
         return math.ceil(needed / SITE.gpu_memory_mb)
 
     return on_device({"mem_mb": mem_mb, "runtime": runtime}, gpu)
+
+
+def lens_job():
+    """Resources of a job that looks at some neurons and the unembedding."""
+
+    def mem_mb(wildcards, input, attempt):
+        info = model_info(input.facts, os.stat(input.facts).st_mtime_ns)
+        keys = ("hidden_size", "vocabulary", "layers", "neurons_per_layer")
+        return attempt * int(BASE + costs.lens_mb(*(info[key] for key in keys)))
+
+    return cpu_job() | {"mem_mb": mem_mb}
 
 
 def weights_job():

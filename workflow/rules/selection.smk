@@ -166,7 +166,7 @@ rule logit_lens:
         "../../envs/excise.yaml"
     threads: config["threads"]
     resources:
-        **weights_job(),
+        **lens_job(),
     params:
         dtype=lambda w: config["models"][w.model]["dtype"],
         threads=config["threads"],

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from excise.reporting.inputs import TOOK
 
-WRAPPERS = 300
-"""MB that the two Snakemakes around a job take; its stage does not see them."""
+WRAPPER = 150
+"""MB that the Snakemake around a job takes; its stage does not see it."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ def uses(logs: Path) -> dict[str, Use]:
         use.jobs += 1
         use.asked_mb = max(use.asked_mb, int(asked[1]))
         use.asked_min = max(use.asked_min, int(asked[2]))
-        use.used_mb = max(use.used_mb, int(took[2]) + WRAPPERS)
+        use.used_mb = max(use.used_mb, int(took[2]) + WRAPPER)
         use.used_min = max(use.used_min, float(took[1]) / 60)
     return found
 

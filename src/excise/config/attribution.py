@@ -1,8 +1,8 @@
 """How relevance is computed."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from excise.config.section import Section
 
@@ -29,8 +29,24 @@ class Measuring(Section):
 class Attribution(Measuring):
     """How relevance is computed."""
 
-    shards: int = Field(
-        1,
-        ge=1,
-        description="Jobs that a reference set is cut into; the merged bytes do not depend on it.",
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="How long a job should measure, about. It measures a reference set under all seeds, and loads the "
+        "model once; what takes longer is cut into as many jobs as that takes. null: never. The merged bytes do not "
+        "depend on it.",
     )
+    tokens_per_second: float | None = Field(
+        None,
+        gt=0,
+        description="How fast a job measures, which minutes needs; the log of any such job says it.",
+    )
+
+    @model_validator(mode="after")
+    def _minutes_need_a_speed(self) -> Self:
+        if self.minutes is not None and self.tokens_per_second is None:
+            raise ValueError(
+                "minutes needs tokens_per_second, how fast a job measures; the log of one says it, and docs/slurm.md "
+                "has some"
+            )
+        return self

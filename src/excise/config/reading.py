@@ -1,5 +1,10 @@
-"""Read a configuration file more strictly than YAML demands: a key that is given twice is an error."""
+"""Read a configuration file more strictly than YAML demands.
 
+A key that is given twice is an error, and so is a number that YAML reads as another one than it looks like: 012345 is
+octal (5349), 4:00:00 is in sixties (14400), 1_000 loses its sign.
+"""
+
+import re
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 
@@ -7,12 +12,16 @@ import yaml
 
 from excise.errors import ExciseError
 
+AS_WRITTEN = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][-+]?[0-9]+)?|[-+]?\.[0-9]+([eE][-+]?[0-9]+)?|[-+]?\.\w+")
+"""A number that is what it looks like; the last form is .inf and .nan."""
+
 
 def check_file(path: Path) -> None:
-    """Refuse a configuration file that says something twice, of which YAML would keep the last without a word.
+    """Refuse a configuration file of which YAML would take something else than it says, without a word.
 
     Raises:
-        ExciseError: the file is not UTF-8, not YAML, or gives a key twice in one block.
+        ExciseError: the file is not UTF-8, not YAML, gives a key twice in one block, or a number that is read as
+            another.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -29,7 +38,7 @@ def check_file(path: Path) -> None:
         broken = "" if mark is None else "".join(text.splitlines()[mark.line : mark.line + 1])
         hint = " YAML is indented by spaces, and this line has a tab." if "\t" in broken else ""
         raise ExciseError(f"{path}: not YAML: {error}{hint}") from error
-    if root is not None and (found := list(_twice(root, ""))):
+    if root is not None and (found := [*_twice(root, ""), *_misread(root)]):
         raise ExciseError("\n".join(f"{path}: {sentence}" for sentence in found))
 
 
@@ -47,3 +56,20 @@ def _twice(node: yaml.Node, where: str) -> Iterator[str]:
             yield f"{where}{name} is given in line {first[name]} and again in line {line}; leave one"
         first.setdefault(name, line)
         yield from _twice(value, f"{where}{name}.")
+
+
+def _misread(node: yaml.Node) -> Iterator[str]:
+    """Numbers that are read as others, as sentences with their lines."""
+    if isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            for child in pair:
+                yield from _misread(child)
+    elif isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            yield from _misread(child)
+    elif node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and not AS_WRITTEN.fullmatch(node.value):
+        number = yaml.safe_load(node.value)
+        yield (
+            f"line {node.start_mark.line + 1}: YAML reads {node.value} as {number}; write {number}, or put quotes around "
+            "it if it is text, not a number"
+        )

@@ -107,8 +107,10 @@ def prompt_of(where: str, record: Json, field: str | None) -> Json:
         raise ExciseError(
             f"{where}: toxicity {toxicity!r} is not a number; leave it empty where it is unknown"
         ) from error
-    if not math.isfinite(row["toxicity"]):
-        raise ExciseError(f"{where}: toxicity {toxicity!r} is not a finite number; leave it empty where it is unknown")
+    if not 0 <= row["toxicity"] <= 1:  # nor NaN or infinite
+        raise ExciseError(
+            f"{where}: toxicity {toxicity!r} is not between 0 and 1, as a score is; leave it empty where it is unknown"
+        )
     return row
 
 

@@ -74,7 +74,7 @@ def records(path: Path) -> Iterator[tuple[str, Json]]:
         if not text.lstrip().startswith("["):
             yield from _json_lines(path)
             return
-        for number, value in enumerate(parse_json(text, f"{path.name}:"), 1):
+        for number, value in enumerate(parse_json(text, f"{path.name}:", each_key_once=True), 1):
             yield f"{path.name}: record {number}", value if isinstance(value, dict) else {"text": value}
     elif kind in (".csv", ".tsv"):
         yield from _table(path, kind)
@@ -87,7 +87,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Json]]:
         if not line.strip():
             continue
         where = f"{path.name}: line {number}"
-        value = parse_json(line, f"{where} is", quote=True)
+        value = parse_json(line, f"{where} is", quote=True, each_key_once=True)
         if not isinstance(value, dict):
             raise ExciseError(f"{where}: expected a JSON object, found {type(value).__name__}")
         if number == 1 and value.keys() == {"meta"}:
@@ -102,8 +102,12 @@ def _table(path: Path, kind: str) -> Iterator[tuple[str, Json]]:
     try:
         rows = filter(None, reader)  # without blank lines
         columns = next(rows, [])
+        if twice := [name for name in columns if columns.count(name) > 1]:
+            raise ExciseError(f"{path.name}: line {reader.line_num} names the column {twice[0]!r} twice; rename one")
         for row in rows:
             where = f"{path.name}: line {reader.line_num}"
+            if row == columns:
+                raise ExciseError(f"{where} repeats the column names; several tables were put together: remove it")
             if len(row) != len(columns):
                 raise ExciseError(f"{where} has {len(row)} columns, the first line names {len(columns)}")
             yield where, dict(zip(columns, row, strict=True))

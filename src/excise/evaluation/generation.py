@@ -14,7 +14,7 @@ from torch import Tensor
 
 from excise.config.generations import SeededSampling
 from excise.errors import ExciseError
-from excise.evaluation.likelihood import head, last_hidden
+from excise.evaluation.likelihood import NOT_FINITE_HINT, head, last_hidden
 from excise.evaluation.sampling import Words, sample, stream
 from excise.models.loading import input_device
 from excise.models.unpatched import assert_unpatched
@@ -146,5 +146,8 @@ def generate(
 
 def _next(logits: Tensor, words: Words, sampling: SeededSampling) -> Tensor:
     if sampling.greedy:
-        return logits.argmax(-1).cpu()
+        tokens = logits.argmax(-1, keepdim=True)  # what is not a number counts as the largest
+        if not torch.isfinite(logits.gather(-1, tokens)).all():
+            raise ExciseError(f"the model gives logits that are not finite numbers. {NOT_FINITE_HINT}")
+        return tokens[:, 0].cpu()
     return sample(logits, words, temperature=sampling.temperature, top_p=sampling.top_p)

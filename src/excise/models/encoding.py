@@ -107,6 +107,11 @@ def load_encoder(folder: str | Path) -> Encoder:
             a generation.
     """
     tokenizer, config = load_tokenizer(folder), load_config(folder)
+    if drops := getattr(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "dropout", None):
+        raise ExciseError(
+            f"{folder}: its tokenizer cuts a text differently each time (dropout {drops:g} in tokenizer.json, for "
+            "training). Set it to null there"
+        )
     first = _first(tokenizer)
     window_first = None
     if architecture(config).bos:

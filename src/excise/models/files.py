@@ -24,6 +24,9 @@ SIDE_FILES = (
 )
 """What a model needs beside its weights. Never Python files, never pickles."""
 
+LFS_POINTER = b"version https://git-lfs"
+"""How the small file begins that a git clone has where Git LFS did not fetch the real one."""
+
 
 class Stored(NamedTuple):
     """A tensor on disk: its file, its shape, and its dtype as safetensors calls it (``F32``, ``BF16``)."""
@@ -115,6 +118,8 @@ def opened(path: Path) -> Iterator[Any]:
         with safe_open(str(path), framework="pt") as file:
             yield file
     except (OSError, SafetensorError) as error:
+        if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(LFS_POINTER):
+            raise ExciseError(f"{path}: a pointer of Git LFS, not the file itself: run git lfs pull there") from error
         raise ExciseError(
             f"{path}: not a readable safetensors file ({error}); it may be incomplete: fetch or copy it again"
         ) from error

@@ -366,10 +366,22 @@ def load_tokenizer(folder: str | Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    alone = not (Path(folder) / "tokenizer.json").is_file() and (Path(folder) / "tokenizer.model").is_file()
+    settings = Path(folder) / "tokenizer_config.json"
+    if alone and not (settings.is_file() and "add_bos_token" in read_json(settings)):
+        raise ExciseError(  # transformers 4 puts one there, and 5 none
+            f"{folder}: it has tokenizer.model and no tokenizer.json, and nothing says whether a text begins with the "
+            "bos_token. Put the model's own tokenizer_config.json there, with add_bos_token in it"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # the tokenizers library raises nothing narrower
         said = " ".join(str(error).split())[:300]
+        if alone and ("protobuf" in said or "tiktoken" in said):
+            raise ExciseError(
+                f"{folder}: reading tokenizer.model takes a package that is not installed: pip install protobuf. Or "
+                "put the model's tokenizer.json there"
+            ) from error
         raise ExciseError(
             f"{folder}: its tokenizer cannot be read ({type(error).__name__}: {said}). Put the model's own "
             "tokenizer.json and tokenizer_config.json there, or fetch the model again."

@@ -1,9 +1,9 @@
 """What a job asks of the machine that runs it, as functions of settings and sizes. They are limits, not estimates.
 
 Memory (MB): base + 1.2 x weights + numbers x tokens at once x layers x neurons per layer x bytes. The base is Python
-and torch (500, or 1000 in its CUDA build; used 800, not measured on a GPU) and the two Snakemakes that wrap a Slurm job
-(300). The demo's LRP on C4 used 1.73 GB, with those Snakemakes 2.03, of the 2.20 GB that this gives. A job that holds
-rows needs 6 x its input files, since Python's objects take 5.2 times what the JSON does.
+and torch (500, of which a tiny model used 415; 1000 in its CUDA build, not measured on a GPU) and the Snakemake that
+runs a Slurm job (150). The demo's LRP on C4 used 1.73 GB, with that Snakemake 1.88, of the 2.05 GB that this gives. A
+job that holds rows needs 6 x its input files, since Python's objects take 5.2 times what the JSON does.
 
 Minutes: 10 + tokens x parameters x 2 x passes / speed; a backward pass counts as two forward passes. A job that scores
 rows: 20 + rows x 0.3 s.
@@ -90,7 +90,7 @@ class Cost:
 
 
 EVERY = 4000
-"""Samples that a reference set of ``count: all`` is taken to have; one with more needs more shards."""
+"""Samples that a reference set of ``count: all`` is taken to have."""
 
 
 def generate(sampling: Settings, prompts: str) -> Cost:
@@ -106,12 +106,28 @@ def fluency(sampling: Settings, generations: str) -> Cost:
     return Cost(sampling["batch_size"] * length, lambda: rows(generations) * length)
 
 
-def attribute(attribution: Settings, reference: Settings, max_new_tokens: int) -> Cost:
-    """A shard of a reference set; kept per token: all activations, for the backward pass."""
+def _samples(reference: Settings, max_new_tokens: int) -> tuple[int, int]:
+    """Samples of a reference set under one seed, and tokens of each."""
     lengths = {"windows": reference.get("seqlen"), "file": SAMPLE, "generations": PROMPT + max_new_tokens}
-    length = lengths[reference["kind"]]
     samples = reference["windows" if reference["kind"] == "windows" else "count"]
-    tokens = length * math.ceil((EVERY if samples == "all" else samples) / attribution["shards"])
+    return EVERY if samples == "all" else samples, lengths[reference["kind"]]
+
+
+def attribution_jobs(attribution: Settings, reference: Settings, max_new_tokens: int, seeds: int) -> int:
+    """Jobs that a method's work on a reference set is cut into, each a part of the set under every seed."""
+    if attribution["minutes"] is None:
+        return 1
+    samples, length = _samples(reference, max_new_tokens)
+    minutes = seeds * samples * length / attribution["tokens_per_second"] / 60
+    batches = math.ceil(samples / attribution["batch_size"])
+    return min(math.ceil(minutes / attribution["minutes"]), batches)
+
+
+def attribute(attribution: Settings, reference: Settings, max_new_tokens: int, seeds: int) -> Cost:
+    """A part of a reference set under every seed; kept per token: all activations, for the backward pass."""
+    samples, length = _samples(reference, max_new_tokens)
+    jobs = attribution_jobs(attribution, reference, max_new_tokens, seeds)
+    tokens = seeds * length * math.ceil(samples / jobs)
     return Cost(attribution["batch_size"] * length, lambda: tokens, numbers=8, passes=3)
 
 
@@ -183,6 +199,15 @@ def encoder_minutes(folder: str, texts: Iterable[str], passes: float, speed: flo
 
 def _bytes(folder: str, pattern: str) -> int:
     return sum(path.stat().st_size for path in Path(folder).glob(pattern))
+
+
+LENS = 20
+"""Neurons that the logit lens looks at; at worst of as many layers."""
+
+
+def lens_mb(hidden: int, vocabulary: int, layers: int, neurons: int) -> float:
+    """Memory of the output projections that the logit lens reads and of the unembedding: twice four bytes a number."""
+    return 1.2 * 8 * hidden * (vocabulary + min(LENS, layers) * neurons) / 1e6
 
 
 def rows(path: str) -> int:

@@ -25,8 +25,9 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.edits.unit_list import check_fits, read_units
     from excise.errors import ExciseError
     from excise.evaluation.variant import units_info
-    from excise.logit_lens import promoted
-    from excise.models.loading import device_type, identity, load_model, load_tokenizer
+    from excise.logit_lens import looked_at, promoted
+    from excise.models.loading import device_type, identity, load_tokenizer, resolve_device
+    from excise.models.partial import load_modules
     from excise.provenance import provenance
 
     for name in ("neurons", "tokens"):
@@ -41,10 +42,16 @@ def run(arguments: argparse.Namespace) -> None:
         )
     model_facts = identity(arguments.model, arguments.dtype)
     check_fits(units, model_facts["fingerprint"], where=str(arguments.units))
-    model = load_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
-    tokenizer = load_tokenizer(arguments.model)
     first = units["rows"][: arguments.neurons]
-    speaks_for, against = promoted(model, [(row["layer"], row["neuron"]) for row in first], arguments.tokens)
+    neurons = [(row["layer"], row["neuron"]) for row in first]
+    model = load_modules(
+        arguments.model,
+        lambda model: looked_at(model, neurons),
+        dtype=arguments.dtype,
+        device=str(resolve_device(arguments.device)),
+    )
+    tokenizer = load_tokenizer(arguments.model)
+    speaks_for, against = promoted(model, neurons, arguments.tokens)
 
     def words(lists: list[list[int]]) -> list[list[str]]:
         return [[str(tokenizer.decode([token])) for token in tokens] for tokens in lists]

@@ -47,7 +47,9 @@ class Classifier:
         options: dict[str, Any] = {"local_files_only": True} if local else {"revision": revision or "main"}
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(path, **options)
-            model, info = AutoModelForSequenceClassification.from_pretrained(path, output_loading_info=True, **options)
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                path, dtype=torch.float32, output_loading_info=True, **options
+            )  # else as config.json says, which may be half of what is stored
         except (OSError, ValueError) as error:
             if local:
                 raise ExciseError(f"scorer hf:{source}: cannot be loaded ({error})") from error
