@@ -139,7 +139,7 @@ def sentencepiece_model(folder: Path) -> Any:
     text = folder / "corpus.txt"
     text.write_text("\n".join([TEXT, *TEXT.split()] * 3))
     sentencepiece.SentencePieceTrainer.train(
-        input=str(text), model_prefix=str(folder / "tokenizer"), vocab_size=120, model_type="bpe", byte_fallback=False,
+        input=str(text), model_prefix=str(folder / "tokenizer"), vocab_size=120, model_type="bpe", remove_extra_whitespaces=False, normalization_rule_name="identity",
         unk_id=0, bos_id=1, eos_id=2, pad_id=-1, minloglevel=2,
     )  # fmt: skip
     for name in ("corpus.txt", "tokenizer.vocab"):

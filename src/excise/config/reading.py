@@ -70,6 +70,6 @@ def _misread(node: yaml.Node) -> Iterator[str]:
     elif node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and not AS_WRITTEN.fullmatch(node.value):
         number = yaml.safe_load(node.value)
         yield (
-            f"line {node.start_mark.line + 1}: YAML reads {node.value} as {number}; write {number}, or put quotes around "
-            "it if it is text, not a number"
+            f"line {node.start_mark.line + 1}: YAML reads {node.value} as {number}; write {number}, or put quotes "
+            "around it if it is text, not a number"
         )
