@@ -108,9 +108,10 @@ def fluency(sampling: Settings, generations: str) -> Cost:
 
 def _samples(reference: Settings, max_new_tokens: int) -> tuple[int, int]:
     """Samples of a reference set under one seed, and tokens of each."""
-    lengths = {"windows": reference.get("seqlen"), "file": SAMPLE, "generations": PROMPT + max_new_tokens}
-    samples = reference["windows" if reference["kind"] == "windows" else "count"]
-    return EVERY if samples == "all" else samples, lengths[reference["kind"]]
+    if reference["kind"] == "windows":
+        return int(reference["windows"]), int(reference["seqlen"])
+    samples = EVERY if reference["count"] == "all" else int(reference["count"])
+    return samples, SAMPLE if reference["kind"] == "file" else PROMPT + max_new_tokens
 
 
 def attribution_jobs(attribution: Settings, reference: Settings, max_new_tokens: int, seeds: int) -> int:
@@ -118,9 +119,9 @@ def attribution_jobs(attribution: Settings, reference: Settings, max_new_tokens:
     if attribution["minutes"] is None:
         return 1
     samples, length = _samples(reference, max_new_tokens)
-    minutes = seeds * samples * length / attribution["tokens_per_second"] / 60
-    batches = math.ceil(samples / attribution["batch_size"])
-    return min(math.ceil(minutes / attribution["minutes"]), batches)
+    tokens_a_job: float = 60 * attribution["minutes"] * attribution["tokens_per_second"]
+    batches = math.ceil(samples / int(attribution["batch_size"]))
+    return min(math.ceil(seeds * samples * length / tokens_a_job), batches)
 
 
 def attribute(attribution: Settings, reference: Settings, max_new_tokens: int, seeds: int) -> Cost:
