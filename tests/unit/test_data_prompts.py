@@ -187,7 +187,7 @@ def test_formats(tmp_path, excise, name, content, options, expected):
         ("p.jsonl", '{"text": 3}\n', [], "field 'text' holds int, not text"),
         ("p.jsonl", '{"text": "a", "toxicity": "high"}\n', [], "toxicity 'high' is not a number"),
         ("p.jsonl", '{"text": "a", "toxicity": "?"}\n', [], "is not a number; leave it empty where it is unknown"),
-        ("p.jsonl", '{"text": "a", "toxicity": Infinity}\n', [], "toxicity inf is not a finite number"),
+        ("p.jsonl", '{"text": "a", "toxicity": Infinity}\n', [], "toxicity inf is not between 0 and 1"),
         ("p.jsonl", '{"text": 3, "body": "b", "n": 1}\n', [], "field 'text' holds int, not text; text is in body"),
         ("p.csv", "text,score\na,0.5\nb,1\n", ["--field", "score"], "all 2 texts are numbers ('0.5', ...)"),
         ("p.jsonl", '{"text": "a"}\n', ["--only", "challenging"], "it has no such field"),

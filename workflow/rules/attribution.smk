@@ -4,7 +4,6 @@
 
 from excise.config.attribution import Measuring
 
-
 # Jobs that a method's work on a reference set is cut into: a job measures its part of the set under every seed.
 ATTRIBUTION_JOBS = {
     corpus: costs.attribution_jobs(
