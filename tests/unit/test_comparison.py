@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import t, wilcoxon
+from scipy.stats import permutation_test, t, wilcoxon
 
 from excise import comparison
 from excise.comparison import Change, holm, keeps, serial_error
@@ -329,3 +329,16 @@ def test_holm_rejects_what_the_step_down_procedure_rejects() -> None:
                 break
             rejected.add(index)
         assert {i for i, p in enumerate(holm(p_values)) if p <= 0.05} == rejected
+
+
+@pytest.mark.parametrize("items", [3, 9, 40])
+def test_p_is_that_of_exchanging_values_within_items(items: int) -> None:
+    """Exactly where all patterns of signs are few, else within the error of drawing them."""
+    generator = np.random.default_rng(items)
+    values = np.round(generator.normal(0.3, 1, items), 1)  # ties
+    found = comparison.sign_flip_p(values, seed=0, resamples=4000)
+    drawn = permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=20_000, rng=np.random.default_rng(0)
+    )
+    assert found == pytest.approx(drawn.pvalue, abs=1e-12 if 2**items <= 4000 else 0.03)
+    assert comparison.sign_flip_p(values, seed=0, resamples=4000) == found
