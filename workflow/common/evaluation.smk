@@ -55,6 +55,12 @@ def cost_of(wildcards):
     return f"{folder}/cost.json" if wanted else []
 
 
+def finding_option(wildcards):
+    """Which finding of its entry a variant is, from the second on."""
+    one = LISTS.get(wildcards.variant)
+    return options({"finding": one.finding if one and one.finding > 1 else None})
+
+
 def named_files(input):
     """Input files by their names in the rule; what is not there is left out."""
     found = {key: input.get(key) for key in input.keys()}

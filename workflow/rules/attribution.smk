@@ -1,6 +1,7 @@
 # In:  reference sets
 # Out: statistics/UNIT/METHOD/CORPUS/seed-S.safetensors (sums that add up), scores/UNIT/METHOD/CORPUS.safetensors (their
-#      means over the seeds), scores/UNIT/METHOD/contrast/RETAIN/TARGET, scores/UNIT/METHOD/repeat-K (controls)
+#      means over the seeds), scores/UNIT/METHOD/contrast/RETAIN/TARGET, scores/UNIT/METHOD/repeat-K (controls);
+#      scores/finding-K/... where a list is found several times
 
 from excise.config.attribution import Measuring
 
@@ -22,6 +23,7 @@ localrules:
 
 
 ruleorder: merge > attribute
+ruleorder: merge > attribute_again
 
 
 rule attribute:
@@ -59,7 +61,7 @@ rule attribute:
     params:
         model=model_options,
         settings=options(config["attribution"], Measuring),
-        seeds=config["seeds"],
+        seeds=lambda w: w.get("seed", config["seeds"]),
         shard=lambda w: options(
             {
                 "shard": (
@@ -74,6 +76,22 @@ rule attribute:
         "excise attribute --method {wildcards.method} --unit {wildcards.unit} --model {input.model:q} {params.model} "
         "--reference {input.references:q} --corpus {wildcards.corpus:q} --seed {params.seeds} {params.settings} "
         "{params.shard} --output {output:q} --log {log:q}"
+
+
+# Seeds of later findings, one by one.
+use rule attribute as attribute_again with:
+    input:
+        picked_references,
+        model=f"{INPUTS}/models/{{model}}",
+        facts=FACTS,
+        references=f"{MODEL}/references/{{corpus}}/seed-{{seed}}.jsonl",
+    output:
+        f"{MODEL}/statistics/{{unit}}/{{method}}/{{corpus}}/seed-{{seed}}{{part}}.safetensors",
+    log:
+        f"{MODEL}/logs/attribute_again/{{unit}}/{{method}}/{{corpus}}/seed-{{seed}}{{part}}.log",
+    wildcard_constraints:
+        part="(-shard-[0-9]+)?",
+        seed=alternatives({*SEEDS} - {*config["seeds"]}),
 
 
 rule merge:
@@ -100,19 +118,25 @@ rule merge:
         "excise merge {input:q} --output {output:q} --log {log:q}"
 
 
+def drawn_statistics(wildcards):
+    """The statistics of a reference set under the seeds of one finding."""
+    finding = int(wildcards.draw.removeprefix("/finding-") or 1)
+    folder = "{model}/statistics/{unit}/{method}/{corpus}".format(**wildcards)
+    return [
+        f"{RUN}/{folder}/seed-{seed}.safetensors"
+        for seed in plan.seeds(EXPERIMENT, finding)
+    ]
+
+
 rule average:
     input:
         model=f"{INPUTS}/models/{{model}}",
         facts=FACTS,
-        statistics=expand(
-            "{path}/seed-{seed}.safetensors",
-            path=f"{MODEL}/statistics/{{unit}}/{{method}}/{{corpus}}",
-            seed=config["seeds"],
-        ),
+        statistics=drawn_statistics,
     output:
-        f"{MODEL}/scores/{{unit}}/{{method}}/{{corpus}}.safetensors",
+        f"{MODEL}/scores{{draw}}/{{unit}}/{{method}}/{{corpus}}.safetensors",
     log:
-        f"{MODEL}/logs/average/{{unit}}/{{method}}/{{corpus}}.log",
+        f"{MODEL}/logs/average{{draw}}/{{unit}}/{{method}}/{{corpus}}.log",
     conda:
         "../../envs/excise.yaml"
     resources:
@@ -125,12 +149,12 @@ rule average:
 
 rule contrast:
     input:
-        retain=f"{MODEL}/scores/{{unit}}/{{method}}/{{retain}}.safetensors",
-        target=f"{MODEL}/scores/{{unit}}/{{method}}/{{target}}.safetensors",
+        retain=f"{MODEL}/scores{{draw}}/{{unit}}/{{method}}/{{retain}}.safetensors",
+        target=f"{MODEL}/scores{{draw}}/{{unit}}/{{method}}/{{target}}.safetensors",
     output:
-        f"{MODEL}/scores/{{unit}}/{{method}}/contrast/{{retain}}/{{target}}.safetensors",
+        f"{MODEL}/scores{{draw}}/{{unit}}/{{method}}/contrast/{{retain}}/{{target}}.safetensors",
     log:
-        f"{MODEL}/logs/contrast/{{unit}}/{{method}}/{{retain}}/{{target}}.log",
+        f"{MODEL}/logs/contrast{{draw}}/{{unit}}/{{method}}/{{retain}}/{{target}}.log",
     wildcard_constraints:
         retain=alternatives(config["references"]),
         target=alternatives(config["references"]),

@@ -86,6 +86,11 @@ COMPETING = [
     for name in ([BASELINE] if CHOICES else []) + sum(CHOICES.values(), [])
 ]
 JUDGED = [BASELINE, *VARIANTS, *COMPETING]
+# The seeds that draw each reference set, and all of them.
+DRAWN = plan.seeds_of_references(EXPERIMENT)
+SEEDS = sorted(
+    {seed for seeds in DRAWN.values() for seed in seeds} | {*config["seeds"]}
+)
 # The sections of the configuration that say how text is generated.
 SECTIONS = {
     "generations": config["generations"],
@@ -101,8 +106,7 @@ def part_of(variant):
 
 # Folders of generations: the section of the configuration that wants them, and the prompts that they continue.
 GENERATED = {
-    f"generations/seed-{seed}": ("generations", "attribution")
-    for seed in config["seeds"]
+    f"generations/seed-{seed}": ("generations", "attribution") for seed in SEEDS
 } | {f"variants/{variant}": (part_of(variant),) * 2 for variant in JUDGED}
 
 
@@ -128,7 +132,8 @@ wildcard_constraints:
         | {MEAN}
     ),
     corpus=alternatives(config["references"]),
-    seed=alternatives(config["seeds"]),
+    seed=alternatives(SEEDS),
+    draw="(/finding-[0-9]+)?",
     shard="[0-9]+",
     variant=alternatives(JUDGED),
     choice=alternatives(CHOICES),
@@ -148,7 +153,7 @@ def picked_references(wildcards):
     return [
         f"{RUN}/{wildcards.model}/references/{corpus}/seed-{seed}.jsonl"
         for corpus in of_kind("generations")
-        for seed in config["seeds"]
+        for seed in DRAWN[corpus]
         if corpus in ATTRIBUTED and corpus != wildcards.corpus
     ]
 
@@ -220,11 +225,19 @@ def fetched_scorer(scorer):
     )
 
 
+def scores_folder(wildcards, method=None):
+    """Where the scores of a method (of the variant's own) lie: of a later finding in a folder of its own."""
+    variant = LISTS[wildcards.variant]
+    selection = config["variants"][variant.entry]
+    draw = f"/finding-{variant.finding}" if variant.finding > 1 else ""
+    return f"{RUN}/{wildcards.model}/scores{draw}/{selection['unit']}/{method or selection['method']}"
+
+
 def scores_of(wildcards):
     """The contrast or control that a variant is selected from."""
     variant = LISTS[wildcards.variant]
     selection = config["variants"][variant.entry]
-    folder = f"{RUN}/{wildcards.model}/scores/{selection['unit']}/{selection['method']}"
+    folder = scores_folder(wildcards)
     if selection["method"] in CONTROLS:
         return f"{folder}/repeat-{variant.repeat}.safetensors"
     return f"{folder}/contrast/{selection['retain']}/{selection['target']}.safetensors"
@@ -241,9 +254,7 @@ def matched_to_of(wildcards):
 def mean_of(wildcards):
     """The mean activations that a variant's units may be scaled about, if any."""
     name = LISTS[wildcards.variant].entry
-    variant = config["variants"][name]
-    folder = f"{RUN}/{wildcards.model}/scores/{variant['unit']}"
-    path = f"{folder}/{MEAN}/{variant['retain']}.safetensors"
+    path = f"{scores_folder(wildcards, MEAN)}/{config['variants'][name]['retain']}.safetensors"
     return path if plan.about_mean(EXPERIMENT, name) else []
 
 
@@ -256,8 +267,7 @@ def select_options(wildcards):
 def step_scores(wildcards, side):
     """The scores of a variant's retain or target reference, where a step is found from both."""
     settings = config["variants"][LISTS[wildcards.variant].entry]
-    folder = f"{RUN}/{wildcards.model}/scores/{settings['unit']}/{settings['method']}"
-    return f"{folder}/{settings[side]}.safetensors"
+    return f"{scores_folder(wildcards)}/{settings[side]}.safetensors"
 
 
 def step_options(wildcards):

@@ -198,10 +198,11 @@ rule evaluate:
         **rows_job(),
     params:
         name=lambda w: w.variant.removeprefix(f"{TUNING}/"),
+        finding=finding_option,
         files=lambda w, input: options(named_files(input)),
         rule=options(config["evaluation"], only=["threshold"])
         + " "
         + options(config["behaviour"]),
         code=digest("stages.evaluate"),
     shell:
-        "excise evaluate --variant {params.name:q} {params.files} {params.rule} --output {output:q} --log {log:q}"
+        "excise evaluate --variant {params.name:q} {params.finding} {params.files} {params.rule} --output {output:q} --log {log:q}"

@@ -1,6 +1,7 @@
 """Which variants an experiment asks for: unit lists, what competes, what is judged."""
 
 from dataclasses import dataclass
+from itertools import product
 
 from excise.config import WINNER
 from excise.config.experiment import Experiment
@@ -19,12 +20,14 @@ class UnitList:
         count: how many units are selected; ``all``: every one with a negative contrast; None where what it is
             matched to decides it.
         repeat: number of the random draw.
+        finding: which finding it is, counted from 1; from the second on the name has ``-findingK`` before the number.
     """
 
     name: str
     entry: str
     count: int | str | None
     repeat: int = 0
+    finding: int = 1
 
 
 def unit_variants(experiment: Experiment) -> dict[str, Units]:
@@ -40,15 +43,32 @@ def unit_lists(experiment: Experiment) -> dict[str, UnitList]:
     """
     found: dict[str, UnitList] = {}
     for name, variant in unit_variants(experiment).items():
-        for repeat in range(variant.repeats):
+        numbers: list[int | str | None] = [*variant.count] if variant.count else [None]
+        for repeat, finding, count in product(range(variant.repeats), range(1, variant.findings + 1), numbers):
             label = f"{name}-repeat{repeat}" if variant.repeats > 1 else name
-            numbers: list[int | str | None] = [*variant.count] if variant.count else [None]
-            for count in numbers:
-                one = UnitList(label if count is None else f"{label}-{count}", name, count, repeat)
-                if one.name in found:
-                    raise ExciseError(f"config: variants: two variants are called {one.name!r}; rename one")
-                found[one.name] = one
+            label += f"-finding{finding}" if finding > 1 else ""
+            one = UnitList(label if count is None else f"{label}-{count}", name, count, repeat, finding)
+            if one.name in found:
+                raise ExciseError(f"config: variants: two variants are called {one.name!r}; rename one")
+            found[one.name] = one
     return found
+
+
+def seeds(experiment: Experiment, finding: int) -> list[int]:
+    """The seeds whose references a finding looks at: those of the configuration, then as many that come after them."""
+    return [seed + (finding - 1) * (max(experiment.seeds) + 1) for seed in experiment.seeds]
+
+
+def seeds_of_references(experiment: Experiment) -> dict[str, list[int]]:
+    """The seeds that draw each reference set, those of all findings that look at it; one that none looks at is drawn once."""
+    findings = dict.fromkeys(experiment.references or {}, 1)
+    for variant in unit_variants(experiment).values():
+        for name in findings.keys() & {variant.target, variant.retain}:
+            findings[name] = max(findings[name], variant.findings)
+    return {
+        name: [seed for finding in range(1, number + 1) for seed in seeds(experiment, finding)]
+        for name, number in findings.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -102,13 +122,14 @@ def judged(experiment: Experiment) -> list[str]:
 
 
 def candidates(experiment: Experiment) -> list[str]:
-    """What may win: all that is judged but controls, to which belongs what was found with permuted references."""
+    """What may win: all that is judged but later findings and controls, such as what permuted references gave."""
     lists, variants, references = unit_lists(experiment), unit_variants(experiment), experiment.references or {}
     controls = {name for name, variant in experiment.variants.items() if variant.is_control}
     for name, variant in variants.items():
         controls |= {name} if getattr(references.get(variant.target), "permuted", False) else set()
     entries = {name: one.entry for name, one in (lists | folders(experiment)).items()}
-    return [name for name in judged(experiment) if entries.get(name) not in controls]
+    later = {name for name, one in lists.items() if one.finding > 1}
+    return [name for name in judged(experiment) if entries.get(name) not in controls and name not in later]
 
 
 def asks_for_winner(experiment: Experiment) -> bool:

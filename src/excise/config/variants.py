@@ -82,6 +82,13 @@ class Units(Section):
         "amplifies, 0 and 1 only take away; null is -1 and 2.",
     )
     repeats: int = Field(1, ge=1, description="Number of random draws (method random only).")
+    findings: int = Field(
+        1,
+        ge=1,
+        description="How often the list is found, each time from references that other seeds draw: first with seeds, "
+        "then with as many others. The first may win; the others say how far its effect depends on what it was found "
+        "from.",
+    )
     matched_to: str | None = Field(
         None,
         description="Draw as many units from each layer as this variant, or choice, takes (method random only). "
@@ -116,6 +123,11 @@ class Units(Section):
             )
         if self.method != "random" and (self.repeats > 1 or self.matched_to):
             raise ValueError(f"repeats and matched_to belong to method random, not to {self.method}")
+        if self.findings > 1 and (self.is_control or self.choose or "all" in (self.count or ())):
+            raise ValueError(
+                "findings belongs to lists that are found from references, of a given count, and that do not compete: "
+                "not to a control, to count all, or to choose"
+            )
         return self
 
     @model_validator(mode="after")

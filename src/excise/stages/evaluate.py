@@ -22,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", required=True, help="what to call the variant in tables")
     parser.add_argument("--generations", type=Path, help="generations, JSONL (default: none were made)")
     parser.add_argument("--units", type=Path, help="unit list that the variant was made with (default: none was)")
+    parser.add_argument(
+        "--finding",
+        type=int,
+        default=1,
+        help="which finding the unit list is, where it was found several times (default 1); later ones cannot win",
+    )
     for task in TASKS:
         task.add_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="measurements, JSON")
@@ -48,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         model=model,
         selection=units,
     )
-    about = _about(arguments.units, model, units)
+    about = _about(arguments.units, model, units, arguments.finding)
     write_measurements(
         arguments.output, Measured(variant=arguments.variant, measurements=found, about=about, meta=meta)
     )
@@ -81,7 +87,7 @@ def _made_with(found: "list[Measurement]") -> "tuple[Json | None, Json | None]":
     return first.provenance.get("model"), first.provenance.get("selection")
 
 
-def _about(path: Path | None, model: "Json | None", units: "Json | None") -> "About":
+def _about(path: Path | None, model: "Json | None", units: "Json | None", finding: int) -> "About":
     """What the variant is, from the unit list that it was made with or the folder of its model.
 
     Raises:
@@ -103,8 +109,9 @@ def _about(path: Path | None, model: "Json | None", units: "Json | None") -> "Ab
         return About(kind="candidate" if (model or {}).get("base") else "baseline")
     chosen = read_units(path)
     count, total = len(chosen["rows"]), chosen["layers"] * chosen["units_per_layer"]
+    control = chosen["method"] in CONTROLS or chosen.get("control")
     return About(
-        kind="control" if chosen["method"] in CONTROLS or chosen.get("control") else "candidate",
+        kind="control" if control else "candidate" if finding == 1 else "replicate",
         method=chosen["method"],
         series=chosen["name"],
         unit=chosen["unit"],
@@ -112,4 +119,5 @@ def _about(path: Path | None, model: "Json | None", units: "Json | None") -> "Ab
         share=count / total,
         scale="per row" if chosen["scale"] is None else chosen["scale"],
         ablation=chosen["ablation"],
+        finding=finding,
     )

@@ -180,7 +180,7 @@ def _check_metric(metric: Metric, items: int, where: str) -> None:
         )
 
 
-KINDS = ("baseline", "candidate", "control")
+KINDS = ("baseline", "candidate", "replicate", "control")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +188,8 @@ class About:
     """What a variant is: what tables and plots say of it.
 
     Attributes:
-        kind: ``baseline``: the model that all others are compared with; ``control``: it never wins.
+        kind: ``baseline``: the model that all others are compared with; ``control``: it never wins;
+            ``replicate``: a later finding of a candidate, which does not win either.
         method: how its units or weights were chosen.
         series: the configured variant; the sizes of one series belong together.
         unit: what was taken: ``neuron``, ``head``, ``weight``, ...
@@ -197,6 +198,7 @@ class About:
         scale: what is left of a unit's output (``per row``: each unit has its own).
         ablation: what it is scaled about: ``zero`` or ``mean``.
         pattern: N:M where N of every M weights are kept; None where a share is pruned.
+        finding: which finding of its series it is, each from references of its own.
     """
 
     kind: str = "candidate"
@@ -208,6 +210,7 @@ class About:
     scale: float | str | None = None
     ablation: str | None = None
     pattern: str | None = None
+    finding: int = 1
 
     def __post_init__(self) -> None:
         """Check the kind."""
