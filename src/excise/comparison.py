@@ -121,7 +121,7 @@ def compare(
         )
     if not (np.isfinite(before.values).all() and np.isfinite(after.values).all()):
         raise ExciseError("paired comparison: some item's value is not a finite number")
-    pair = _Pair(before, after)
+    pair = Pair(before, after)
     if pair.items < MINIMUM_ITEMS:
         way = "none"
         found: dict[str, Any] = {}
@@ -147,7 +147,7 @@ def _relative(before: float | None, after: float | None) -> float | None:
     return float(after / before - 1) if before is not None and before > 0 and after is not None else None
 
 
-class _Pair:
+class Pair:
     """Two metrics as ratios of sums R = sum N / sum D over the same items, and what each item adds to them.
 
     The figure is R or exp(R). ``influence`` functions are [items], sum to zero, and their standard error is that of
@@ -212,7 +212,7 @@ class _Pair:
             return difference, np.where(first > 0, second / first - 1, np.nan)
 
 
-def _by_resampling(pair: _Pair, *, seed: int, resamples: int, comparisons: int) -> dict[str, Any]:
+def _by_resampling(pair: Pair, *, seed: int, resamples: int, comparisons: int) -> dict[str, Any]:
     """Percentile bootstrap, and sign flips.
 
     The test is exact when there are no more than ``resamples`` sign patterns, else p = (1 + number at least as extreme)
@@ -262,11 +262,10 @@ def sign_flip_p(values: Values, *, seed: int, resamples: int) -> float:
     return min(1.0, 2 * min(shares))
 
 
-def _by_standard_error(pair: _Pair, *, serial: bool, comparisons: int) -> dict[str, Any]:
+def _by_standard_error(pair: Pair, *, serial: bool, comparisons: int) -> dict[str, Any]:
     """Intervals and test from a standard error and Student's t; the relative one is made on the logarithm."""
-    measure = serial_error if serial else _independent_error
     difference = pair.figures[1] - pair.figures[0]
-    error, freedom = measure(pair.difference_influence())
+    error, freedom = standard_error(pair.difference_influence(), serial=serial)
 
     def around(centre: float, error: float, confidence: float) -> Interval:
         half = float(stdtrit(freedom, 0.5 + confidence / 2)) * error
@@ -275,10 +274,10 @@ def _by_standard_error(pair: _Pair, *, serial: bool, comparisons: int) -> dict[s
     relative_interval = None
     if (influence := pair.relative_influence()) is not None:
         log_ratio = float(np.log(pair.figures[1] / pair.figures[0]))
-        low, high = around(log_ratio, measure(influence)[0], CONFIDENCE)
+        low, high = around(log_ratio, standard_error(influence, serial=serial)[0], CONFIDENCE)
         relative_interval = float(np.expm1(low)), float(np.expm1(high))
     first, second = pair.residuals()
-    shift, test_error = pair.ratios[1] - pair.ratios[0], measure(second - first)[0]
+    shift, test_error = pair.ratios[1] - pair.ratios[0], standard_error(second - first, serial=serial)[0]
     return {
         "interval": around(difference, error, CONFIDENCE),
         "simultaneous_interval": around(difference, error, 1 - (1 - CONFIDENCE) / comparisons),
@@ -288,8 +287,15 @@ def _by_standard_error(pair: _Pair, *, serial: bool, comparisons: int) -> dict[s
     }
 
 
-def _independent_error(influence: Values) -> tuple[float, int]:
-    """Standard error of a mean of independent items, and its degrees of freedom."""
+def standard_error(influence: Values, *, serial: bool) -> tuple[float, int]:
+    """Standard error of the mean of items, and its degrees of freedom.
+
+    Args:
+        influence: ``[items]`` in their order.
+        serial: neighbouring items resemble each other (``serial_error``); else they are independent.
+    """
+    if serial:
+        return serial_error(influence)
     return float(influence.std(ddof=1)) / influence.size**0.5, influence.size - 1
 
 

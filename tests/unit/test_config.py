@@ -20,6 +20,8 @@ from excise.config.plan import (
     lenses,
     means,
     needs,
+    seeds,
+    seeds_of_references,
     unit_lists,
 )
 from excise.errors import ExciseError
@@ -155,6 +157,18 @@ def test_what_a_plan_needs_of_references_and_models():
     assert needs(validated(CHOICE))["need_bias"] == []
 
 
+def test_later_findings_have_seeds_of_their_own_and_do_not_compete():
+    settings = {"method": "lrp", "target": "onset", "count": [3, 5], "findings": 2}
+    experiment = validated(DEMO | {"variants": {"a": settings, "b": {"method": "wanda", "count": [3]}}, "export": "a-3"})
+    names = ["a-3", "a-5", "a-finding2-3", "a-finding2-5", "b-3"]
+    assert judged(experiment) == names
+    assert [unit_lists(experiment)[name].finding for name in names] == [1, 1, 2, 2, 1]
+    assert candidates(experiment) == ["a-3", "a-5", "b-3"]
+    assert [seeds(experiment, finding) for finding in (1, 2, 3)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    drawn = seeds_of_references(experiment)
+    assert (drawn["onset"], drawn["c4"], drawn["toxic"]) == ([*range(6)], [*range(6)], [0, 1, 2])
+
+
 WINNING = {
     "references": DEMO["references"] | {"dealt": {"kind": "generations", "at_least": 0.9, "permuted": True}},
     "variants": CHOICE["variants"]
@@ -263,6 +277,13 @@ def test_tuning_prompts_need_a_choice():
         (changed("variants", "lrp", "budget", value=0.03), "budget and bounds belong to method trust-region, not to lrp"),
         (changed("variants", "aura", "unit", value="head"), "variants.aura: method aura does not score unit head"),
         (changed("variants", "random", "unit", value="head"), "random: selects unit head, and winner unit neuron"),
+        (changed("variants", "random", "findings", value=2), "findings belongs to lists that are found from references"),
+        (changed("variants", "lrp", value={"method": "lrp", "count": ["all"], "findings": 2}), "not to a control, to count all"),
+        (
+            changed("references", "toxic", value={"kind": "file", "source": "x.jsonl"})
+            | {"variants": stepped(findings=2)["variants"]},
+            "variants.step: findings: reference set toxic is a file, the same for every seed",
+        ),
         (stepped(scale=0.5), "scale, ablation mean, protect and contrast do not apply to trust-region"),
         (stepped(count=["all"]), "count all does not apply to trust-region"),
         (stepped(bounds=[1.5, 2.0]), "1 (untouched) must lie between them"),

@@ -21,7 +21,7 @@ from excise.config.plan import (
     unit_lists,
     unit_variants,
 )
-from excise.config.references import Picked, Windows
+from excise.config.references import File, Picked, Windows
 from excise.config.variants import Units
 from excise.config.wording import sentences
 from excise.errors import ExciseError, unknown
@@ -132,6 +132,9 @@ def _units(experiment: Experiment) -> Iterator[str]:
         for key in (key for key, needed in used.items() if needed):
             if getattr(variant, key) not in references:
                 yield str(unknown("reference set", getattr(variant, key), references, where=f"{where}.{key}"))
+        files = [one for one in (variant.target, variant.retain) if isinstance(references.get(one), File)]
+        if variant.findings > 1 and files:
+            yield f"{where}: findings: reference set {files[0]} is a file, the same for every seed, so found anew it is too"
         if not control and variant.target == variant.retain:
             yield f"{where}: target and retain are both {variant.retain!r}; their difference is 0"
 

@@ -60,7 +60,7 @@ def seeds(experiment: Experiment, finding: int) -> list[int]:
 
 
 def seeds_of_references(experiment: Experiment) -> dict[str, list[int]]:
-    """The seeds that draw each reference set, those of all findings that look at it; one that none looks at is drawn once."""
+    """The seeds that draw each reference set: those of the first finding, and of all others that look at it."""
     findings = dict.fromkeys(experiment.references or {}, 1)
     for variant in unit_variants(experiment).values():
         for name in findings.keys() & {variant.target, variant.retain}:

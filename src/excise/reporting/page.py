@@ -14,7 +14,7 @@ from excise.attribution.registry import CONTROLS
 from excise.reporting.confidence import confidence
 from excise.reporting.figures import Figure, trade_off
 from excise.reporting.markup import Table
-from excise.reporting.page_tables import main_table, peers_table, task_sections
+from excise.reporting.page_tables import findings_table, main_table, peers_table, task_sections
 from excise.reporting.settings import appendix, flat
 from excise.reporting.steps import method
 from excise.reporting.summary import Summary
@@ -65,6 +65,7 @@ def page(
         answer=[sentence for sentence in (answer(summary), about_lrp(summary)) if sentence],
         main=main_table(summary),
         peers=peers_table(summary),
+        findings=findings_table(summary),
         first=[plot for plot in plots if plot.name in FIRST],
         confidence=confidence(summary, config),
         method=method(summary, config),
@@ -90,6 +91,7 @@ MEANINGS = {
     "budget": "rise of perplexity that the scales may cost",
     "count": "the sizes tried",
     "choose": "the name under which the best of those that compete is judged",
+    "findings": "how often the list was found, each time from references of its own",
     "matched_to": "whose layers, number, scale and ablation a control copies",
 }
 """Keys of a variant in the configuration, where their names do not say all."""

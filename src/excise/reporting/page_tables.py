@@ -17,7 +17,7 @@ from excise.reporting.tables import (
     shift,
 )
 from excise.reporting.verdict import FLUENCY
-from excise.reporting.words import difference, digits, said_of
+from excise.reporting.words import difference, digits, said_of, spread_words
 
 
 def kind_of(summary: Summary, row: Row) -> str:
@@ -33,6 +33,7 @@ def mark(summary: Summary, row: Row) -> str:
         return "best within budget" if summary.budgets else "best"
     words = ["broken"] if row.broken else []
     words += ["control"] if row.about.kind == "control" else []
+    words += ["found anew"] if row.about.kind == "replicate" else []
     words += ["over budget"] if row.over and not row.broken else []
     return ", ".join(words)
 
@@ -81,6 +82,33 @@ def main_table(summary: Summary) -> Table:
         f"{counted(summary.comparisons, 'candidate')} (Holm)."
     )
     return Table(header=header, rows=rows, prose=("note",), note=note)
+
+
+def findings_table(summary: Summary) -> Table | None:
+    """Variants that were found several times: each finding, then all of them; None where there are none."""
+    target = summary.target
+    columns = [target, *summary.budgets]
+    rows: list[tuple[str, list[str]]] = []
+    for several in summary.findings:
+        for name in several.variants:
+            row = summary.rows[name]
+            cells = [
+                cell
+                for one in columns
+                for cell in (figure(row.cells[one.address].figure, one.unit, digits(one)), change_cell(row, one))
+            ]
+            rows.append((kind_of(summary, row), [name, *cells]))
+        found = [several.spreads[one.address] for one in columns]
+        deviations = [shift(one.deviation, column.unit) for one, column in zip(found, columns, strict=True)]
+        words = [spread_words(one, column) for one, column in zip(found, columns, strict=True)]
+        rows.append(("", ["deviation", *(cell for said in deviations for cell in (NONE, said.removeprefix("+")))]))
+        rows.append(("winner", [f"all {len(several.variants)}", *(cell for said in words for cell in (NONE, said))]))
+    note = (
+        "Each finding has references of its own: other answers of the model, other windows of text. Intervals of a "
+        "row: of judging alone. All: the mean, and the interval of one more finding, with the noise of both."
+    )
+    header = ["finding", *(head for one in columns for head in (one.title, change_head(one)))]
+    return Table(header=header, rows=rows, note=note) if rows else None
 
 
 def peers_table(summary: Summary) -> Table | None:

@@ -1,13 +1,14 @@
 """From measurements to the summary: every variant against the baseline, metric by metric, and the verdict."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from excise.artefacts import Json
 from excise.comparison import Change, compare, holm
 from excise.errors import ExciseError
+from excise.findings import spread
 from excise.goal import Budget, Goal
-from excise.reporting.summary import Cell, Column, Limits, Row, Summary
+from excise.reporting.summary import Cell, Column, Findings, Limits, Row, Summary
 from excise.reporting.verdict import broken, judge
 from excise.tasks.measurement import Measured, check_comparable, find, merged
 
@@ -69,6 +70,7 @@ def summarise(
         variants=tuple(rows),
         comparisons=count,
         verdict=verdict,
+        findings=tuple(_findings(baseline, others, columns)),
         meta={"model": baseline.meta.get("model"), **(meta or {})},
     )
 
@@ -177,6 +179,23 @@ def _corrected(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
         for (name, cell, _), p_holm in zip(known, holm([p for *_, p in known]), strict=True):
             adjusted[name][column.address] = replace(cell, p_holm=p_holm)
     return [replace(row, cells=adjusted[row.variant]) for row in rows]
+
+
+def _findings(baseline: Measured, others: Sequence[Measured], columns: Sequence[Column]) -> Iterator[Findings]:
+    """Groups of variants that differ in nothing but which finding they are."""
+    groups: dict[object, list[Measured]] = {}
+    for one in others:
+        groups.setdefault(replace(one.about, kind="candidate", finding=1, share=None), []).append(one)
+    for group in groups.values():
+        if len({one.about.finding for one in group}) < max(2, len(group)):
+            continue  # found once, or the draws of a random control
+        group.sort(key=lambda one: one.about.finding)
+        spreads = {}
+        for column in columns:
+            (one, before), after = find(baseline, column.address), [find(each, column.address)[1] for each in group]
+            if column.compared and (found := spread(before, after, serial=one.serial)):
+                spreads[column.address] = found
+        yield Findings(variants=tuple(one.variant for one in group), spreads=spreads)
 
 
 def _over(row: Row, goal: Goal) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from excise.artefacts import Json, read_json, write_json
 from excise.comparison import Change
 from excise.errors import ExciseError
+from excise.findings import Spread
 from excise.goal import Goal
 from excise.tasks.measurement import About
 
@@ -196,6 +197,19 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Findings:
+    """A variant that was found several times, each time from references of its own.
+
+    Attributes:
+        variants: names, the first finding first; only that one may win.
+        spreads: the effect of the findings, by address of a compared metric.
+    """
+
+    variants: tuple[str, ...]
+    spreads: Mapping[str, Spread]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """All variants of an experiment, compared.
 
@@ -206,6 +220,7 @@ class Summary:
         variants: rows, the baseline first.
         comparisons: number of candidates, which intervals and p values are corrected for.
         verdict: who wins.
+        findings: variants that were found several times.
         meta: provenance.
     """
 
@@ -215,6 +230,7 @@ class Summary:
     variants: tuple[Row, ...]
     comparisons: int
     verdict: Verdict
+    findings: tuple[Findings, ...] = ()
     meta: Json = field(default_factory=dict)
 
     @property
@@ -226,6 +242,10 @@ class Summary:
     def rows(self) -> dict[str, Row]:
         """The rows by variant."""
         return {row.variant: row for row in self.variants}
+
+    def findings_of(self, variant: str) -> Findings | None:
+        """The findings of a variant, where it was found several times."""
+        return next((one for one in self.findings if variant in one.variants), None)
 
     def column(self, address: str) -> Column:
         """The column of an address."""

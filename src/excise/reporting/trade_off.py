@@ -102,7 +102,7 @@ def _marks(axes: Any, summary: Summary, rows: Sequence[Row], across: Column, up:
                 cross(axes, x, y)
             if row.variant == summary.verdict.winner:
                 ring(axes, x, y)
-            if not control and row.about.size is not None:
+            if row.about.kind == "candidate" and row.about.size is not None:
                 axes.annotate(f"{row.about.size:,g}", (x, y), (9, 5), textcoords="offset points", fontsize=8, color=INK)
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from excise.artefacts import Json
 from excise.comparison import Change
-from excise.reporting.summary import Column, Peers, Reason, Row, Summary
+from excise.findings import Spread
+from excise.reporting.summary import Column, Findings, Peers, Reason, Row, Summary
 from excise.reporting.tables import (
     exact_percent,
     figure,
@@ -156,10 +157,15 @@ def answer(summary: Summary) -> str:
     change, price = row.change(target.address), _prices(row, summary)
     if summary.verdict.winner:
         judge = f", judged by {target.label}" if target.task == "behaviour" else ","
-        chosen = f" chosen by {row.about.method}" if row.about.method and row.about.scale is not None else ""
+        listed = row.about.method is not None and row.about.scale is not None
+        chosen = f" chosen by {row.about.method}" if listed else ""
+        judged = f"{judge} on {target.items:,} {plural(target.item)}"
+        if (several := summary.findings_of(name)) is not None:
+            return _found_several_times(several, f"{treatment(row.about)}{chosen}", judged, summary)
+        once = " It was found once: the noise of finding is not in these intervals." if listed else ""
         return (
-            f"{treatment(row.about)}{chosen} took {said_of(target)} {effect(change, target)}{judge} on "
-            f"{target.items:,} {plural(target.item)}{price}.{_corrected(row, summary)}"
+            f"{treatment(row.about)}{chosen} took {said_of(target)} {effect(change, target)}{judged}{price}."
+            f"{_corrected(row, summary)}{once}"
         )
     if summary.verdict.peers:
         return " ".join(_best_of(peers, summary) for peers in summary.verdict.peers)
@@ -170,6 +176,38 @@ def answer(summary: Summary) -> str:
         f"No variant {verb} {said_of(target)} reliably{_within(summary)}. The {best} of one that is not broken, "
         f"{name}, went {effect(change, target)}{price}."
     )
+
+
+def _found_several_times(findings: Findings, done: str, judged: str, summary: Summary) -> str:
+    """The result of several findings: their mean, with the noise of finding in its interval."""
+    target, found = summary.target, findings.spreads[summary.goal.metric]
+    prices = "".join(
+        f"; {said_of(column)} by {spread_words(findings.spreads[column.address], column)}" for column in summary.budgets
+    )
+    middle = found.before + found.difference
+    before, after = (figure(value, target.unit, digits(target)) for value in (found.before, middle))
+    return (
+        f"{done}, found {len(findings.variants)} times from references of its own each time, took {said_of(target)} "
+        f"from {before} to {after} on average ({spread_words(found, target)}){judged}{prices}. The intervals are those "
+        "of one more finding: they contain the noise of finding and of judging. Only the first finding competes."
+        f"{_corrected(summary.rows[findings.variants[0]], summary)}"
+    )
+
+
+def spread_words(found: Spread, column: Column) -> str:
+    """``-8.6 points, 95 % interval -11.9 to -5.3, at worst -8.0``; of a perplexity the relative change."""
+    if column.metric == "perplexity" and found.relative is not None:
+        middle, ends, worst, unit = found.relative, found.relative_interval, found.relative_worst, " %"
+    else:
+        middle, ends, worst = found.difference, found.interval, found.worst
+        unit = " points" if column.unit == "share" else ""
+
+    def said(value: float) -> str:
+        return points(value) if unit == " %" else shift(value, column.unit)
+
+    text = f"{said(middle)}{unit}"
+    text += f", 95 % interval {said(ends[0])} to {said(ends[1])}" if ends else ""
+    return text + (f", at worst {said(worst)}" if worst is not None else "")
 
 
 def _best_of(peers: Peers, summary: Summary) -> str:

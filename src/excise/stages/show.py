@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
 def table(summary: "Summary") -> str:
     """A summary as a table in plain text: size, budgets, goal, verdict."""
     from excise.reporting.tables import figure, plural
-    from excise.reporting.words import digits
+    from excise.reporting.words import digits, spread_words
 
     columns = [*summary.budgets, summary.target]
     rows = [["variant", "N", *(head for column in columns for head in _heads(column)), ""]]
@@ -45,6 +45,9 @@ def table(summary: "Summary") -> str:
     for name, *cells, mark in rows:
         figures = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[1:-1], strict=True))
         lines.append(f"{name:<{widths[0]}}  {figures}  {mark}".rstrip())
+    for several in summary.findings:
+        said = [f"{column.title} {spread_words(several.spreads[column.address], column)}" for column in columns[::-1]]
+        lines += ["", f"{several.variants[0]} found {len(several.variants)} times: {'; '.join(said)}"]
     return "\n".join(lines)
 
 
@@ -74,4 +77,6 @@ def _mark(summary: "Summary", row: "Row") -> str:
         return "broken"
     if row.about.kind == "control":
         return "control"
+    if row.about.kind == "replicate":
+        return "found anew"
     return "over budget" if row.over else ""
