@@ -304,10 +304,10 @@ def test_a_new_method_is_one_file_and_one_line_and_nothing_is_generated_or_attri
 
 def test_a_list_is_found_again_from_the_references_of_other_seeds(finished, tmp_path):
     experiment = copy_of(finished, tmp_path)
-    experiment.config["seeds"] = [0]  # all of whose statistics, and those of seed 1, are there
+    experiment.config["seeds"] = [0]  # its references, and those of seed 1, are there
     experiment.config["variants"]["lrp"] |= {"count": [2], "findings": 2}
     jobs = planned(experiment.snakemake("--dry-run").stdout)
-    assert not jobs.keys() & {"generate_references", "attribute", "merge"}
+    assert not jobs.keys() & {"generate_references", "score_references", "reference_generations", "reference_windows"}
     assert (jobs["average"], jobs["contrast"], jobs["select"]) == (4, 2, 2)
     folder = experiment.run_folder.relative_to(experiment.folder)
     lists = [folder / f"units/{name}.json" for name in ("lrp-2", "lrp-finding2-2")]

@@ -91,7 +91,7 @@ use rule attribute as attribute_again with:
         f"{MODEL}/logs/attribute_again/{{unit}}/{{method}}/{{corpus}}/seed-{{seed}}{{part}}.log",
     wildcard_constraints:
         part="(-shard-[0-9]+)?",
-        seed=alternatives({*SEEDS} - {*config["seeds"]}),
+        seed=alternatives(sorted({*SEEDS} - {*config["seeds"]})),
 
 
 rule merge:
