@@ -159,7 +159,9 @@ def test_what_a_plan_needs_of_references_and_models():
 
 def test_later_findings_have_seeds_of_their_own_and_do_not_compete():
     settings = {"method": "lrp", "target": "onset", "count": [3, 5], "findings": 2}
-    experiment = validated(DEMO | {"variants": {"a": settings, "b": {"method": "wanda", "count": [3]}}, "export": "a-3"})
+    experiment = validated(
+        DEMO | {"variants": {"a": settings, "b": {"method": "wanda", "count": [3]}}, "export": "a-3"}
+    )
     names = ["a-3", "a-5", "a-finding2-3", "a-finding2-5", "b-3"]
     assert judged(experiment) == names
     assert [unit_lists(experiment)[name].finding for name in names] == [1, 1, 2, 2, 1]

@@ -53,7 +53,10 @@ def test_the_demo_and_every_experiment_can_be_planned(tmp_path):
             continue
         variants = config["variants"].items()
         several = ("count", "patterns", "keep")
-        sizes = {n: next((len(s[k]) for k in several if k in s), 1) * s.get("repeats", 1) * s.get("findings", 1) for n, s in variants}
+        sizes = {
+            n: next((len(s[k]) for k in several if k in s), 1) * s.get("repeats", 1) * s.get("findings", 1)
+            for n, s in variants
+        }
         chosen = {s["choose"] for s in config["variants"].values() if "choose" in s}
         competing = sum(sizes[name] for name, s in config["variants"].items() if "choose" in s)
         judged = 1 + sum(sizes.values()) - competing + len(chosen)
