@@ -134,7 +134,7 @@ def _units(experiment: Experiment) -> Iterator[str]:
                 yield str(unknown("reference set", getattr(variant, key), references, where=f"{where}.{key}"))
         files = [one for one in (variant.target, variant.retain) if isinstance(references.get(one), File)]
         if variant.findings > 1 and files:
-            yield f"{where}: findings: reference set {files[0]} is a file, the same for every seed: nothing is found anew"
+            yield f"{where}: findings: reference set {files[0]} is a file, the same for every seed; none is found anew"
         if not control and variant.target == variant.retain:
             yield f"{where}: target and retain are both {variant.retain!r}; their difference is 0"
 
