@@ -192,8 +192,9 @@ def _findings(baseline: Measured, others: Sequence[Measured], columns: Sequence[
         group.sort(key=lambda one: one.about.finding)
         spreads = {}
         for column in columns:
-            (one, before), after = find(baseline, column.address), [find(each, column.address)[1] for each in group]
-            if column.compared and (found := spread(before, after, serial=one.serial)):
+            measurement, before = find(baseline, column.address)
+            after = [find(each, column.address)[1] for each in group]
+            if column.compared and (found := spread(before, after, serial=measurement.serial)):
                 spreads[column.address] = found
         yield Findings(variants=tuple(one.variant for one in group), spreads=spreads)
 
