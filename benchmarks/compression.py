@@ -166,7 +166,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--calibration", type=Path, required=True)
-    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument(
+        "--methods", nargs="*", default=[name for name, one in METHODS.items() if one.needs != "relevance"]
+    )
     parser.add_argument("--reconstruct", default="none")
     parser.add_argument("--masks", action="store_true", help="only the masks of layer 0, in seconds")
     arguments = parser.parse_args()

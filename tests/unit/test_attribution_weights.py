@@ -1,6 +1,7 @@
 """Weight relevance against autograd's own weight gradients, and against neuron relevance."""
 
 import argparse
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from benchmarks.gate import error
 from benchmarks.recording import record
 from excise.artefacts import read_tensors, write_jsonl
 from excise.attribution import Options
+from excise.attribution.backward import relevance
 from excise.attribution.batches import make_batches, pad
 from excise.attribution.lxt_patch import patched
 from excise.attribution.registry import measured
@@ -91,3 +93,27 @@ def test_the_stage_writes_a_file_a_layer(tiny_model: Path, tmp_path: Path) -> No
         run("--method", "wanda")
     with pytest.raises(ExciseError, match="on one device"):
         run("--device", "spread")
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_token_form_against_a_loop_over_tokens(family: str) -> None:
+    model, found = tiny(family), {}
+    (ours,) = weight_relevance(model, [pad(samples())], range(1, 2), rule="attnlrp", options=Options(), form="token")
+    layer = decoder_layers(model)[1]
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(patched(model, "attnlrp"))
+        for name in ours:
+
+            def note(_: object, given: tuple[torch.Tensor], output: torch.Tensor, name: str = name) -> None:
+                output.register_hook(lambda gradient: found.update({name: (given[0].detach(), gradient)}))
+
+            stack.callback(layer.get_submodule(name).register_forward_hook(note).remove)
+        relevance(
+            model, pad(samples()), objective=Options().objective, elementwise=patch.elementwise, halve=patch.halve
+        )
+    for name, (values, gradients) in found.items():
+        sums = torch.zeros_like(ours[name], dtype=torch.float64)
+        for value, gradient in zip(values.flatten(0, 1), gradients.flatten(0, 1), strict=True):
+            outer = torch.outer(gradient, value)
+            sums += (outer.T if architecture(model.config).transposed else outer).double() ** 2
+        assert error(ours[name], layer.get_submodule(name).weight.abs() * sums.sqrt()) < 1e-5

@@ -261,6 +261,6 @@ def test_damping_is_raised_and_then_an_error(gram, caplog):
 
 
 def test_the_registry_names_what_is_there():
-    assert set(METHODS) == {"random", "magnitude", "wanda", "ria", "clearcut", "sparsegpt", "admm", "alps"}
+    assert set(METHODS) == {"random", "magnitude", "lrp", "wanda", "ria", "clearcut", "sparsegpt", "admm", "alps"}
     with pytest.raises(ExciseError, match="Did you mean 'wanda'"):
         __import__("excise.compress", fromlist=["method"]).method("wandaa")

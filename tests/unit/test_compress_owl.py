@@ -79,5 +79,5 @@ def test_what_does_not_go_with_it_is_refused():
         Prune(Recipe("wanda", parse("2:4", "row")), shares="owl")
     with pytest.raises(ExciseError, match="unknown spread of shares 'olw'"):
         Prune(Recipe("wanda", parse("0.5", "row")), shares="olw")
-    with pytest.raises(ValueError, match="shares owl: inputs of maps are measured; give calibration"):
+    with pytest.raises(ValueError, match="reconstruct none, owl: inputs of maps are measured; give calibration"):
         Compress(edit="compress", method="magnitude", patterns=["0.5"], shares="owl")

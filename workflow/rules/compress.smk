@@ -12,6 +12,7 @@ rule compress:
         facts=FACTS,
         calibration=calibration_of,
         protect=protected_of,
+        relevance=lambda w: entry_of(w.variant).get("relevance") or [],
     output:
         temp(directory(f"{VARIANT}/model")),
     log:
@@ -27,7 +28,10 @@ rule compress:
         stage=lambda w: entry_of(w.variant)["edit"],
         model=model_options,
         files=lambda w, input: options(
-            {key: input.get(key) or None for key in ("calibration", "protect")}
+            {
+                key: input.get(key) or None
+                for key in ("calibration", "protect", "relevance")
+            }
         ),
         settings=lambda w: compress_options(w.variant),
         made=lambda w: made(w.variant),

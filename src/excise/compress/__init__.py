@@ -5,8 +5,8 @@ A method is a *score* or a *solver*, a pure function on one weight matrix ``[out
 - ``score(weight, ...) -> [outputs, inputs]``, float32 or better: the pattern prunes the weights with the lowest scores.
 - ``solve(weight, gram, pattern, protect) -> [outputs, inputs]``: the new weights, which keep the pattern.
 
-What a method needs to know of the map's inputs is ``needs``: nothing but the weights, a seed, the norms of the inputs
-or their Gram matrix (``compress.inputs``).
+What a method needs besides is ``needs``: nothing but the weights, a seed, relevance that was measured before, the norms
+of the inputs or their Gram matrix (``compress.inputs``).
 """
 
 import importlib
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the configuration reads the registry, and needs no torch
 
     from excise.compress.patterns import Pattern
 
-Needs = Literal["weights", "seed", "norms", "gram"]
+Needs = Literal["weights", "seed", "relevance", "norms", "gram"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Method:
 METHODS: dict[str, Method] = {
     "random": Method("random", "seed", solver=False, group="row"),
     "magnitude": Method("magnitude", "weights", solver=False, group="matrix"),
+    "lrp": Method("lrp", "relevance", solver=False, group="row"),
     "wanda": Method("wanda", "norms", solver=False, group="row"),
     "ria": Method("ria", "norms", solver=False, group="matrix"),
     "clearcut": Method("clearcut", "norms", solver=False, group="row"),

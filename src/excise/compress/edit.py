@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from excise.artefacts import Json
+from excise.artefacts import Json, read_tensors
 from excise.compress import least_squares, method, obs, owl, permutation, scorer, solver, wanda
 from excise.compress.change import Dense, Place, maps_in, neurons_at, turned
 from excise.compress.inputs import Inputs
@@ -35,6 +36,7 @@ class Prune:
         permute: order the neurons first, so that N:M keeps more of the MLP's output projection.
         protect: a unit list whose weights are not pruned; the same number is pruned of the others.
         shares: how the share is spread over layers, one of ``recipe.SHARES``.
+        relevance: folder that ``excise weight-relevance`` wrote, where the method needs one.
         by_layer: the pattern of each layer, where ``shares`` is not uniform and the change is prepared.
     """
 
@@ -43,6 +45,7 @@ class Prune:
     permute: bool = False
     protect: Json | None = None
     shares: str = "uniform"
+    relevance: Path | None = None
     by_layer: tuple[Pattern, ...] = ()
 
     def __post_init__(self) -> None:
@@ -121,7 +124,11 @@ class Prune:
             protect = {name: mask.to(place.device) for name, mask in protect.items()}
         recipe = replace(self.recipe, pattern=self.by_layer[layer]) if self.by_layer else self.recipe
         share = {"share": float(recipe.pattern.pruned)} if self.by_layer else {}
-        edited, known = edit(weights, inputs, recipe, layer=layer, protect=protect)
+        relevance: dict[str, Tensor] = {}
+        if self.relevance is not None:
+            measured = read_tensors(self.relevance / f"layer-{layer:03}.safetensors")[1]
+            relevance = {name: place.exact(turned(part, measured[name])) for name, part in maps.items()}
+        edited, known = edit(weights, inputs, recipe, layer=layer, protect=protect, relevance=relevance)
         new, rows = dict(moved), []
         for name, weight in edited.items():
             before = tensors[f"{name}.weight"]
@@ -173,6 +180,7 @@ def edit(
     *,
     layer: int,
     protect: Mapping[str, Tensor] = MappingProxyType({}),
+    relevance: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> tuple[dict[str, Tensor], dict[str, Json]]:
     """Prune maps of one layer.
 
@@ -182,6 +190,7 @@ def edit(
         recipe: the method and its settings.
         layer: number of the layer; the random control draws other numbers for each map.
         protect: path -> True where a weight may not be pruned.
+        relevance: path -> the relevance of each weight, where the method needs it.
 
     Returns:
         The new weights, and for each map what is known of the edit: ``error`` is the change of the map's outputs on the
@@ -202,7 +211,10 @@ def edit(
         }
         masks = [weight == 0 for weight in edited.values()]
     else:
-        scores = [score_of(name, weight, inputs.get(name), recipe, layer) for name, weight in weights.items()]
+        scores = [
+            score_of(name, weight, inputs.get(name), recipe, layer, relevance.get(name))
+            for name, weight in weights.items()
+        ]
         masks = pruned_together(scores, recipe.pattern, [protect.get(name) for name in weights])
         edited = {
             name: weight.masked_fill(mask, 0) for (name, weight), mask in zip(weights.items(), masks, strict=True)
@@ -232,7 +244,9 @@ def gram_of(inputs: Inputs) -> Tensor:
     return inputs.gram
 
 
-def score_of(name: str, weight: Tensor, inputs: Inputs | None, recipe: Recipe, layer: int) -> Tensor:
+def score_of(
+    name: str, weight: Tensor, inputs: Inputs | None, recipe: Recipe, layer: int, relevance: Tensor | None = None
+) -> Tensor:
     """The scores of one map by a method that has scores; the lowest are pruned."""
     module = scorer(recipe.method)
     match method(recipe.method).needs:
@@ -241,6 +255,8 @@ def score_of(name: str, weight: Tensor, inputs: Inputs | None, recipe: Recipe, l
         case "seed":
             drawn = hashlib.sha256(f"{recipe.seed} {layer} {name}".encode()).digest()
             return module.score(weight, int.from_bytes(drawn[:6]))
+        case "relevance" if relevance is not None:
+            return module.score(weight, relevance)
     if inputs is None:
         raise ValueError(f"{name}: no inputs were measured")
     return module.score(weight, inputs.norms.to(weight.dtype))

@@ -51,7 +51,7 @@ class Recipe:
 
 def needs(recipe: Recipe, shares: str) -> str:
     """What is to be measured of the inputs, also where only the spread of the shares asks for it."""
-    return "norms" if shares == "owl" and recipe.needs in ("weights", "seed") else recipe.needs
+    return "norms" if shares == "owl" and recipe.needs in ("weights", "seed", "relevance") else recipe.needs
 
 
 def check_scope(scope: str) -> None:
@@ -86,7 +86,7 @@ def check_together(recipe: Recipe, scope: str, *, permute: bool, protects: bool,
         return
     if not isinstance(recipe.pattern, KeepNofM):
         raise ExciseError(f"--permute: {recipe.pattern}; only N:M gains by the order of neurons")
-    if scope == "attention" or recipe.method == "random":
+    if scope == "attention" or recipe.method in ("random", "lrp"):
         raise ExciseError(f"--permute: does nothing with --scope {scope}, --method {recipe.method}")
     if protects:
         raise ExciseError("--permute, --protect: a list names neurons by their old places; choose one of the two")

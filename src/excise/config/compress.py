@@ -147,6 +147,10 @@ class Compress(Pruning, _OfBase):
         None, description="A unit list whose weights are not pruned: a variant of this experiment, or a local file."
     )
 
+    relevance: str | None = Field(
+        None, description="Local folder of layer-LLL.safetensors that excise weight-relevance wrote (method lrp only)."
+    )
+
     def parsed(self) -> list[Pattern]:
         """The patterns.
 
@@ -176,11 +180,13 @@ class Compress(Pruning, _OfBase):
             raise ValueError(str(error).replace("--", "")) from error
         if len(self.named()) < len(self.patterns):
             raise ValueError(f"patterns {', '.join(self.patterns)}: two of them are the same")
+        if (METHODS[self.method].needs == "relevance") != (self.relevance is not None):
+            raise ValueError("relevance belongs to method lrp: the folder that excise weight-relevance wrote")
         calibrated = needs(recipes[0], self.shares) in ("norms", "gram")
         if calibrated and self.calibration is None:
             raise ValueError(
-                f"method {self.method}, reconstruct {self.reconstruct}, shares {self.shares}: inputs of maps are "
-                "measured; give calibration"
+                f"method {self.method}, reconstruct {self.reconstruct}{', owl' * (self.shares == 'owl')}: inputs of "
+                "maps are measured; give calibration"
             )
         if not calibrated and self.calibration is not None:
             raise ValueError(f"method {self.method} measures nothing; leave calibration out")

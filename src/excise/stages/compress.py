@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pattern", default="0.5", help="share to prune (0.5, 50%%), or N:M with N kept (default 0.5)")
     add_options(parser, Pruning)
     parser.add_argument("--protect", type=Path, help="unit list whose weights stay; others are pruned in their place")
+    parser.add_argument("--relevance", type=Path, help="folder that excise weight-relevance wrote (method lrp)")
     parser.add_argument("--series", help="variants of one name belong together in tables (default: the method)")
     add_layerwise_arguments(parser)
 
@@ -43,9 +44,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.protect is not None:
         protect = read_units(arguments.protect)
         check_fits(protect, identity(arguments.model, "as on disk")["fingerprint"], where=str(arguments.protect))
+    measured = _relevance(arguments, method(arguments.method).needs)
     manifest = change_layers(
         arguments,
-        Prune(recipe, arguments.scope, arguments.permute, protect, arguments.shares),
+        Prune(recipe, arguments.scope, arguments.permute, protect, arguments.shares, arguments.relevance),
         {
             "method": arguments.method,
             "pattern": str(pattern),
@@ -54,6 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
             "permute": arguments.permute,
             "shares": arguments.shares,
             "protect": None if protect is None else sha256_file(arguments.protect),
+            "relevance": measured,
         },
         what=f"{arguments.method}, {pattern}",
         about=About(
@@ -71,3 +74,33 @@ def run(arguments: argparse.Namespace) -> None:
         "%s: %d of %d weights pruned, %d were zero before",
         *(arguments.output, total["zeros_made"], total["weights"], total["zeros_before"]),
     )
+
+
+def _relevance(arguments: argparse.Namespace, needs: str) -> dict[str, object] | None:
+    """What provenance says of the relevance of the weights, where the method needs it.
+
+    Raises:
+        ExciseError: it is missing, is not of all layers of this model, or nothing needs it.
+    """
+    from excise.artefacts import read_tensors, sha256_file
+    from excise.errors import ExciseError
+    from excise.models.families import neuron_shape
+    from excise.models.loading import identity, load_config
+
+    if (needs == "relevance") != (arguments.relevance is not None):
+        raise ExciseError(
+            f"--method {arguments.method}, --relevance {arguments.relevance}: lrp needs the folder that excise "
+            "weight-relevance wrote, other methods none"
+        )
+    if arguments.relevance is None:
+        return None
+    layers = neuron_shape(load_config(arguments.model))[0]
+    files = [arguments.relevance / f"layer-{layer:03}.safetensors" for layer in range(layers)]
+    made = read_tensors(files[0])[0]
+    for file in files[1:]:
+        if {**read_tensors(file)[0], "layer": 0} != {**made, "layer": 0}:
+            raise ExciseError(f"{file}: measured in another way than {files[0].name}; measure all layers anew")
+    fingerprint = identity(arguments.model, "as on disk")["fingerprint"]
+    if made["model"]["fingerprint"] != fingerprint:
+        raise ExciseError(f"{arguments.relevance}: measured on another model; run excise weight-relevance on this one")
+    return {"form": made["settings"]["form"], "sha256": [sha256_file(file) for file in files]}

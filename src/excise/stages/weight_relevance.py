@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--layers", help="FIRST:END, from 0, END excluded (default: all)")
     parser.add_argument("--objective", default="continuation", help="as for attribute (default continuation)")
+    parser.add_argument("--form", default="signed", help="signed sum, or root of the sum of squares per token (token)")
     parser.add_argument("--batch-size", type=int, default=8, help="samples a batch (default 8)")
     parser.add_argument("--recompute", action="store_true", help="keep only layer inputs, recompute the rest")
     parser.add_argument("--output", type=Path, required=True, help="folder for layer-LLL.safetensors")
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.artefacts import sha256_file, write_tensors
     from excise.attribution import OBJECTIVES, Options
     from excise.attribution.batches import make_batches, read_reference
-    from excise.attribution.weight_relevance import weight_relevance
+    from excise.attribution.weight_relevance import FORMS, weight_relevance
     from excise.errors import ExciseError, unknown
     from excise.models.families import neuron_shape
     from excise.models.loading import SPREAD, identity, load_config, load_model, resolve_device
@@ -38,6 +39,8 @@ def run(arguments: argparse.Namespace) -> None:
     rules = {"lrp": "attnlrp", "lrp-cp": "cp"}
     if arguments.method not in rules:
         raise unknown("method", arguments.method, rules, where="--method")
+    if arguments.form not in FORMS:
+        raise unknown("form", arguments.form, FORMS, where="--form")
     if arguments.objective not in OBJECTIVES:
         raise unknown("objective", arguments.objective, OBJECTIVES, where="--objective")
     if arguments.device == SPREAD:
@@ -54,11 +57,13 @@ def run(arguments: argparse.Namespace) -> None:
         layers,
         rule=rules[arguments.method],
         options=Options(objective=arguments.objective, recompute=arguments.recompute),
+        form=arguments.form,
     )
     meta = provenance(
         "weight-relevance",
         {
             "objective": arguments.objective,
+            "form": arguments.form,
             "batch_size": arguments.batch_size,
             "recompute": arguments.recompute,
             "device": device.type,
