@@ -37,7 +37,7 @@ POWER = 0.8
 MINIMUM_ITEMS = 2
 """Fewer items than this leave nothing to resample: there is no interval."""
 
-MANY = 2_000
+MANY = 1_000
 """Above so many independent items the standard error replaces resampling."""
 
 _BATCH_VALUES = 4_000_000
