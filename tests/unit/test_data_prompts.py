@@ -226,6 +226,20 @@ def test_the_split_stage_writes_both_parts_twice_alike(tmp_path, excise):
     assert meta["label"] == "made up"
     assert meta["counts"]["attribution"] == len(rows) == sum(meta["counts"]["by_category"].values())
     assert meta["counts"]["near_duplicates"]["groups"] > 0
+    served = [row["text"] for row in rows]
+    others = [*(f"{text.upper()}!" for text in served[:3]), "Nothing of the kind was asked before", "Nor was this one"]
+    judging = [{"id": f"j{number}", "text": text} for number, text in enumerate(others)]
+    write_jsonl(tmp_path / "j.jsonl", {"label": "harder"}, judging)
+    parts = ["--attribution", tmp_path / "three" / "a.jsonl", "--evaluation", tmp_path / "three" / "e.jsonl"]
+    parts += ["--judging", tmp_path / "j.jsonl", "--attribution-fraction", 0.4, "--seed", 5]
+    excise("split-prompts", "--prompts", tmp_path / "p.jsonl", *parts)
+    assert read_jsonl(tmp_path / "three" / "a.jsonl")[1] == rows
+    meta, judged = read_jsonl(tmp_path / "three" / "e.jsonl")
+    assert meta["label"] == "harder"
+    assert judged == judging[3:]
+    write_jsonl(tmp_path / "j.jsonl", {"label": "harder"}, judging[:3])
+    said = excise("split-prompts", "--prompts", tmp_path / "p.jsonl", *parts, fails=True)
+    assert "all 3 judging prompts are near-duplicates" in said
     parts = [
         "--attribution",
         tmp_path / "a.jsonl",

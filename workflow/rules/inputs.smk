@@ -11,6 +11,7 @@ localrules:
     fetch_model,
     fetch_text,
     fetch_prompts,
+    fetch_judging,
     fetch_tasks,
     fetch_scorer,
     split_prompts,
@@ -70,6 +71,21 @@ rule fetch_prompts:
         "excise fetch-prompts {params.source} --cache {params.cache:q} --output {output:q} --log {log:q}"
 
 
+if config["prompts"] and config["prompts"]["judging"]:
+
+    use rule fetch_prompts as fetch_judging with:
+        input:
+            on_disk(config["prompts"]["judging"]["source"]),
+        output:
+            f"{RUN}/prompts/judging.jsonl",
+        log:
+            f"{RUN}/logs/fetch_judging.log",
+        params:
+            source=options(config["prompts"]["judging"], PromptSource),
+            cache=f"{INPUTS}/wheels",
+            code=digest("stages.fetch_prompts"),
+
+
 rule fetch_tasks:
     input:
         task_files,
@@ -108,7 +124,10 @@ rule fetch_scorer:
 
 rule split_prompts:
     input:
-        f"{RUN}/prompts/all.jsonl",
+        prompts=f"{RUN}/prompts/all.jsonl",
+        judging=lambda w: (
+            f"{RUN}/prompts/judging.jsonl" if config["prompts"]["judging"] else []
+        ),
     output:
         **({TUNING: f"{RUN}/prompts/{TUNING}.jsonl"} if CHOICES else {}),
         attribution=f"{RUN}/prompts/attribution.jsonl",
@@ -122,11 +141,12 @@ rule split_prompts:
             config["prompts"],
             only=["attribution_fraction", "tuning_fraction", "limit"],
         ),
+        judging=lambda w, input: options({"judging": input.get("judging") or None}),
         tuning=options({"tuning": f"{RUN}/prompts/{TUNING}.jsonl" if CHOICES else None}),
         seed=config["seed"],
         code=digest("stages.split_prompts"),
     shell:
-        "excise split-prompts --prompts {input:q} {params.split} {params.tuning} --seed {params.seed} "
+        "excise split-prompts --prompts {input.prompts:q} {params.judging} {params.split} {params.tuning} --seed {params.seed} "
         "--attribution {output.attribution:q} --evaluation {output.evaluation:q} --log {log:q}"
 
 

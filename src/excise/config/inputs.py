@@ -79,6 +79,11 @@ class Prompts(PromptSource):
         "result.",
     )
     limit: int | None = Field(None, ge=2, description="Use only this many prompts, drawn by the seed; null uses all.")
+    judging: PromptSource | None = Field(
+        None,
+        description="Other prompts that judge the result, in place of those that the fractions leave; near-duplicates "
+        "of prompts that served otherwise are left out.",
+    )
 
 
 class ScorerOptions(Section):

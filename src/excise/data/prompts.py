@@ -215,6 +215,21 @@ def seeded_order(names: Iterable[str], seed: int) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
 
 
+def unlike(rows: Sequence[Json], others: Sequence[Json]) -> list[Json]:
+    """The prompts that are no near-duplicates of others, in their order.
+
+    Raises:
+        ExciseError: none is left.
+    """
+    border = len(others)
+    together = groups([row["text"] for row in (*others, *rows)])
+    alike = {index - border for group in together if min(group) < border for index in group}
+    kept = [row for index, row in enumerate(rows) if index not in alike]
+    if not kept:
+        raise ExciseError(f"all {len(rows)} judging prompts are near-duplicates of prompts that served otherwise")
+    return kept
+
+
 def split(
     rows: Sequence[Json], *, fraction: float, seed: int, limit: int | None = None
 ) -> tuple[list[Json], list[Json]]:

@@ -68,9 +68,10 @@ def _found(summary: Summary, config: Json) -> list[str]:
     if (fraction := setting(config, "prompts.attribution_fraction")) is not None:
         tuning = setting(config, "prompts.tuning_fraction")
         part = f"{exact_percent(tuning)} to choose how many, " if tuning else ""
+        judging = setting(config, "prompts.judging.label")
+        judges = f"{judging} ({target.items:,})" if judging else f"the others ({target.items:,})"
         steps.append(
-            f"{prompts}: {exact_percent(fraction)} of the prompts served to find units, {part}the others "
-            f"({target.items:,}) only to judge."
+            f"{prompts}: {exact_percent(fraction)} of the prompts served to find units, {part}{judges} only to judge."
         )
     if (generations := setting(config, "generations")) is not None:
         seeds = setting(config, "seeds") or []

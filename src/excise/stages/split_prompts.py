@@ -2,6 +2,7 @@
 
 The parts never share a prompt or a near-duplicate; categories are represented in each as far as that allows. A third
 part, on which sizes of a selection compete, is taken from what would judge; the attribution part does not depend on it.
+With --judging other prompts judge, less near-duplicates of the other parts.
 """
 
 import argparse
@@ -15,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--prompts", type=Path, required=True, help="prompts, JSONL")
     add_options(parser, Prompts, only=["attribution_fraction", "tuning_fraction", "limit"])
+    parser.add_argument("--judging", type=Path, help="prompts that judge in place of the rest, JSONL (default: none)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
     parser.add_argument("--attribution", type=Path, required=True, help="attribution part, JSONL")
     parser.add_argument("--tuning", type=Path, help="tuning part, JSONL (default: none)")
@@ -47,8 +49,15 @@ def run(arguments: argparse.Namespace) -> None:
         share = arguments.tuning_fraction / (1 - arguments.attribution_fraction)
         tuning, rest = prompts.split(rest, fraction=share, seed=arguments.seed)
         parts |= {"tuning": (arguments.tuning, tuning), "evaluation": (arguments.evaluation, rest)}
+    label = {name: meta.get("label") for name in parts}
+    if arguments.judging is not None:
+        meta, judging = prompts.read_prompts(arguments.judging)
+        served = [row for name, (_, part) in parts.items() if name != "evaluation" for row in part]
+        parts["evaluation"] = arguments.evaluation, prompts.unlike(judging, served)
+        label["evaluation"] = meta.get("label")
     settings = {
         "prompts": sha256_file(arguments.prompts),
+        "judging": None if arguments.judging is None else sha256_file(arguments.judging),
         "fraction": arguments.attribution_fraction,
         "tuning_fraction": arguments.tuning_fraction,
         "seed": arguments.seed,
@@ -66,6 +75,6 @@ def run(arguments: argparse.Namespace) -> None:
     for name, (path, part) in parts.items():
         by_category = dict(sorted(Counter(row["category"] for row in part if "category" in row).items()))
         facts = counts | {"by_category": by_category}
-        write_jsonl(path, provenance("split-prompts", settings, label=meta.get("label"), part=name, counts=facts), part)
+        write_jsonl(path, provenance("split-prompts", settings, label=label[name], part=name, counts=facts), part)
     said = ", ".join(f"{len(part)} for {name}" for name, (_, part) in parts.items())
     logging.getLogger(__name__).info("prompts: %s", said)
