@@ -38,7 +38,7 @@ def kept_against_cost(summary: Summary, kept: Sequence[Column], cost: Column, at
         _marks(axes, summary, column, cost)
         dot(axes, dense, 100, "*", INK, size=15)
         axes.set_title(column.label.replace(", documents by", ",\ndocuments by"), fontsize=10)
-        axes.set_xlim(left=0)
+        axes.set_xlim(left=-0.03 * axes.get_xlim()[1])  # a mark at almost no time is seen whole
     panels[0].set_ylabel(f"{kept[0].title.partition(',')[0]} kept, %")
     figure.supxlabel(cost.title, fontsize=10)
     panels[-1].legend(handles=_legend(summary, at_least), **BESIDE)
