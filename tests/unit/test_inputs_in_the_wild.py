@@ -12,12 +12,14 @@ import transformers
 import yaml
 from safetensors.torch import load_file, save_file
 
+from excise.artefacts import read_jsonl
 from excise.config.reading import check_file
 from excise.config.site import read_site
 from excise.errors import ExciseError
 from excise.evaluation import scorers
 from excise.evaluation.scorers import Options
 from excise.models.encoding import load_encoder
+from excise.models.loading import facts, load_model
 from tests.conftest import TEXT, make_model
 
 Run = Callable[..., str]
@@ -174,3 +176,41 @@ def test_a_folder_with_nothing_but_a_sentencepiece_model_to_read_text(tmp_path: 
         assert encoder.ends == (2,)
         for text in ("the cat sat on a mat", "rivers and mountains", " the  cat"):
             assert encoder.text(text, first=False) == own.encode(text)
+
+
+@pytest.mark.parametrize("diverged", [False, True])
+def test_parameters_are_those_that_are_loaded(tmp_path: Path, diverged: bool) -> None:
+    """config.json ties the head to the embedding; the file may yet hold one of other values."""
+    folder = make_model(tmp_path / "model", tie_word_embeddings=True)
+    if diverged:
+        tensors = load_file(folder / "model.safetensors")
+        head = {"lm_head.weight": 2 * tensors["model.embed_tokens.weight"]}
+        save_file(tensors | head, folder / "model.safetensors", {"format": "pt"})
+    loaded = sum(parameter.numel() for parameter in load_model(folder, device="cpu").parameters())
+    assert facts(folder)["parameters"] == loaded
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "dynamic", "factor": 4.0},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+        {
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    ],
+    ids=lambda rope: rope["rope_type"],
+)  # fmt: skip
+def test_short_prompts_are_answered_alike_beside_a_long_one(tmp_path: Path, excise: Run, rope: dict[str, Any]) -> None:
+    folder = make_model(tmp_path / "model", rope_parameters=rope | {"rope_theta": 10000.0})
+    prompts = [{"id": "long", "text": TEXT * 2}, {"id": "a", "text": "the cat"}, {"id": "b", "text": "rain over"}]
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, prompts)))
+    (tmp_path / "short.jsonl").write_text("\n".join(map(json.dumps, prompts[1:])))
+    found = {}
+    for name in ("all", "short"):
+        command = ["generate", "--model", folder, "--device", "cpu", "--prompts", tmp_path / f"{name}.jsonl"]
+        excise(*command, "--num-generations", 2, "--max-new-tokens", 8, "--output", tmp_path / f"{name}.out")
+        _, rows = read_jsonl(tmp_path / f"{name}.out")
+        found[name] = {(row["id"], row["draw"]): row["completion_ids"] for row in rows if row["id"] != "long"}
+    assert found["all"] == found["short"]

@@ -114,7 +114,7 @@ def download_file(repository: str, inside: str, *, revision: str | None, repo_ty
 def download_snapshot(
     repository: str, *, revision: str | None, repo_type: str, patterns: Iterable[str]
 ) -> tuple[Path, str]:
-    """The files at the top of a repository that match ``patterns``; offline, whatever of it is there.
+    """The files of a repository that match ``patterns``, where ``*`` stands for no ``/``; offline, what of it is there.
 
     Returns:
         The snapshot folder in the hub's cache, and its commit.
@@ -124,15 +124,21 @@ def download_snapshot(
     """
     from huggingface_hub import snapshot_download
 
+    levels: dict[int, list[str]] = {}  # the hub's own * stands for / too: one request a level of folders
+    for pattern in patterns:
+        levels.setdefault(pattern.count("/"), []).append(pattern)
+    commit = revision
     with explained(repository, revision=revision, repo_type=repo_type):
-        path = snapshot_download(
-            repository,
-            revision=revision,
-            repo_type=repo_type,
-            allow_patterns=list(patterns),
-            ignore_patterns=["*/*"],
-        )
-    return Path(path), _commit(Path(path) / "x")
+        for level, allowed in sorted(levels.items()):
+            path = snapshot_download(
+                repository,
+                revision=commit,
+                repo_type=repo_type,
+                allow_patterns=allowed,
+                ignore_patterns=["/".join(["*"] * (level + 2))],
+            )
+            commit = _commit(Path(path) / "x")
+    return Path(path), str(commit)
 
 
 def download_model(repository: str, *, revision: str | None, weights_only: bool = False) -> tuple[Path, str]:

@@ -17,7 +17,8 @@ INDEX = "model.safetensors.index.json"
 SIDE_FILES = (
     *("config.json", "generation_config.json", "chat_template.json", "chat_template.jinja"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
-    *("merges.txt", "vocab.txt", "*.model", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
+    *("merges.txt", "vocab.txt", "*.model", "tekken.json", "additional_chat_templates/*.jinja"),
+    *("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
     # of an encoder: how its states become one embedding, and which of its parts were cut
     *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "[0-9]_*/config.json"),
     "structure.json",

@@ -343,6 +343,10 @@ def facts(folder: str | Path) -> Json:
     config = model.config
     layers, width = neuron_shape(config)
     load_tokenizer(folder)
+    shared = tied(folder, model, found)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if model.config.tie_word_embeddings and not shared:  # a head of its own, whatever config.json says
+        parameters += model.get_output_embeddings().weight.numel()
     return {
         "architecture": config.model_type,
         "layers": layers,
@@ -351,8 +355,8 @@ def facts(folder: str | Path) -> Json:
         "hidden_size": config.hidden_size,
         "vocabulary": config.vocab_size,
         "max_positions": max_positions(config),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "tied_embeddings": tied(folder, model, found),
+        "parameters": parameters,
+        "tied_embeddings": shared,
         "dtype_on_disk": sorted({tensor.dtype for tensor in found.values()}),
         "fingerprint": fingerprint(folder),
     }
