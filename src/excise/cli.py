@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from excise import __version__
+from excise import __version__, warm
 from excise.errors import ExciseError
 
 STAGES = (
@@ -112,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     known = bool(argv) and argv[0] in STAGES
     arguments = parser(argv[:1] if known else STAGES, options=known).parse_args(argv)
+    if "device" in arguments and (status := warm.run(argv)) is not None:
+        return status
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if arguments.log:
         arguments.log.parent.mkdir(parents=True, exist_ok=True)

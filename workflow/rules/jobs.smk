@@ -9,10 +9,13 @@
 import functools
 import json
 import math
+import shutil
+import tempfile
 from importlib.metadata import version
 
 from snakemake_executor_plugin_excise_slurm import takeover
 
+from excise import warm
 from excise.config.site import Site, read_site
 from excise.stages import costs
 
@@ -49,6 +52,19 @@ def site():
     if found.partitions:
         os.environ.setdefault("SNAKEMAKE_SLURM_PARTITIONS", str(path))
     return found
+
+
+# On the processors of one machine, stages that run a model are forked from a process that has torch imported: a job starts
+# in a tenth of a second. Not on a GPU, which a fork may not share; nor where jobs have an environment of their own.
+onstart:
+    if (
+        workflow.local_exec
+        and not (ON_GPU or workflow.deployment_settings.deployment_method)
+        and sys.platform == "linux"
+    ):
+        folder = tempfile.mkdtemp(prefix="excise-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ[warm.VARIABLE] = f"{os.getpid()}:{folder}"
 
 
 SITE = site()
