@@ -11,9 +11,14 @@ class ExciseError(Exception):
     """
 
 
+def near(value: object, names: Iterable[str], count: int = 3) -> list[str]:
+    """At most ``count`` names that are spelt most like the value, the nearest first; none where none is close."""
+    return get_close_matches(str(value), list(names), n=count)
+
+
 def nearest(value: object, names: Iterable[str]) -> str | None:
     """The name that is spelt most like the value; None where none is close."""
-    return next(iter(get_close_matches(str(value), list(names), n=1)), None)
+    return next(iter(near(value, names, 1)), None)
 
 
 def unknown(what: str, value: object, allowed: Iterable[str], *, where: str = "") -> ExciseError:
@@ -26,7 +31,7 @@ def unknown(what: str, value: object, allowed: Iterable[str], *, where: str = ""
         where: the place it was given in, for example ``"config: variants.lrp.method"``.
     """
     names = sorted(allowed)
-    near = nearest(value, names)
-    hint = f" Did you mean {near!r}?" if near else ""
+    likely = nearest(value, names)
+    hint = f" Did you mean {likely!r}?" if likely else ""
     place = f"{where}: " if where else ""
     return ExciseError(f"{place}unknown {what} {value!r}.{hint} Allowed: {', '.join(names)}.")

@@ -1,4 +1,4 @@
-"""The structure of the library, measured: the order of docs/architecture.md, no circles, files that can be read."""
+"""The structure of the library, measured: the order of docs/architecture.md, no circles, files and functions that can be read."""
 
 import ast
 import re
@@ -12,6 +12,8 @@ from tests.conftest import REPOSITORY
 ROOT = REPOSITORY / "src/excise"
 LONGEST = 400
 """Lines of a file."""
+LONGEST_FUNCTION = 60
+"""Lines of a function, its docstring included."""
 
 
 def name_of(path: Path) -> str:
@@ -67,7 +69,7 @@ def test_no_imports_in_a_circle() -> None:
     assert not left
 
 
-@pytest.mark.parametrize("folder", ["src", "workflow", "benchmarks"])
+@pytest.mark.parametrize("folder", ["src", "workflow", "benchmarks", "tests"])
 def test_files_can_be_read_at_a_sitting(folder: str) -> None:
     files = [path for ending in ("py", "smk") for path in (REPOSITORY / folder).rglob(f"*.{ending}")]
     lengths = {path.relative_to(REPOSITORY).as_posix(): len(path.read_text().splitlines()) for path in files}
@@ -78,3 +80,12 @@ def test_files_can_be_read_at_a_sitting(folder: str) -> None:
 def test_the_library_knows_nothing_of_snakemake() -> None:
     for name, path in MODULES.items():
         assert not re.search(r"^\s*(from|import) snakemake", path.read_text(), re.MULTILINE), name
+
+
+def test_functions_can_be_read_at_a_glance() -> None:
+    for folder in ("src", "workflow", "benchmarks"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    lines = node.end_lineno - node.lineno + 1 if node.end_lineno else 0
+                    assert lines <= LONGEST_FUNCTION, f"{path}: {node.name} has {lines} lines"

@@ -45,25 +45,13 @@ def collect(
         watched["input"] = [projections[:1] for projections in input_projections(model)], inputs
     if channels is not None:
         watched["activation"] = sites(model, unit), channels
-    everywhere = bool(batch.counted.all())
     found: dict[tuple[str, int, int], torch.Tensor] = {}
     with contextlib.ExitStack() as stack:
         for name, (layers, reduce) in watched.items():
+            note = _notes(found, reduce, batch, fill)
             for layer, modules in enumerate(layers):
                 for place, module in enumerate(modules):
-
-                    def note(
-                        _: nn.Module,
-                        arguments: tuple[torch.Tensor],
-                        key: tuple[str, int, int] = (name, layer, place),
-                        reduce: Reduce = reduce,
-                    ) -> None:
-                        value = arguments[0].reshape(len(batch.ids), -1, arguments[0].shape[-1])
-                        if not everywhere:
-                            value = value.masked_fill(~batch.counted.to(value.device)[..., None], fill)
-                        found[key] = reduce(value).cpu().double()
-
-                    stack.callback(module.register_forward_pre_hook(note).remove)
+                    stack.callback(module.register_forward_pre_hook(note((name, layer, place))).remove)
         with torch.no_grad():
             last_hidden(model, batch, embed(model, batch))
     if len(found) != sum(len(modules) for layers, _ in watched.values() for modules in layers):
@@ -78,6 +66,24 @@ def collect(
         )
         for name, (layers, _) in watched.items()
     }
+
+
+def _notes(
+    found: dict[tuple[str, int, int], torch.Tensor], reduce: Reduce, batch: Batch, fill: float
+) -> Callable[[tuple[str, int, int]], Callable[[nn.Module, tuple[torch.Tensor]], None]]:
+    """Makes the hook of a key, which puts there what enters its module, reduced over tokens."""
+    everywhere = bool(batch.counted.all())
+
+    def note(key: tuple[str, int, int]) -> Callable[[nn.Module, tuple[torch.Tensor]], None]:
+        def hook(_: nn.Module, arguments: tuple[torch.Tensor]) -> None:
+            value = arguments[0].reshape(len(batch.ids), -1, arguments[0].shape[-1])
+            if not everywhere:
+                value = value.masked_fill(~batch.counted.to(value.device)[..., None], fill)
+            found[key] = reduce(value).cpu().double()
+
+        return hook
+
+    return note
 
 
 def per_token(values: dict[str, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:

@@ -108,6 +108,31 @@ def _layer_of(graph: Graph, destination: int) -> int:
     return destination // (3 * graph.heads + 1)
 
 
+def _ends(
+    search: _Search, prepared: Sequence[Prepared], objective: str, threshold: float
+) -> tuple[float, float, float]:
+    """The objective of the whole model, with the candidates, and without any edge.
+
+    Raises:
+        ExciseError: hooks did not run, or the task does not depend on the edges.
+    """
+    graph = search.stream.graph
+    whole = torch.cat([objective_value(objective, one.clean_logits, one.batch, one.clean_logits) for one in prepared])
+    full = float(whole.double().mean())
+    none = torch.zeros_like(graph.edges)
+    again, first, empty = search.mean(0, torch.stack([graph.edges, search.kept, none]))
+    if abs(again - full) > 1e-3 * max(1.0, abs(full)):
+        raise ExciseError(
+            f"with all edges the objective is {again:.4g}, but the model's is {full:.4g}: hooks did not run"
+        )
+    if abs(first - empty) <= threshold:
+        raise ExciseError(
+            f"removing every edge changes the objective by {abs(first - empty):.3g} (from {first:.3g}), no more than "
+            f"the threshold {threshold:g}: nothing would be kept. Lower --threshold, or give more --candidates."
+        )
+    return full, first, empty
+
+
 def remove_edges(
     stream: Stream,
     prepared: Sequence[Prepared],
@@ -133,19 +158,7 @@ def remove_edges(
     """
     graph = stream.graph
     search = _Search(stream, prepared, objective, pruned(graph, candidates))
-    whole = torch.cat([objective_value(objective, one.clean_logits, one.batch, one.clean_logits) for one in prepared])
-    full = float(whole.double().mean())
-    none = torch.zeros_like(graph.edges)
-    again, first, empty = search.mean(0, torch.stack([graph.edges, search.kept, none]))
-    if abs(again - full) > 1e-3 * max(1.0, abs(full)):
-        raise ExciseError(
-            f"with all edges the objective is {again:.4g}, but the model's is {full:.4g}: hooks did not run"
-        )
-    if abs(first - empty) <= threshold:
-        raise ExciseError(
-            f"removing every edge changes the objective by {abs(first - empty):.3g} (from {first:.3g}), no more than "
-            f"the threshold {threshold:g}: nothing would be kept. Lower --threshold, or give more --candidates."
-        )
+    full, first, empty = _ends(search, prepared, objective, threshold)
     current, tried, began = first, 0, int(search.kept.sum())
     for destination in range(len(graph.destinations) - 1, -1, -1):
         node = int(graph.node_of[destination])

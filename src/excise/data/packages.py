@@ -16,12 +16,11 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from excise.artefacts import sha256_file
-from excise.errors import ExciseError
+from excise.errors import ExciseError, near
 
 logger = logging.getLogger(__name__)
 
@@ -146,8 +145,8 @@ def extract(package: Path, inside: str, folder: Path) -> list[Path]:
             chosen = {name: PurePosixPath(name).name for name in names if _matches(PurePosixPath(name), wanted)}
             below = {name: name.removeprefix(f"{wanted}/") for name in names if name.startswith(f"{wanted}/")}
             if not chosen and not below:
-                near = get_close_matches(inside, names, n=3)
-                hint = f" Near it: {', '.join(near)}." if near else ""
+                alike = near(inside, names)
+                hint = f" Near it: {', '.join(alike)}." if alike else ""
                 raise ExciseError(f"{package.name} holds no file {inside!r}.{hint}")
             target = folder if chosen else folder / wanted.name
             for name, local in (chosen or below).items():

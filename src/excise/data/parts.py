@@ -56,18 +56,7 @@ def divide(
     """
     if calibration < 0 or (searched is not None and searched < 1):
         raise ExciseError(f"--calibration {calibration}, --searched {searched}: these are numbers of documents")
-    rest = _groups_in_order(documents, seed)
-    if searched is None:
-        calibrated = _take(rest, calibration)
-        kept = {row["id"] for group in rest for row in group}
-    else:
-        kept = {row["id"] for row in _take(rest, searched)}
-        calibrated = _take(rest, calibration)
-    if not kept or (calibration and not calibrated):
-        raise ExciseError(
-            f"{len(documents)} documents are too few for {calibration} of calibration beside {searched or 'some'} that "
-            "are searched: ask for fewer"
-        )
+    calibrated, kept = _apart_by_group(documents, calibration, searched, seed)
     low, high = relevant
     judged = [row | {"relevant": {d: g for d, g in row["relevant"].items() if d in kept}} for row in queries]
     fitting = [row for row in judged if low <= len(row["relevant"]) <= (high or len(kept))]
@@ -122,6 +111,29 @@ def divide_pairs(
     if not kept or (calibration and not calibrated):
         raise ExciseError(f"{len(pairs)} pairs are too few for {calibration} sentences of calibration: ask for fewer")
     return calibrated, searched, kept
+
+
+def _apart_by_group(
+    documents: Sequence[Json], calibration: int, searched: int | None, seed: int
+) -> tuple[list[Json], set[str]]:
+    """The calibration documents, and the ids of those that are searched.
+
+    Raises:
+        ExciseError: there are too few documents.
+    """
+    rest = _groups_in_order(documents, seed)
+    if searched is None:
+        calibrated = _take(rest, calibration)
+        kept = {row["id"] for group in rest for row in group}
+    else:
+        kept = {row["id"] for row in _take(rest, searched)}
+        calibrated = _take(rest, calibration)
+    if not kept or (calibration and not calibrated):
+        raise ExciseError(
+            f"{len(documents)} documents are too few for {calibration} of calibration beside {searched or 'some'} that "
+            "are searched: ask for fewer"
+        )
+    return calibrated, kept
 
 
 def _groups_in_order(documents: Sequence[Json], seed: int) -> list[list[Json]]:

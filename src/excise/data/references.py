@@ -116,50 +116,60 @@ def generation_rows(
         raise unknown("span", span, SPANS, where="--span")
     if (at_least is None) == (below is None):
         raise ExciseError("give --at-least or --below, one of them")
-    found: list[Json] = []
-    values: list[float] = []
     pairs = [
         (row, scored)
         for row, scored in matched(generations, scores)
         if row["completion_ids"] and row["completion"].strip()
     ]
-    empty = len(generations) - len(pairs)
-    for row, scored in permuted_scores(pairs, seed) if permuted else pairs:
-        score = float(scored["score"])
-        values.append(score)
-        if score >= at_least if at_least is not None else score < below:  # type: ignore[operator]
-            start, answer = len(row["prompt_ids"]), row["completion_ids"]
-            if span == "onset":
-                if "onset" not in scored:
-                    raise ExciseError(
-                        f"prompt {row['id']}, draw {row['draw']}: its score carries no onset. Score the answers with "
-                        "excise score --onset-at, at a threshold no higher than --at-least."
-                    )
-                onset = min(scored["onset"], len(answer) - 1)
-                start, answer = start + onset, answer[: onset + 1]
-            found.append(
-                {
-                    "id": f"{row['id']}:{row['draw']}",
-                    "input_ids": [*row["prompt_ids"], *answer],
-                    "target_start": start,
-                    "score": score,
-                }
-            )
-    facts = {"generations": len(generations), "empty": empty, "found": len(found)}
+    found = [
+        _sample(row, scored, span)
+        for row, scored in (permuted_scores(pairs, seed) if permuted else pairs)
+        if (scored["score"] >= at_least if at_least is not None else scored["score"] < below)
+    ]
+    facts = {"generations": len(generations), "empty": len(generations) - len(pairs), "found": len(found)}
     if len(found) < minimum:
-        high = at_least is not None
-        threshold = f"at or above {at_least}" if high else f"below {below}"
-        extreme = (
-            f" The {'highest' if high else 'lowest'} score is {(max if high else min)(values):.4g}." if values else ""
-        )
-        raise ExciseError(
-            f"{len(found)} of {len(generations)} generations score {threshold} ({empty} empty ones left out); "
-            f"at least {minimum} are needed.{extreme} Draw more generations per prompt, give more prompts, "
-            f"{'lower --at-least' if high else 'raise --below'}, or lower --minimum (and know that fewer samples make "
-            "the scores noisier)."
-        )
+        values = [float(scored["score"]) for _, scored in pairs]
+        raise _too_few(facts, values, at_least=at_least, below=below, minimum=minimum)
     rows = drawn(found, count=count, seed=seed)
     return rows, {**facts, "used": len(rows)}
+
+
+def _sample(row: Json, scored: Json, span: str) -> Json:
+    """The row of a reference set that a generation makes.
+
+    Raises:
+        ExciseError: the onset is asked for and not known.
+    """
+    start, answer = len(row["prompt_ids"]), row["completion_ids"]
+    if span == "onset":
+        if "onset" not in scored:
+            raise ExciseError(
+                f"prompt {row['id']}, draw {row['draw']}: its score carries no onset. Score the answers with "
+                "excise score --onset-at, at a threshold no higher than --at-least."
+            )
+        onset = min(scored["onset"], len(answer) - 1)
+        start, answer = start + onset, answer[: onset + 1]
+    return {
+        "id": f"{row['id']}:{row['draw']}",
+        "input_ids": [*row["prompt_ids"], *answer],
+        "target_start": start,
+        "score": float(scored["score"]),
+    }
+
+
+def _too_few(
+    facts: Json, values: Sequence[float], *, at_least: float | None, below: float | None, minimum: int
+) -> ExciseError:
+    """What to say where fewer generations than ``minimum`` pass the threshold, and how to mend it."""
+    high = at_least is not None
+    threshold = f"at or above {at_least}" if high else f"below {below}"
+    extreme = f" The {'highest' if high else 'lowest'} score is {(max if high else min)(values):.4g}." if values else ""
+    return ExciseError(
+        f"{facts['found']} of {facts['generations']} generations score {threshold} ({facts['empty']} empty ones left "
+        f"out); at least {minimum} are needed.{extreme} Draw more generations per prompt, give more prompts, "
+        f"{'lower --at-least' if high else 'raise --below'}, or lower --minimum (and know that fewer samples make "
+        "the scores noisier)."
+    )
 
 
 def window_rows(
@@ -194,6 +204,18 @@ def window_rows(
     if len(documents) == 1:
         ids = tokenise(documents[0]["text"])
         return _grid(documents[0]["id"], ids, windows=windows, seqlen=seqlen, generator=generator), {"documents": 1}
+    rows = _windows(documents, tokenise, windows=windows, seqlen=seqlen, generator=generator)
+    return rows, {"documents": len({row["id"].rpartition(":")[0] for row in rows})}
+
+
+def _windows(
+    documents: Sequence[Json], tokenise: Tokenise, *, windows: int, seqlen: int, generator: random.Random
+) -> list[Json]:
+    """Different windows: a document is drawn, then an offset in it.
+
+    Raises:
+        ExciseError: there are too few.
+    """
     open_documents = list(range(len(documents)))
     tokens: dict[int, list[int]] = {}
     used: dict[int, set[int]] = {}
@@ -228,7 +250,7 @@ def window_rows(
         if tuple(window["input_ids"]) not in drawn_already:
             drawn_already.add(tuple(window["input_ids"]))
             rows.append(window)
-    return rows, {"documents": len({row["id"].rpartition(":")[0] for row in rows})}
+    return rows
 
 
 def _grid(name: str, ids: list[int], *, windows: int, seqlen: int, generator: random.Random) -> list[Json]:

@@ -12,14 +12,13 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from numbers import Real
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from excise.artefacts import Json
-from excise.errors import ExciseError
+from excise.errors import ExciseError, near
 from excise.models.families import architecture
 from excise.models.loading import max_positions
 from excise.models.unpatched import assert_unpatched
@@ -116,8 +115,8 @@ def load(tasks: Sequence[str], *, num_fewshot: int | None, include_path: Path | 
     found: Json = {"tasks": {}, "groups": {}, "group_map": {}, "shown": []}
     for name, shots in wanted:
         if name not in manager.task_index:
-            near = get_close_matches(name, manager.all_tasks, n=3)
-            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            alike = near(name, manager.all_tasks)
+            hint = f" Did you mean {' or '.join(map(repr, alike))}?" if alike else ""
             raise ExciseError(f"--tasks: the harness knows no task {name!r}.{hint} 'lm-eval ls tasks' lists them.")
         with _explained(name):
             loaded = manager.load([name])

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 from pathlib import Path
+from typing import Any
 
 from excise.artefacts import Json
 from excise.errors import ExciseError, unknown
@@ -32,7 +33,6 @@ def convert(path: Path, folder: Path, *, dtype: str = "float32") -> Json:
         ExciseError: the file is not readable, its family is not supported, or its tokenizer does not work.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
@@ -68,13 +68,7 @@ def convert(path: Path, folder: Path, *, dtype: str = "float32") -> Json:
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     model.load_state_dict(loaded.state_dict(), assign=True)
     model.tie_weights()
-    try:
-        model.save_pretrained(str(folder))
-        tokenizer.save_pretrained(str(folder))
-    except SafetensorError as error:
-        raise ExciseError(f"the converted weights cannot be written ({error}); is the disk full?") from error
-    for made in folder.glob("*.safetensors"):
-        made.chmod((folder / "config.json").stat().st_mode)  # safetensors creates them for the owner alone
+    _save(folder, model, tokenizer)
     return _check_tokenizer(folder, tokenizer.encode(SENTENCE), path.name, config.vocab_size)
 
 
@@ -99,6 +93,23 @@ def _numbers(path: Path) -> int:
             "llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf"
         )
     return sum(int(tensor.n_elements) for tensor in reader.tensors)
+
+
+def _save(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Write both, readable for whoever may read the folder.
+
+    Raises:
+        ExciseError: the weights cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        model.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+    except SafetensorError as error:
+        raise ExciseError(f"the converted weights cannot be written ({error}); is the disk full?") from error
+    for made in folder.glob("*.safetensors"):
+        made.chmod((folder / "config.json").stat().st_mode)  # safetensors creates them for the owner alone
 
 
 def _check_tokenizer(folder: Path, expected: list[int], name: str, vocabulary: int) -> Json:

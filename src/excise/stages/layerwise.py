@@ -4,13 +4,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from excise.stages.options import set_threads
+from excise.stages.options import set_threads, unescaped
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from excise.artefacts import Json
-    from excise.compress.change import Change
+    from excise.compress.change import Change, Place
     from excise.tasks.measurement import About
 
 
@@ -54,30 +54,23 @@ def change_layers(
     """
     from dataclasses import asdict
 
-    import torch
-
     from excise.artefacts import read_json
-    from excise.compress.change import Place
     from excise.compress.driver import CALIBRATED, MANIFEST, Run, compress
-    from excise.errors import ExciseError, unknown
+    from excise.errors import ExciseError
     from excise.models.families import neuron_shape
-    from excise.models.loading import DTYPES, identity, load_config, resolve_device
+    from excise.models.loading import identity, load_config
     from excise.progress import Progress
     from excise.provenance import provenance
 
-    if arguments.dtype not in DTYPES:
-        raise unknown("dtype", arguments.dtype, DTYPES, where="--dtype")
-    device = resolve_device(arguments.device)
-    if device.type == "mps":
-        raise ExciseError("--device mps: it has no float64, which Gram matrices are added up in; use cpu")
     if arguments.output.resolve() in (arguments.model.resolve(), *arguments.model.resolve().parents):
         raise ExciseError(f"{arguments.output}: the model itself is in there; name another folder")
+    place = _place(arguments)
     threads = set_threads(arguments.threads)
     layers = neuron_shape(load_config(arguments.model))[0]
     windows, text = _windows(arguments) if change.needs in CALIBRATED else (None, None)
-    plan = Run(change, windows, not arguments.one_shot, Place(getattr(torch, arguments.dtype), device))
+    plan = Run(change, windows, not arguments.one_shot, place)
     base = identity(arguments.model, arguments.dtype)
-    common = {"sequential": plan.sequential, "seed": arguments.seed, "device": device.type, "threads": threads}
+    common = {"sequential": plan.sequential, "seed": arguments.seed, "device": place.device.type, "threads": threads}
     meta = provenance(
         arguments.stage,
         {**settings, **common},
@@ -91,6 +84,26 @@ def change_layers(
     with Progress(layers, "layers", arguments.stage) as progress:
         compress(arguments.model, arguments.output, plan, meta=meta, source=source, done=progress.advance)
     return read_json(arguments.output / MANIFEST)
+
+
+def _place(arguments: argparse.Namespace) -> "Place":
+    """What layers run in and on.
+
+    Raises:
+        ExciseError: there is no such dtype or device, or Gram matrices cannot be added up on it.
+    """
+    import torch
+
+    from excise.compress.change import Place
+    from excise.errors import ExciseError, unknown
+    from excise.models.loading import DTYPES, resolve_device
+
+    if arguments.dtype not in DTYPES:
+        raise unknown("dtype", arguments.dtype, DTYPES, where="--dtype")
+    device = resolve_device(arguments.device)
+    if device.type == "mps":
+        raise ExciseError("--device mps: it has no float64, which Gram matrices are added up in; use cpu")
+    return Place(getattr(torch, arguments.dtype), device)
 
 
 def _windows(arguments: argparse.Namespace) -> tuple["Tensor", "Json"]:
@@ -109,7 +122,7 @@ def _windows(arguments: argparse.Namespace) -> tuple["Tensor", "Json"]:
     if arguments.calibration is None:
         raise ExciseError("--calibration: this method measures the inputs of the maps; name a text file")
     refuse_beyond_positions(config, arguments.seqlen)
-    separator = arguments.separator.replace("\\n", "\n").replace("\\t", "\t")
+    separator = unescaped(arguments.separator)
     text = separator.join(documents(arguments.calibration))
     encoder = load_encoder(arguments.model)
     ids = encoder.text(text)

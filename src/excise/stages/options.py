@@ -32,6 +32,11 @@ def set_threads(threads: int | None) -> int:
     return torch.get_num_threads()
 
 
+def unescaped(separator: str) -> str:
+    """A separator as it is typed, with its line ends and tabs."""
+    return separator.replace("\\n", "\n").replace("\\t", "\t")
+
+
 def add_treatment_arguments(
     parser: argparse.ArgumentParser, *, scale: Callable[[str], float | str], scale_help: str
 ) -> None:

@@ -5,9 +5,14 @@ circuit, the other half judges it.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from excise.stages.options import add_model_arguments, set_threads
+
+if TYPE_CHECKING:
+    from excise.data.pairs import TextPair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.circuits.task import does_it, refuse_failure
     from excise.config.circuit_options import Task
     from excise.config.options import section
-    from excise.data.pair_tasks import candidates
-    from excise.data.pairs import HALVES, read_texts, rows, split, tokenised
+    from excise.data.pairs import rows, split, tokenised
     from excise.errors import ExciseError
     from excise.models.encoding import load_encoder
     from excise.models.loading import SPREAD, device_type, identity, load_config, load_model
@@ -50,21 +54,13 @@ def run(arguments: argparse.Namespace) -> None:
     def tokenise(text: str) -> list[int]:
         return encoder.prompt(text, str(arguments.texts or arguments.task))
 
-    if arguments.texts is not None:
-        texts, task = read_texts(arguments.texts), Path(arguments.texts).name.removesuffix(".jsonl")
-    else:
-        count = len(HALVES) * arguments.pairs
-        texts = candidates(arguments.task, arguments.corruption, tokenise, count=count, seed=arguments.seed)
-        task = arguments.task
+    task = arguments.task if arguments.texts is None else Path(arguments.texts).name.removesuffix(".jsonl")
+    texts = _texts(arguments, tokenise)
     found = [tokenised(pair, tokenise, f"{task}: pair {number}") for number, pair in enumerate(texts, 1)]
     halves = split(found, count=arguments.pairs, seed=arguments.seed, by_template=arguments.disjoint == "templates")
     stream = Stream(load_model(arguments.model, dtype=arguments.dtype, device=arguments.device))
     settings = {
-        "corruption": arguments.corruption,
-        "pairs": arguments.pairs,
-        "disjoint": arguments.disjoint,
-        "seed": arguments.seed,
-        "min_accuracy": arguments.min_accuracy,
+        **{key: getattr(arguments, key) for key in ("corruption", "pairs", "disjoint", "seed", "min_accuracy")},
         "texts": sha256_file(Path(arguments.texts)) if arguments.texts is not None else None,
         "batch_size": arguments.batch_size,
         "device": device_type(arguments.device),
@@ -85,3 +81,14 @@ def run(arguments: argparse.Namespace) -> None:
             "pairs", settings, packages=packages, task=task, half=half, model=model, measured=measured[half]
         )
         write_jsonl(getattr(arguments, half), meta, rows(part))
+
+
+def _texts(arguments: argparse.Namespace, tokenise: Callable[[str], list[int]]) -> "list[TextPair]":
+    """Pairs of the user's own, or enough of a task for both halves."""
+    from excise.data.pair_tasks import candidates
+    from excise.data.pairs import HALVES, read_texts
+
+    if arguments.texts is not None:
+        return read_texts(arguments.texts)
+    count = len(HALVES) * arguments.pairs
+    return candidates(arguments.task, arguments.corruption, tokenise, count=count, seed=arguments.seed)

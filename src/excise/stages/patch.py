@@ -6,10 +6,18 @@ says what was missed. With --edges: how well cheap scores of edges agree, summed
 
 import argparse
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from excise.artefacts import Json
 from excise.stages.circuit_options import PACKAGES, Opened, add_pair_arguments, graph_meta, opened
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read, patch, compare, write."""
-    import numpy as np
     import torch
 
     from excise.artefacts import replacing, write_json
-    from excise.circuits.agreement import agreement
-    from excise.circuits.graph import short_name
     from excise.circuits.patching import node_effects
     from excise.circuits.run import prepare
     from excise.circuits.scores import read_scores
@@ -42,12 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.progress import Progress
     from excise.provenance import provenance
 
-    if arguments.rows < 1 or min(arguments.neurons, arguments.sampled) < 0:
-        raise ExciseError("--rows must be at least 1, --neurons and --sampled at least 0")
-    if arguments.neurons + arguments.sampled and arguments.objective == "kl":
-        raise ExciseError("--neurons: attribution patching ranks them, and the gradient of kl is zero at the clean run")
-    if arguments.neurons + arguments.sampled and arguments.ablation != "resample":
-        raise ExciseError("--neurons: neurons are patched with their activation on the corrupted prompt (resample)")
+    _refuse(arguments)
     cheap = [read_scores(path) for path in arguments.edges]
     found = opened(arguments)
     for scores in cheap:
@@ -62,28 +62,8 @@ def run(arguments: argparse.Namespace) -> None:
             progress.advance(len(batch.ids))
     effects = torch.cat(parts).numpy()
     names = stream.graph.sources
-    spread = effects.std(0, ddof=1) / len(effects) ** 0.5 if len(effects) > 1 else np.zeros(len(names))
     compared = {scores.meta["method"]: scores.edges.sum(1).numpy() for scores in cheap}
-    nodes: list[Json] = [
-        {
-            "node": name,
-            "name": short_name(name),
-            "exact": float(effects[:, index].mean()),
-            "standard_error": float(spread[index]),
-            **{method: float(values[index]) for method, values in compared.items()},
-        }
-        for index, name in enumerate(names)
-    ]
-    groups = {
-        "all": np.arange(1, len(names)),  # not the input: it is everything
-        "heads": np.array([index for index, name in enumerate(names) if name.startswith("a")]),
-        "mlps": np.array([index for index, name in enumerate(names) if name.startswith("m")]),
-    }
-    exact = effects.mean(0)
-    agree = {
-        method: {group: agreement(exact[places], values[places]) for group, places in groups.items()}
-        for method, values in compared.items()
-    }
+    nodes = _rows_of_nodes(names, effects, compared)
     choice = {name: getattr(arguments, name) for name in ("neurons", "sampled", "seed")}
     neurons = patched_neurons(found, **choice) if arguments.neurons + arguments.sampled else None
     meta = provenance(
@@ -95,6 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
         **found.meta,
     )
     ids = [name for batch in found.batches for name in batch.ids]
+    agree = _agreement(names, effects.mean(0), compared)
     body = {"nodes": nodes, "neurons": neurons, "agreement": agree, "pairs": ids, "effects": effects.tolist()}
     write_json(arguments.output, meta, body)
     if arguments.csv is not None:
@@ -103,6 +84,57 @@ def run(arguments: argparse.Namespace) -> None:
             file.write("\n".join([*lines, ""]).encode())
     strongest = sorted(nodes[1:], key=lambda node: -abs(node["exact"]))[:8]
     logger.info("strongest: %s", ", ".join(f"{node['name']} {node['exact']:+.2f}" for node in strongest))
+
+
+def _refuse(arguments: argparse.Namespace) -> None:
+    """Refuse numbers out of range, and neurons where attribution patching cannot rank them.
+
+    Raises:
+        ExciseError: it is so.
+    """
+    from excise.errors import ExciseError
+
+    neurons = arguments.neurons + arguments.sampled
+    if arguments.rows < 1 or min(arguments.neurons, arguments.sampled) < 0:
+        raise ExciseError("--rows must be at least 1, --neurons and --sampled at least 0")
+    if neurons and arguments.objective == "kl":
+        raise ExciseError("--neurons: attribution patching ranks them, and the gradient of kl is zero at the clean run")
+    if neurons and arguments.ablation != "resample":
+        raise ExciseError("--neurons: neurons are patched with their activation on the corrupted prompt (resample)")
+
+
+def _rows_of_nodes(names: Sequence[str], effects: "Numbers", compared: Mapping[str, "Numbers"]) -> list[Json]:
+    """Each node with its mean effect over the pairs ``[pairs, nodes]``, and what cheap scores say of it."""
+    from excise.circuits.graph import short_name
+
+    spread = effects.std(0, ddof=1) / len(effects) ** 0.5 if len(effects) > 1 else 0 * effects[0]
+    return [
+        {
+            "node": name,
+            "name": short_name(name),
+            "exact": float(effects[:, index].mean()),
+            "standard_error": float(spread[index]),
+            **{method: float(values[index]) for method, values in compared.items()},
+        }
+        for index, name in enumerate(names)
+    ]
+
+
+def _agreement(names: Sequence[str], exact: "Numbers", compared: Mapping[str, "Numbers"]) -> Json:
+    """How well cheap scores agree with exact effects: over all nodes but the input, which is everything; by kind."""
+    import numpy as np
+
+    from excise.circuits.agreement import agreement
+
+    groups = {
+        "all": np.arange(1, len(names)),
+        "heads": np.array([index for index, name in enumerate(names) if name.startswith("a")]),
+        "mlps": np.array([index for index, name in enumerate(names) if name.startswith("m")]),
+    }
+    return {
+        method: {group: agreement(exact[places], values[places]) for group, places in groups.items()}
+        for method, values in compared.items()
+    }
 
 
 def patched_neurons(found: Opened, *, neurons: int, sampled: int, seed: int) -> Json:

@@ -9,7 +9,7 @@ which the interval of a change of perplexity is made.
 import argparse
 from pathlib import Path
 
-from excise.stages.options import add_model_arguments, set_threads
+from excise.stages.options import add_model_arguments, set_threads, unescaped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     written, documents = read_jsonl(arguments.text, ("text",))
     if not documents:
         raise ExciseError(f"{arguments.text}: no documents in it")
-    separator = arguments.separator.replace("\\n", "\n").replace("\\t", "\t")
+    separator = unescaped(arguments.separator)
     text = perplexity.join([row["text"] for row in documents], separator, protocol=arguments.protocol)
     encoder = load_encoder(arguments.model)
     ids = torch.tensor(encoder.text(text))
@@ -62,30 +62,23 @@ def run(arguments: argparse.Namespace) -> None:
     nll = math.fsum(loss.nll for loss in losses) / tokens
     if nll > 700:
         raise ExciseError(f"mean loss of {nll:.4g} nats a token: its exponential is not a number that can be written")
-    label = arguments.label or written.get("label") or arguments.text.stem
-    write_json(
-        arguments.output,
-        provenance(
-            "perplexity",
-            {
-                **size,
-                "separator": separator,
-                "batch_size": arguments.batch_size,
-                "device": device_type(arguments.device),
-                "threads": threads,
-                "text": sha256_file(arguments.text),
-            },
-            packages=("torch", "transformers", "tokenizers"),
-            **variant.made_with,
-        ),
-        {
-            "perplexity": math.exp(nll),
-            "nll": nll,
-            "tokens": tokens,
-            "windows": len(windows),
-            "protocol": perplexity.protocol_name(arguments.protocol, **size, begins=encoder.window_first is not None),
-            "name": arguments.text.stem,
-            "text": label,
-            "by_window": {"nll": [loss.nll for loss in losses], "tokens": [loss.tokens for loss in losses]},
-        },
-    )
+    settings = {
+        **size,
+        "separator": separator,
+        "batch_size": arguments.batch_size,
+        "device": device_type(arguments.device),
+        "threads": threads,
+        "text": sha256_file(arguments.text),
+    }
+    packages = ("torch", "transformers", "tokenizers")
+    body = {
+        "perplexity": math.exp(nll),
+        "nll": nll,
+        "tokens": tokens,
+        "windows": len(windows),
+        "protocol": perplexity.protocol_name(arguments.protocol, **size, begins=encoder.window_first is not None),
+        "name": arguments.text.stem,
+        "text": arguments.label or written.get("label") or arguments.text.stem,
+        "by_window": {"nll": [loss.nll for loss in losses], "tokens": [loss.tokens for loss in losses]},
+    }
+    write_json(arguments.output, provenance("perplexity", settings, packages=packages, **variant.made_with), body)

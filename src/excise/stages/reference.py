@@ -6,6 +6,10 @@ ready-made file of records with prompt and continuation.
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from excise.artefacts import Json
 
 KINDS = {
     "generations": ("generations", "scores"),
@@ -46,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     import functools
     import logging
 
-    from excise.artefacts import read_jsonl, sha256_file, write_jsonl
+    from excise.artefacts import sha256_file, write_jsonl
     from excise.data import references
     from excise.data.texts import read_texts, records
     from excise.errors import ExciseError
@@ -66,20 +70,8 @@ def run(arguments: argparse.Namespace) -> None:
     samples = {"count": arguments.count, "minimum": arguments.minimum, "seed": arguments.seed}
     packages: list[str] = []
     if arguments.kind == "generations":
-        required = ("id", "draw", "prompt_ids", "completion", "completion_ids")
-        meta, generations = read_jsonl(arguments.generations, required=required)
-        scores_meta, scores = read_jsonl(arguments.scores, required=("id", "draw", "score"))
-        made_for = scores_meta.get("settings", {}).get("generations")
-        if made_for is not None and made_for != settings["generations"]:
-            raise ExciseError(f"{arguments.scores}: made for another generation file than {arguments.generations}")
-        choice = {"at_least": arguments.at_least, "below": arguments.below, "span": arguments.span, **samples}
-        choice["permuted"] = arguments.permuted
-        try:
-            rows, counts = references.generation_rows(generations, scores, **choice)
-        except ExciseError as error:  # a run has several sets, each at its own threshold
-            raise ExciseError(f"{arguments.output}: {error}") from error
-        model = meta.get("model")
-        counts["scorer"] = scores_meta.get("scorer")
+        choice = {name: getattr(arguments, name) for name in ("at_least", "below", "span", "permuted")} | samples
+        model, rows, counts = _picked(arguments, choice, settings["generations"])
     else:
         packages = ["tokenizers", "transformers"]
         limit = max_positions(load_config(arguments.model))
@@ -108,3 +100,24 @@ def run(arguments: argparse.Namespace) -> None:
         rows,
     )
     logging.getLogger(__name__).info("%d samples, %d tokens", counts["samples"], counts["tokens"])
+
+
+def _picked(
+    arguments: argparse.Namespace, choice: "Json", generations_sha256: str
+) -> "tuple[Json | None, list[Json], Json]":
+    """The model's own answers, picked by score: the model, the rows, and counts of what was found."""
+    from excise.artefacts import read_jsonl
+    from excise.data.references import generation_rows
+    from excise.errors import ExciseError
+
+    required = ("id", "draw", "prompt_ids", "completion", "completion_ids")
+    meta, generations = read_jsonl(arguments.generations, required=required)
+    scores_meta, scores = read_jsonl(arguments.scores, required=("id", "draw", "score"))
+    made_for = scores_meta.get("settings", {}).get("generations")
+    if made_for is not None and made_for != generations_sha256:
+        raise ExciseError(f"{arguments.scores}: made for another generation file than {arguments.generations}")
+    try:
+        rows, counts = generation_rows(generations, scores, **choice)
+    except ExciseError as error:  # a run has several sets, each at its own threshold
+        raise ExciseError(f"{arguments.output}: {error}") from error
+    return meta.get("model"), rows, {**counts, "scorer": scores_meta.get("scorer")}

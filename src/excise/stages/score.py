@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from excise.artefacts import Json
+    from excise.evaluation.scorers import Scorer
 
 from excise.stages.options import set_threads
 
@@ -97,19 +98,7 @@ def _score(arguments: argparse.Namespace) -> "tuple[Json, list[Json]]":
             progress.advance(len(texts))
     scored = [{"id": row["id"], "draw": row["draw"], "score": value} for row, value in zip(rows, scores, strict=True)]
     if arguments.onset_at is not None:
-        from excise.evaluation.onset import onset
-        from excise.models.loading import load_tokenizer
-
-        tokenizer = load_tokenizer(arguments.model)
-
-        def seen(ids: list[int]) -> str | list[int]:  # what the scorer sees of an answer's first tokens
-            return ids if column == "completion_ids" else str(tokenizer.decode(ids, skip_special_tokens=True))
-
-        shown = [(row, into) for row, into in zip(rows, scored, strict=True) if into["score"] >= arguments.onset_at]
-        with Progress(len(shown), "answers", "find the onset") as progress:
-            for row, into in shown:
-                into["onset"] = onset(scorer, seen, row["completion_ids"], arguments.onset_at)
-                progress.advance(1)
+        _find_onsets(rows, scored, scorer, column, arguments.model, arguments.onset_at)
     meta = provenance(
         "score",
         settings,
@@ -122,6 +111,26 @@ def _score(arguments: argparse.Namespace) -> "tuple[Json, list[Json]]":
     if shards > 1:
         meta["shard"] = [shard, shards]
     return meta, scored
+
+
+def _find_onsets(
+    rows: "list[Json]", scored: "list[Json]", scorer: "Scorer", column: str, model: Path, threshold: float
+) -> None:
+    """Add to each row that is scored at or above the threshold the token that first brings it there."""
+    from excise.evaluation.onset import onset
+    from excise.models.loading import load_tokenizer
+    from excise.progress import Progress
+
+    tokenizer = load_tokenizer(model)
+
+    def seen(ids: list[int]) -> str | list[int]:  # what the scorer sees of an answer's first tokens
+        return ids if column == "completion_ids" else str(tokenizer.decode(ids, skip_special_tokens=True))
+
+    shown = [(row, into) for row, into in zip(rows, scored, strict=True) if into["score"] >= threshold]
+    with Progress(len(shown), "answers", "find the onset") as progress:
+        for row, into in shown:
+            into["onset"] = onset(scorer, seen, row["completion_ids"], threshold)
+            progress.advance(1)
 
 
 def _merged(paths: list[Path]) -> "tuple[Json, list[Json]]":

@@ -1,6 +1,5 @@
 """Any Hugging Face sequence classifier, on the text alone: ``hf:FOLDER``, ``hf:ID`` or ``hf:ID@REVISION``."""
 
-import hashlib
 import logging
 import re
 from collections.abc import Collection
@@ -187,14 +186,10 @@ def _commit(repository: str, revision: str) -> str:
 
 
 def _digest(model: Any) -> str:
-    """SHA-256 over all tensors, in order of name."""
-    import torch
+    """Fingerprint of the weights, as loaded."""
+    from excise.models.loading import fingerprint_of, tensor_digest
 
-    sha = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        sha.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        sha.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return sha.hexdigest()
+    return fingerprint_of({name: tensor_digest(name, tensor.cpu()) for name, tensor in model.state_dict().items()})
 
 
 def load(name: str, options: Options) -> Classifier:
