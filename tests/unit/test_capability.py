@@ -101,6 +101,7 @@ def neurons(tmp_path: Path, tiny_model: Path) -> Path:
         **{
             "name": "some",
             "method": "random",
+            "control": True,
             "scale": 0.0,
             "unit": "neuron",
             "ablation": "zero",

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
-from excise.config.checks import PLANNING, problems, validated
+from excise.checks import PLANNING, problems, validated
 from excise.config.experiment import Experiment
 from excise.config.inputs import Model
 from excise.config.plan import (

@@ -4,14 +4,15 @@ import copy
 
 import pytest
 
-from excise.config.checks import validated
+from excise.checks import validated
 from excise.config.compress import Calibrating, Pruning
-from excise.config.measured import BEHAVIOUR, LANGUAGE, addresses
 from excise.config.options import options
 from excise.config.plan import folders, judged
 from excise.errors import ExciseError
 from excise.goal import Budget
+from excise.tasks import behaviour, degeneration
 from excise.tasks.files import read_measurements
+from excise.tasks.registry import addresses
 from tests.unit.test_config import CHOICE, DEMO
 
 C4 = {"text": "c4", "windows": 4, "seqlen": 512}
@@ -143,7 +144,7 @@ def test_the_tuning_reads_no_text_that_any_judge_reads():
 def test_the_addresses_are_those_that_are_measured(results):
     measured = read_measurements(results / "variants/baseline/measurements.json")
     found = {one.name: tuple(one.metrics) for one in measured.measurements}
-    assert (found["toxicity"], found["language"]) == (BEHAVIOUR, LANGUAGE)
+    assert (found["toxicity"], found["language"]) == (behaviour.METRICS, degeneration.METRICS)
     assert (found["fluency"], found["wikipedia"]) == (("perplexity",), ("perplexity",))
     experiment = validated(DEMO)
     assert {address.split(".")[0] for address in addresses(experiment)} == {

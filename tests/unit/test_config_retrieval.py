@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from excise.config.checks import validated
+from excise.checks import validated
 from excise.config.encoders import calibrating, smaller
 from excise.errors import ExciseError
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from excise.artefacts import read_json, write_json
-from excise.config.measured import COST
 from excise.errors import ExciseError
 from excise.evaluation import timing
 from excise.models.loading import load_model
@@ -50,7 +49,7 @@ def test_a_pruned_folder_has_as_many_weights_and_fewer_that_are_not_zero(tiny_mo
     total = read_json(tmp_path / "half" / "compression.json")["total"]
     first, second = (read_measurements(tmp_path / f"{name}-measured.json") for name in ("baseline", "half"))
     before, after = (one.measurements[0] for one in (first, second))
-    assert tuple(before.metrics) == COST
+    assert tuple(before.metrics) == cost.METRICS
     assert before.metrics["parameters"].figure == after.metrics["parameters"].figure
     taken = before.metrics["nonzero"].figure - after.metrics["nonzero"].figure
     assert taken * 1e6 == pytest.approx(total["zeros_made"])

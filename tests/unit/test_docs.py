@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from excise.attribution.registry import MEASURED
+from excise.checks import validated
 from excise.cli import STAGES, parser
-from excise.config.checks import validated
 from excise.errors import ExciseError
 from excise.evaluation.scorers import FAMILIES
 from tests.conftest import REPOSITORY

@@ -52,6 +52,7 @@ def selection_file(path: Path, model: Path, neurons: int) -> Path:
         **{
             "name": "some",
             "method": "random",
+            "control": True,
             "scale": 0.0,
             "unit": "neuron",
             "ablation": "zero",

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from excise.config.checks import validated
-from excise.config.measured import addresses
+from excise.checks import validated
 from excise.reporting.summary import read_summary
 from excise.tasks.files import read_measurements
+from excise.tasks.registry import addresses
 from tests.workflow.conftest import planned
 
 pytestmark = pytest.mark.slow

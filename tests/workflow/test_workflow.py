@@ -154,8 +154,9 @@ def test_editing_a_module_reruns_the_rules_that_use_it_and_only_those(finished, 
     ("file", "rule"),
     [("prömpts 'x.jsonl", "fetch_prompts"), ("a text.txt", "fetch_text"), ("model", "fetch_model")],
 )
-def test_editing_a_local_input_reruns_what_reads_it(finished, tiny_model, file, rule):
-    path = tiny_model / "config.json" if file == "model" else finished.folder / file
+def test_editing_a_local_input_reruns_what_reads_it(finished, file, rule):
+    model = Path(finished.config["models"]["tiny"]["source"])
+    path = model / "config.json" if file == "model" else finished.folder / file
     before, times = path.read_bytes(), path.stat()
     try:
         path.write_bytes(before + b"\n")
@@ -291,9 +292,8 @@ def test_a_new_method_is_one_file_and_one_line_and_nothing_is_generated_or_attri
     registry.write_text(text.replace("        random.METHOD,\n", "        peak.METHOD,\n        random.METHOD,\n"))
     experiment.python_path = [library, *finished.python_path]
     experiment.config["variants"]["peak"] = {"method": "peak", "retain": "words", "count": [3]}
-    # What variants are (a control or not) is read from the list of methods, so their files are put together again.
     assert planned(experiment.snakemake("--dry-run").stdout) == {
-        "all": 1, "attribute": 3, "average": 2, "contrast": 1, "evaluate": 5, "export": 1, "fluency": 1, "generate": 1, "logit_lens": 1,
+        "all": 1, "attribute": 3, "average": 2, "contrast": 1, "evaluate": 1, "fluency": 1, "generate": 1, "logit_lens": 1,
         "merge": 2, "perplexity": 1, "report": 1, "score": 1, "select": 1, "settings": 1, "summary": 1,
     }  # fmt: skip
     result = experiment.snakemake(f"results/{AWKWARD}/tiny/units/peak-3.json")
@@ -318,3 +318,30 @@ def test_a_list_is_found_again_from_the_references_of_other_seeds(finished, tmp_
         assert [found[side]["seeds"] for side in ("target", "retain")] == [[seed], [seed]]
     plan = experiment.snakemake("--dry-run").stdout
     assert "--variant lrp-finding2-2 --finding 2 " in plan
+
+
+def test_a_new_task_is_one_file_and_one_line_and_nothing_is_generated_anew(finished, tmp_path):
+    """The task of docs/how-to/task.md, in a copy of the library."""
+    experiment = copy_of(finished, tmp_path)
+    library = tmp_path / "src"
+    shutil.copytree(REPOSITORY / "src/excise", library / "excise", ignore=shutil.ignore_patterns("__pycache__"))
+    page = (REPOSITORY / "docs/how-to/task.md").read_text()
+    code = re.search(r'```python title="src/excise/tasks/questions.py"\n(.*?)```', page, re.DOTALL)
+    (library / "excise/tasks/questions.py").write_text(code[1])
+    registry = library / "excise/tasks/registry.py"
+    registry.write_text(
+        registry.read_text()
+        .replace(" perplexity\n", " perplexity, questions\n")
+        .replace(" cost)\n", " cost, questions)\n")
+    )
+    experiment.python_path = [library, *finished.python_path]
+    experiment.config["goal"] = {"lower": "questions.share"}
+    again = {"all": 1, "evaluate": 4, "export": 1, "summary": 1, "report": 1, "settings": 1}
+    assert planned(experiment.snakemake("--dry-run").stdout) == again
+    result = experiment.snakemake()
+    assert result.returncode == 0, result.stderr[-3000:]
+    summary = read_summary(experiment.run_folder / "summary.json")
+    assert summary.goal.metric == "questions.share"
+    assert all(0 <= row.cells["questions.share"].figure <= 1 for row in summary.variants)
+    assert summary.rows["lrp-2"].cells["questions.share"].change is not None
+    assert "share that asks" in (experiment.run_folder / "report.html").read_text()

@@ -14,7 +14,7 @@ import yaml
 from excise.artefacts import sha256_file
 from excise.attribution.registry import CONTROLS, METHODS
 from excise.config import BASELINE, TUNING, WINNER, plan
-from excise.config.checks import validated
+from excise.checks import validated
 from excise.config.options import options
 from excise.config.reading import check_file
 from excise.digest import digest
@@ -50,6 +50,10 @@ try:
         plan.judged(EXPERIMENT),
     )
     ATTRIBUTED = plan.attributed(EXPERIMENT)
+    ABOUT_MEAN = {
+        name: plan.about_mean(EXPERIMENT, name)
+        for name in plan.unit_variants(EXPERIMENT)
+    }
     # With --sdm conda the jobs have an environment of their own, which this one does not see.
     if not workflow.deployment_settings.deployment_method:
         for scorer in {
@@ -255,7 +259,7 @@ def mean_of(wildcards):
     """The mean activations that a variant's units may be scaled about, if any."""
     name = LISTS[wildcards.variant].entry
     path = f"{scores_folder(wildcards, MEAN)}/{config['variants'][name]['retain']}.safetensors"
-    return path if plan.about_mean(EXPERIMENT, name) else []
+    return path if ABOUT_MEAN[name] else []
 
 
 def select_options(wildcards):

@@ -94,7 +94,6 @@ def _about(path: Path | None, model: "Json | None", units: "Json | None", findin
         ExciseError: it was made with another unit list than the one given, or with one that is not given.
     """
     from excise.artefacts import sha256_file
-    from excise.attribution.registry import CONTROLS
     from excise.edits.unit_list import read_units
     from excise.errors import ExciseError
     from excise.tasks.measurement import About
@@ -109,9 +108,8 @@ def _about(path: Path | None, model: "Json | None", units: "Json | None", findin
         return About(kind="candidate" if (model or {}).get("base") else "baseline")
     chosen = read_units(path)
     count, total = len(chosen["rows"]), chosen["layers"] * chosen["units_per_layer"]
-    control = chosen["method"] in CONTROLS or chosen.get("control")
     return About(
-        kind="control" if control else "candidate" if finding == 1 else "replicate",
+        kind="control" if chosen.get("control") else "candidate" if finding == 1 else "replicate",
         method=chosen["method"],
         series=chosen["name"],
         unit=chosen["unit"],

@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
         {
             "name": f"{task}-{method}",
             "method": method,
+            "control": arguments.random is not None,
             "unit": "head",
             "layers": graph["layers"],
             "units_per_layer": graph["heads"],

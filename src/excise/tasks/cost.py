@@ -10,9 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from excise.artefacts import read_json
+from excise.config.experiment import Experiment
 from excise.errors import ExciseError
 from excise.tasks.generated import Generations
 from excise.tasks.measurement import Measurement, Metric
+
+METRICS = ("parameters", "nonzero", "bytes", "prefill", "prefill_ratio", "decode", "decode_ratio")
+
+
+def expected(experiment: Experiment, *, tuning: bool) -> dict[str, tuple[str, ...]]:
+    """Where it is to be measured, but not of what competes."""
+    return {} if experiment.evaluation.cost is None or tuning else {"cost": METRICS}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

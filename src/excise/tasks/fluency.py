@@ -7,9 +7,15 @@ import argparse
 import math
 from pathlib import Path
 
+from excise.config.experiment import Experiment
 from excise.errors import ExciseError
 from excise.tasks.generated import Generations
 from excise.tasks.measurement import Measurement, Metric
+
+
+def expected(experiment: Experiment, *, tuning: bool) -> dict[str, tuple[str, ...]]:  # noqa: ARG001
+    """Wherever there are prompts."""
+    return {} if experiment.prompts is None else {"fluency": ("perplexity",)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

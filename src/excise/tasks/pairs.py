@@ -4,9 +4,15 @@ import argparse
 from pathlib import Path
 
 from excise.artefacts import read_json
+from excise.config.experiment import Experiment
 from excise.errors import ExciseError
 from excise.tasks.generated import Generations
 from excise.tasks.measurement import Measurement, Metric
+
+
+def expected(experiment: Experiment, *, tuning: bool) -> dict[str, tuple[str, ...]]:
+    """The tasks of circuits, but not of what competes."""
+    return {} if tuning else dict.fromkeys(experiment.circuits, ("logit_difference", "accuracy"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,9 +7,17 @@ import argparse
 from pathlib import Path
 
 from excise.artefacts import read_json
+from excise.config.evaluation import listed
+from excise.config.experiment import Experiment
 from excise.errors import ExciseError
 from excise.tasks.generated import Generations
 from excise.tasks.measurement import Measurement, Metric
+
+
+def expected(experiment: Experiment, *, tuning: bool) -> dict[str, tuple[str, ...]]:
+    """The texts of the configuration; of what competes, those of the tuning."""
+    judging = experiment.tuning if tuning else experiment.evaluation
+    return {one.text: ("perplexity",) for one in listed(judging.perplexity)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

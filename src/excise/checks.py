@@ -10,7 +10,6 @@ from excise.config.compress import Calibration
 from excise.config.encoders import retrieval_problems
 from excise.config.evaluation import Evaluation, listed
 from excise.config.experiment import Experiment
-from excise.config.measured import addresses, named
 from excise.config.plan import (
     about_mean,
     candidates,
@@ -25,6 +24,7 @@ from excise.config.references import File, Picked, Windows
 from excise.config.variants import Units
 from excise.config.wording import sentences
 from excise.errors import ExciseError, unknown
+from excise.tasks.registry import addresses, named
 
 PLANNING = ("variants", "circuits", "retrieval")
 """Sections of which one must be given, for without them there is nothing to do."""
