@@ -11,9 +11,10 @@ from excise.config.evaluation import Protocol, Tasks
 from excise.config.experiment import Experiment
 from excise.config.generations import Sampling
 from excise.config.inputs import TextSource
-from excise.config.options import add_options, options
+from excise.config.options import TYPED, add_options, options, section
 from excise.config.section import Section, alternatives
 from excise.config.variants import Units
+from excise.errors import ExciseError
 
 
 class Everything(Section):
@@ -31,7 +32,9 @@ class Everything(Section):
 def parsed(*words, section=Everything, **keywords):
     parser = argparse.ArgumentParser(exit_on_error=False)
     add_options(parser, section, **keywords)
-    return vars(parser.parse_args(words))
+    given = vars(parser.parse_args(words))
+    given.pop(TYPED, None)
+    return given
 
 
 def test_defaults_are_those_of_the_configuration():
@@ -55,6 +58,14 @@ def test_what_a_rule_passes_is_what_the_stage_reads(section):
     words = shlex.split(options(section.model_dump(), type(section)))
     given = parsed(*words, section=type(section))
     assert given == section.model_dump()
+
+
+def test_what_was_typed_counts_as_given_though_it_is_the_default():
+    parser = argparse.ArgumentParser()
+    add_options(parser, Sampling)
+    assert section(parser.parse_args(["--greedy"]), Sampling).num_generations == 1
+    with pytest.raises(ExciseError, match="num_generations 25 must be 1"):
+        section(parser.parse_args(["--greedy", "--num-generations", "25"]), Sampling)
 
 
 def test_none_and_false_and_empty_lists_are_left_out():
@@ -120,11 +131,11 @@ def sections(section):
 def test_every_setting_is_described():
     found = {section.__name__: section for section in sections(Experiment)}
     assert {"Picked", "Windows", "File", "Units", "Perplexity", "Model", "ScorerOptions"} <= found.keys()
-    for section in found.values():
-        assert section.__doc__
-        for name, field in section.model_fields.items():
+    for kind in found.values():
+        assert kind.__doc__
+        for name, field in kind.model_fields.items():
             inside = any(one.is_section() for one in alternatives(field))
-            assert inside or (field.description or "").endswith("."), f"{section.__name__}.{name}"
+            assert inside or (field.description or "").endswith("."), f"{kind.__name__}.{name}"
 
 
 def test_options_of_a_union_take_both_kinds():

@@ -21,6 +21,9 @@ from excise.errors import ExciseError
 
 Chosen = TypeVar("Chosen", bound=Section)
 
+TYPED = "typed"
+"""Where a namespace keeps which options of sections were typed."""
+
 
 def add_options(
     parser: argparse.ArgumentParser,
@@ -44,18 +47,31 @@ def add_options(
         parser.add_argument(_option(name), help=_help(field, required), **_argument(field, required))
 
 
+class _Typed(argparse.Action):
+    """Stores a value, and that it was typed."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        setattr(namespace, self.dest, self.const if self.nargs == 0 else values)
+        setattr(namespace, TYPED, getattr(namespace, TYPED, frozenset()) | {self.dest})
+
+
 def section(arguments: argparse.Namespace, kind: type[Chosen]) -> Chosen:
     """The settings of a section as they were typed, with what the class says of several of them together.
 
-    A value that is the default counts as not given: ``--greedy`` alone makes one generation.
+    What was not typed counts as not given, as in a configuration: ``--greedy`` alone makes one generation.
 
     Raises:
         ExciseError: two settings do not go together.
     """
-    given = {name: getattr(arguments, name) for name in kind.model_fields}
-    defaults = {name: field.get_default(call_default_factory=True) for name, field in kind.model_fields.items()}
+    typed: frozenset[str] = getattr(arguments, TYPED, frozenset()) & kind.model_fields.keys()
     try:
-        return kind.model_validate({name: value for name, value in given.items() if value != defaults[name]})
+        return kind.model_validate({name: getattr(arguments, name) for name in typed})
     except ValidationError as error:
         raise ExciseError("\n".join(sentences(error, kind)).removeprefix("top level: ")) from error
 
@@ -113,8 +129,8 @@ def _argument(field: FieldInfo, required: bool) -> dict[str, Any]:
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     (first, *_) = [one for one in alternatives(field) if one.type is not NoneType]
     if first.type is bool:
-        return {"action": "store_true", "default": default}
-    described: dict[str, Any] = {"required": required, "default": default}
+        return {"action": _Typed, "nargs": 0, "const": True, "default": default}
+    described: dict[str, Any] = {"action": _Typed, "required": required, "default": default}
     if first.container is list:
         (item,) = get_args(first.type)
         return described | {"nargs": "+", "type": _reader(item)}
