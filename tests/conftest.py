@@ -49,9 +49,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Together(config, log)
 
 
+LONGEST = ("slurm", "test_chains.py", "test_workflow.py", "test_readme.py", "workflow")
+"""Folders and files of the tests that take longest, longest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The fast ones first."""
-    items.sort(key=lambda item: item.path.parent.name != "unit")
+    """The fast ones first; where several processes share them the longest, so that none works alone in the end."""
+
+    def place(item: pytest.Item) -> int:
+        names = {item.path.name, item.path.parent.name}
+        return next((number for number, name in enumerate(LONGEST) if name in names), len(LONGEST))
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=place)
+    else:
+        items.sort(key=lambda item: place(item) < len(LONGEST))
 
 
 @pytest.hookimpl(trylast=True)

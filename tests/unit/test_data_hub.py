@@ -17,7 +17,7 @@ from excise.artefacts import read_json, read_jsonl
 from excise.data.hub import explained
 from excise.errors import ExciseError
 from excise.models.loading import fingerprint
-from tests.unit.test_evaluation_scorers import bert_folder, save_classifier, write_checkpoint
+from tests.unit.scorers import bert_folder, save_classifier, write_checkpoint
 from tests.unit.test_models_files import split
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -15,7 +15,7 @@ from excise.errors import ExciseError
 from excise.models import files
 from excise.models.loading import facts, fingerprint, load_model
 from tests.conftest import make_model
-from tests.unit.test_models_loading import make_gguf
+from tests.unit.test_models_gguf import make_gguf
 
 
 def split(source: Path, target: Path, name: str = "model-{}-of-2.safetensors") -> Path:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from tests.conftest import REPOSITORY, WORDS
 
@@ -152,12 +153,20 @@ def make_experiment(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def finished(make_experiment: Callable[[], Experiment]) -> Experiment:
-    """An experiment that ran to its end undisturbed; do not change it."""
-    experiment = make_experiment()
-    result = experiment.snakemake()
-    assert result.returncode == 0, result.stderr[-6000:]
-    return experiment
+def finished(make_experiment: Callable[[], Experiment], tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    """An experiment that ran to its end undisturbed, once for all processes that run tests; do not change it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    record = shared / "finished.json"
+    with FileLock(shared / "finished.lock"):
+        if not record.exists():
+            experiment = make_experiment()
+            result = experiment.snakemake()
+            assert result.returncode == 0, result.stderr[-6000:]
+            record.write_text(json.dumps({"folder": str(experiment.folder), "config": experiment.config}))
+    found = json.loads(record.read_text())
+    return Experiment(Path(found["folder"]), found["config"])
 
 
 def children_seconds():

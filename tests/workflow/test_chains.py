@@ -11,7 +11,7 @@ import pytest
 
 from excise.reporting.summary import read_summary
 from tests.conftest import REPOSITORY, WORDS
-from tests.unit.test_evaluation_scorers import bert_folder, save_classifier
+from tests.unit.scorers import bert_folder, save_classifier
 from tests.workflow.conftest import PLANNED, planned
 
 pytestmark = pytest.mark.slow
