@@ -20,7 +20,8 @@ REPOSITORY = Path(__file__).parent.parent
 def plan(lists: int) -> tuple[int, float]:
     """Jobs of a plan with so many unit lists, and the seconds that it took."""
     config = yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))
-    config["variants"] = {"lrp": config["variants"]["lrp"] | {"neurons": list(range(1, lists + 1))}}
+    counts = list(range(1, lists + 1))
+    config["variants"] = {"lrp": {"method": "lrp", "target": "toxic", "retain": "c4", "count": counts}}
     config["evaluation"]["resamples"] = 40 * lists + 1000
     config["export"] = None
     with tempfile.TemporaryDirectory() as folder:
