@@ -112,7 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     known = bool(argv) and argv[0] in STAGES
     arguments = parser(argv[:1] if known else STAGES, options=known).parse_args(argv)
-    if "device" in arguments and (status := warm.run(argv)) is not None:
+    reads_a_model = "device" in arguments or getattr(arguments, "model", None) is not None
+    if reads_a_model and (status := warm.run(argv)) is not None:
         return status
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if arguments.log:

@@ -1,7 +1,7 @@
 """Stages forked from a process that has imported torch and transformers already.
 
 Importing them takes five seconds of processor time, and a run on one machine starts a hundred stages that need
-them. So the workflow names a folder in ``EXCISE_WARM`` (``workflow/rules/jobs.smk``), and a stage that runs a model
+them. So the workflow names a folder in ``EXCISE_WARM`` (``workflow/rules/jobs.smk``), and a stage that reads a model
 hands its command line, its working directory and its standard streams to a process that listens there, which forks.
 The first such stage starts that process.
 
@@ -40,7 +40,7 @@ PRELOADED = (
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
 )
-"""What any stage that runs a model imports, and no operation of which is run before the fork."""
+"""What any stage that reads a model imports, and no operation of which is run before the fork."""
 
 KILLED = 137
 """Exit status of a stage that ended without giving one: it was killed, most likely for its memory."""

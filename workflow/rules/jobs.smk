@@ -54,7 +54,7 @@ def site():
     return found
 
 
-# On the processors of one machine, stages that run a model are forked from a process that has torch imported: a job starts
+# On the processors of one machine, stages that read a model are forked from a process that has torch imported: a job starts
 # in a tenth of a second. Not on a GPU, which a fork may not share; nor where jobs have an environment of their own.
 onstart:
     if (
