@@ -67,7 +67,7 @@ def test_each_pattern_is_a_variant_with_a_name_that_paths_can_have():
         (("variants", "wanda", "patterns"), ["4:2"], "must prune some weights and keep some"),
         (("variants", "wanda", "patterns"), ["50%", "0.5"], "patterns 50%, 0.5: two of them are the same"),
         (("variants", "wanda", "permute"), True, "only N:M gains by the order of neurons"),
-        (("variants", "wanda", "calibration"), None, "variants.wanda: method wanda, reconstruct none, shares uniform: inputs of maps"),
+        (("variants", "wanda", "calibration"), None, "variants.wanda: method wanda, reconstruct none: inputs of maps"),
         (("variants", "random", "calibration"), C4, "method random measures nothing; leave calibration out"),
         (("variants", "wanda", "calibration", "text"), "c5", "calibration.text: unknown text 'c5'"),
         (("variants", "cut", "keep"), [1.5], "variants.cut.keep.0: 1.5 is greater than or equal to the maximum of 1"),

