@@ -18,9 +18,13 @@ REGISTRIES = ("attribution/registry.py",)
 
 @functools.cache
 def _imports(path: Path) -> frozenset[Path]:
-    """Files of this package that ``path`` imports anywhere, also inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """Files of this package that ``path`` imports anywhere, also inside functions; but not for types alone."""
+    found, tree = set(), ast.parse(path.read_text(encoding="utf-8"))
+    checks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    for_types = {id(node) for check in checks for node in ast.walk(check)}
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

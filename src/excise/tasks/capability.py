@@ -4,16 +4,18 @@ import argparse
 from math import isclose
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from excise.artefacts import Json, read_json
-from excise.config.experiment import Experiment
 from excise.errors import ExciseError
 from excise.tasks.generated import Generations
 from excise.tasks.measurement import Measurement, Metric
 
+if TYPE_CHECKING:
+    from excise.config.experiment import Experiment
 
-def expected(experiment: Experiment, *, tuning: bool) -> dict[str, tuple[str, ...]]:  # noqa: ARG001
+
+def expected(experiment: "Experiment", *, tuning: bool) -> dict[str, tuple[str, ...]]:  # noqa: ARG001
     """Which metrics a task has, the harness decides."""
     return {}
 

@@ -6,19 +6,22 @@ round, which for the unpruned model is the noise about 1.
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from excise.artefacts import read_json
-from excise.config.experiment import Experiment
 from excise.errors import ExciseError
 from excise.tasks.generated import Generations
 from excise.tasks.measurement import Measurement, Metric
 
+if TYPE_CHECKING:
+    from excise.config.experiment import Experiment
+
 METRICS = ("parameters", "nonzero", "bytes", "prefill", "prefill_ratio", "decode", "decode_ratio")
 
 
-def expected(experiment: Experiment, *, tuning: bool) -> dict[str, tuple[str, ...]]:
+def expected(experiment: "Experiment", *, tuning: bool) -> dict[str, tuple[str, ...]]:
     """Where it is to be measured, but not of what competes."""
     return {} if experiment.evaluation.cost is None or tuning else {"cost": METRICS}
 

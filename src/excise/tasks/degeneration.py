@@ -4,11 +4,14 @@ These figures are no goal and never win; they are the veto wherever text is gene
 """
 
 import argparse
+from typing import TYPE_CHECKING
 
-from excise.config.experiment import Experiment
 from excise.evaluation.degeneration import RUR_LIMIT, distinct, response_uniqueness
 from excise.tasks.generated import Generations
 from excise.tasks.measurement import Measurement, Metric
+
+if TYPE_CHECKING:
+    from excise.config.experiment import Experiment
 
 METRICS = (
     *("distinct_1", "distinct_2", "distinct_3", "mean_distinct_1", "mean_distinct_2", "mean_distinct_3"),
@@ -16,7 +19,7 @@ METRICS = (
 )
 
 
-def expected(experiment: Experiment, *, tuning: bool) -> dict[str, tuple[str, ...]]:  # noqa: ARG001
+def expected(experiment: "Experiment", *, tuning: bool) -> dict[str, tuple[str, ...]]:  # noqa: ARG001
     """Wherever there are prompts."""
     return {} if experiment.prompts is None else {"language": METRICS}
 

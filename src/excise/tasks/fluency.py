@@ -6,14 +6,17 @@ A broken model never swears: text that the unpruned model would never have writt
 import argparse
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from excise.config.experiment import Experiment
 from excise.errors import ExciseError
 from excise.tasks.generated import Generations
 from excise.tasks.measurement import Measurement, Metric
 
+if TYPE_CHECKING:
+    from excise.config.experiment import Experiment
 
-def expected(experiment: Experiment, *, tuning: bool) -> dict[str, tuple[str, ...]]:  # noqa: ARG001
+
+def expected(experiment: "Experiment", *, tuning: bool) -> dict[str, tuple[str, ...]]:  # noqa: ARG001
     """Wherever there are prompts."""
     return {} if experiment.prompts is None else {"fluency": ("perplexity",)}
 

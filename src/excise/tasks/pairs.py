@@ -2,15 +2,18 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from excise.artefacts import read_json
-from excise.config.experiment import Experiment
 from excise.errors import ExciseError
 from excise.tasks.generated import Generations
 from excise.tasks.measurement import Measurement, Metric
 
+if TYPE_CHECKING:
+    from excise.config.experiment import Experiment
 
-def expected(experiment: Experiment, *, tuning: bool) -> dict[str, tuple[str, ...]]:
+
+def expected(experiment: "Experiment", *, tuning: bool) -> dict[str, tuple[str, ...]]:
     """The tasks of circuits, but not of what competes."""
     return {} if tuning else dict.fromkeys(experiment.circuits, ("logit_difference", "accuracy"))
 

@@ -5,16 +5,19 @@ Windows of one text follow each other and resemble each other: the measurement i
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from excise.artefacts import read_json
 from excise.config.evaluation import listed
-from excise.config.experiment import Experiment
 from excise.errors import ExciseError
 from excise.tasks.generated import Generations
 from excise.tasks.measurement import Measurement, Metric
 
+if TYPE_CHECKING:
+    from excise.config.experiment import Experiment
 
-def expected(experiment: Experiment, *, tuning: bool) -> dict[str, tuple[str, ...]]:
+
+def expected(experiment: "Experiment", *, tuning: bool) -> dict[str, tuple[str, ...]]:
     """The texts of the configuration; of what competes, those of the tuning."""
     judging = experiment.tuning if tuning else experiment.evaluation
     return {one.text: ("perplexity",) for one in listed(judging.perplexity)}

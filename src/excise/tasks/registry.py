@@ -12,18 +12,20 @@ A new task is one file beside this one, and its name here twice.
 """
 
 from argparse import ArgumentParser, Namespace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from excise.config.experiment import Experiment
 from excise.tasks import behaviour, capability, cost, degeneration, fluency, pairs, perplexity
 from excise.tasks.generated import Generations
 from excise.tasks.measurement import Measurement
+
+if TYPE_CHECKING:
+    from excise.config.experiment import Experiment
 
 
 class Task(Protocol):
     """The interface of a task's module."""
 
-    def expected(self, experiment: Experiment, *, tuning: bool) -> dict[str, tuple[str, ...]]:
+    def expected(self, experiment: "Experiment", *, tuning: bool) -> dict[str, tuple[str, ...]]:
         """Say what it will measure."""
         ...
 
@@ -38,7 +40,7 @@ class Task(Protocol):
 TASKS: tuple[Task, ...] = (behaviour, fluency, degeneration, perplexity, capability, pairs, cost)
 
 
-def addresses(experiment: Experiment, *, tuning: bool = False) -> list[str]:
+def addresses(experiment: "Experiment", *, tuning: bool = False) -> list[str]:
     """Addresses NAME.METRIC of all metrics of a run, but for those of the harness, which its tasks decide.
 
     Args:
@@ -49,7 +51,7 @@ def addresses(experiment: Experiment, *, tuning: bool = False) -> list[str]:
     return [f"{name}.{metric}" for names in found for name, metrics in names.items() for metric in metrics]
 
 
-def named(experiment: Experiment, address: str) -> bool:
+def named(experiment: "Experiment", address: str) -> bool:
     """Whether all metrics of a measurement are known: a harness task's are not, nor what a group of them is called."""
     names = {one.rpartition(".")[0] for one in addresses(experiment)}
     return not experiment.evaluation.capability.tasks or address.rpartition(".")[0] in names
