@@ -107,7 +107,7 @@ def answer(study: Study) -> list[str]:
         objective = study.heads["meta"]["settings"]["objective"]
         said.append(
             f"{len(study.heads['kept'])} of {study.heads['heads']} heads are left when all are removed that cost "
-            f"little; on held-out pairs the model then has an {objective.replace('-', ' ')} of "
+            f"little; on held-out pairs the model then has a {objective.replace('-', ' ')} of "
             f"{number(held[f'circuit.{objective}'])} instead of {number(held[f'model.{objective}'])}, and is right in "
             f"{percent(held['circuit.accuracy'], 0)}."
         )

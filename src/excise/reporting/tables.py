@@ -52,14 +52,14 @@ def write_data(folder: Path, plots: Iterable[Drawn]) -> None:
 
 def number(value: float | None, digits: int = 2) -> str:
     """A number with thousands separators; a dash where there is none."""
-    return NONE if value is None else f"{value:,.{digits}f}".replace("-", MINUS)
+    return NONE if value is None else f"{value:z,.{digits}f}".replace("-", MINUS)
 
 
 def percent(share: float | None, digits: int = 1, *, signed: bool = False) -> str:
     """A share as a percentage."""
     if share is None:
         return NONE
-    return f"{100 * share:{'+' if signed else ''},.{digits}f} %".replace("-", MINUS)
+    return f"{100 * share:{'+' if signed else ''}z,.{digits}f} %".replace("-", MINUS)
 
 
 def exact_percent(share: float, *, signed: bool = False) -> str:
