@@ -1,7 +1,7 @@
 # In:  reference sets
 # Out: statistics/UNIT/METHOD/CORPUS/seed-S.safetensors (sums that add up), scores/UNIT/METHOD/CORPUS.safetensors (their
 #      means over the seeds), scores/UNIT/METHOD/contrast/RETAIN/TARGET, scores/UNIT/METHOD/repeat-K (controls);
-#      scores/finding-K/... where a list is found several times
+#      scores-finding-K/... where a list is found several times
 
 from excise.config.attribution import Measuring
 
@@ -116,16 +116,6 @@ rule merge:
         code=digest("stages.merge"),
     shell:
         "excise merge {input:q} --output {output:q} --log {log:q}"
-
-
-def drawn_statistics(wildcards):
-    """The statistics of a reference set under the seeds of one finding."""
-    finding = int(wildcards.draw.removeprefix("/finding-") or 1)
-    folder = "{model}/statistics/{unit}/{method}/{corpus}".format(**wildcards)
-    return [
-        f"{RUN}/{folder}/seed-{seed}.safetensors"
-        for seed in plan.seeds(EXPERIMENT, finding)
-    ]
 
 
 rule average:

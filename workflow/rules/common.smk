@@ -137,7 +137,7 @@ wildcard_constraints:
     ),
     corpus=alternatives(config["references"]),
     seed=alternatives(SEEDS),
-    draw="(/finding-[0-9]+)?",
+    draw="(-finding-[0-9]+)?",
     shard="[0-9]+",
     variant=alternatives(JUDGED),
     choice=alternatives(CHOICES),
@@ -233,8 +233,18 @@ def scores_folder(wildcards, method=None):
     """Where the scores of a method (of the variant's own) lie: of a later finding in a folder of its own."""
     variant = LISTS[wildcards.variant]
     selection = config["variants"][variant.entry]
-    draw = f"/finding-{variant.finding}" if variant.finding > 1 else ""
+    draw = f"-finding-{variant.finding}" if variant.finding > 1 else ""
     return f"{RUN}/{wildcards.model}/scores{draw}/{selection['unit']}/{method or selection['method']}"
+
+
+def drawn_statistics(wildcards):
+    """The statistics of a reference set under the seeds of one finding."""
+    finding = int(wildcards.draw.removeprefix("-finding-") or 1)
+    folder = "{model}/statistics/{unit}/{method}/{corpus}".format(**wildcards)
+    return [
+        f"{RUN}/{folder}/seed-{seed}.safetensors"
+        for seed in plan.seeds(EXPERIMENT, finding)
+    ]
 
 
 def scores_of(wildcards):

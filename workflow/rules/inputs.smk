@@ -11,7 +11,6 @@ localrules:
     fetch_model,
     fetch_text,
     fetch_prompts,
-    fetch_judging,
     fetch_tasks,
     fetch_scorer,
     split_prompts,
@@ -72,6 +71,9 @@ rule fetch_prompts:
 
 
 if config["prompts"] and config["prompts"]["judging"]:
+
+    localrules:
+        fetch_judging,
 
     use rule fetch_prompts as fetch_judging with:
         input:
