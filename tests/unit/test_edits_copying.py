@@ -1,7 +1,10 @@
 """An export changes the weights that it must and copies every other byte."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -204,3 +207,34 @@ def test_an_entry_is_set_without_touching_another_byte(text, after):
 def test_an_entry_that_cannot_be_set_alone_is_refused():
     with pytest.raises(ExciseError, match="mlp_bias cannot be set in it without changing more"):
         with_entries('{"inner": {"mlp_bias": false}, "mlp_bias": false}', {"mlp_bias": True}, "config.json")
+
+
+ASK = """
+import json, sys, torch, transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
+ids = AutoTokenizer.from_pretrained(sys.argv[1])("the cat and the rain")["input_ids"]
+print(json.dumps([transformers.__version__, ids, model(torch.tensor([ids])).logits[0].tolist()]))
+"""
+OLDER = ("transformers==4.57.6", "tokenizers==0.22.1", "huggingface-hub==0.36.0")
+
+
+def test_what_transformers_4_loads_it_still_loads(old, tmp_path, excise):
+    """The export of a folder in its dialect, in both versions: the same tokens, the same logits."""
+    chosen, output, older = neurons(old, tmp_path / "units.json"), tmp_path / "pruned", tmp_path / "older"
+    excise("apply", chosen, old, "--output", output)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", older, *OLDER]
+    subprocess.run(pip, check=True)
+
+    def ask(folder, first=()):
+        path = os.pathsep.join(map(str, [*first, *sys.path]))
+        environment = os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+        found = subprocess.run([sys.executable, "-c", ASK, folder], env=environment, capture_output=True, text=True)
+        assert found.returncode == 0, found.stderr
+        return json.loads(found.stdout.splitlines()[-1])
+
+    answers = [ask(output), ask(output, [older])]
+    assert [version.partition(".")[0] for version, _, _ in answers] == ["5", "4"]
+    assert answers[0][1] == answers[1][1]
+    torch.testing.assert_close(*(torch.tensor(logits) for _, _, logits in answers), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(torch.tensor(ask(old)[2]), torch.tensor(answers[0][2]))  # it was pruned
