@@ -175,7 +175,7 @@ def test_files_that_appear_late_are_waited_for_and_nothing_runs_twice(cluster, p
     target = str((run.experiment.run_folder / "statistics/neuron/lrp/toxic/seed-0.safetensors").relative_to(run.folder))
     run_locally(alone.experiment, target)
     with Late(run.folder / "results", to_login=6, to_nodes=25) as late:
-        messages = run.finish(run.start(target, around=late.around))
+        messages = run.finish(run.start(target, "--latency-wait", "60", around=late.around))
         until(lambda: run.experiment.artefacts() == alone.experiment.artefacts(), "all files to have arrived")
     ours = [job for job in cluster.jobs("all") if str(run.folder) in job["folder"]]
     assert sorted(job["comment"] for job in ours) == [
