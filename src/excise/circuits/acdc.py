@@ -178,18 +178,45 @@ def _layer(
 ) -> float:
     """Decide over the heads of one layer; returns the objective of what is left."""
     heads = list(range(search.removed.shape[1]))
-    waiting = heads[::-1] if backwards else heads
-    while waiting:
-        group = waiting[:together]
+
+    def without(group: Sequence[int]) -> list[float]:
         rows = search.removed.repeat(len(group), 1, 1)
         for row, head in enumerate(group):
             rows[row:, layer, head] = True
-        done = 0
-        for head, value in zip(group, search.mean(layer, rows), strict=True):
+        return search.mean(layer, rows)
+
+    def remove(head: int) -> None:
+        search.removed[layer, head] = True
+
+    return in_turn(heads[::-1] if backwards else heads, current, without, stays, remove, together)
+
+
+def in_turn(
+    waiting: Sequence[int],
+    current: float,
+    without: Callable[[Sequence[int]], list[float]],
+    stays: Callable[[float, float], bool],
+    remove: Callable[[int], None],
+    together: int,
+) -> float:
+    """Decide over heads or edges one after the other, several in a batch; returns the objective of what is left.
+
+    Args:
+        waiting: what is decided over, in this order.
+        current: the objective before.
+        without: the objective without the first, the first two, ... of a group, beside what was removed before.
+        stays: whether the first objective may follow on the second.
+        remove: removes one for good.
+        together: size of a group; does not change the result.
+    """
+    while waiting:
+        group, done = waiting[:together], 0
+        for one, value in zip(group, without(group), strict=True):
             done += 1
             if not stays(value, current):
                 break
-            search.removed[layer, head], current = True, value
+            remove(one)
+            current = value
         waiting = waiting[done:]
     return current
 

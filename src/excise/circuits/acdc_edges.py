@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+from excise.circuits.acdc import in_turn
 from excise.circuits.graph import Graph, pruned
 from excise.circuits.objectives import value as objective_value
 from excise.circuits.run import Interchange, Prepared
@@ -133,6 +134,23 @@ def _ends(
     return full, first, empty
 
 
+def _sources(
+    search: _Search, destination: int, waiting: list[int], current: float, threshold: float, together: int
+) -> float:
+    """Decide over the edges into one destination; returns the objective of what is left."""
+
+    def without(group: Sequence[int]) -> list[float]:
+        rows = search.kept.repeat(len(group), 1, 1)
+        for row, source in enumerate(group):
+            rows[row:, source, destination] = False
+        return search.mean(_layer_of(search.stream.graph, destination), rows)
+
+    def remove(source: int) -> None:
+        search.kept[source, destination] = False
+
+    return in_turn(waiting, current, without, lambda value, before: before - value < threshold, remove, together)
+
+
 def remove_edges(
     stream: Stream,
     prepared: Sequence[Prepared],
@@ -160,28 +178,17 @@ def remove_edges(
     search = _Search(stream, prepared, objective, pruned(graph, candidates))
     full, first, empty = _ends(search, prepared, objective, threshold)
     current, tried, began = first, 0, int(search.kept.sum())
+    # A head that nobody reads still moves a norm of all heads' writes (Gemma), and with it what the others write.
+    shared = "attention_write" in stream.layers[0].norms
     for destination in range(len(graph.destinations) - 1, -1, -1):
-        node = int(graph.node_of[destination])
+        node, layer = int(graph.node_of[destination]), _layer_of(graph, destination)
         if node >= 0 and search.kept[:, destination].any() and not search.kept[node].any():  # nobody reads it
             search.kept[:, destination] = False
-            if (
-                "attention_write" in stream.layers[0].norms
-            ):  # which its write moves, and with it those of the other heads
-                (current,) = search.mean(_layer_of(graph, destination), search.kept[None])
+            if shared:
+                (current,) = search.mean(layer, search.kept[None])
         waiting = search.kept[:, destination].nonzero()[:, 0].tolist()[::-1]
-        while waiting:
-            group = waiting[:together]
-            rows = search.kept.repeat(len(group), 1, 1)
-            for row, source in enumerate(group):
-                rows[row:, source, destination] = False
-            done = 0
-            for source, value in zip(group, search.mean(_layer_of(graph, destination), rows), strict=True):
-                done += 1
-                if current - value >= threshold:
-                    break
-                search.kept[source, destination], current = False, value
-            tried += done
-            waiting = waiting[done:]
+        tried += len(waiting)
+        current = _sources(search, destination, waiting, current, threshold, together)
     kept = pruned(graph, search.kept)
     if not kept.any():
         raise ExciseError(f"every edge was removed within the threshold {threshold:g} per step: lower --threshold")
