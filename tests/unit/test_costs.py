@@ -14,6 +14,8 @@ SIZE = costs.Size(parameters=1_000_000, layers=2, neurons=50, width=4)
 
 def test_memory_is_weights_and_what_is_kept_per_token():
     assert costs.Cost(0, lambda: 0).mb(SIZE) == pytest.approx(4.8)
+    assert costs.export_mb(SIZE, ["BF16"]) == costs.export_mb(SIZE, ["F32"]) == pytest.approx(8.0)
+    assert costs.export_mb(SIZE, ["BF16", "F64"]) == pytest.approx(16.0)
     kept = costs.Cost(at_once=1000, tokens=lambda: 0, numbers=8).mb(SIZE)
     assert kept == pytest.approx(4.8 + 8 * 1000 * 2 * 50 * 4 / 1e6)
 

@@ -13,6 +13,7 @@ from transformers import (
 from benchmarks import families
 from excise import api
 from excise.edits.ablation import prune, restore
+from excise.edits.export import _pruned as pruned_tensors
 from excise.edits.export import model_card
 from excise.errors import ExciseError
 from excise.models.loading import fingerprint, load_model
@@ -34,6 +35,13 @@ def test_the_exported_model_gives_the_same_logits_bit_for_bit(excise, tmp_path, 
     assert json.loads((output / "units.json").read_text())["rows"] == chosen["rows"]
     assert json.loads((output / "excise.json").read_text())["fingerprint"] == fingerprint(output)
     assert [entry.name for entry in output.parent.iterdir()] == ["pruned"]
+
+
+def test_only_what_pruning_changes_is_held_while_the_copy_is_written_and_compared(tiny_model):
+    """A tensor that was read from a file keeps all of that file in memory."""
+    changed = pruned_tensors(tiny_model, selection((0, 1), (1, 7), model=tiny_model)).changed
+    assert {name.rsplit(".", 2)[1] for name in changed} == {"down_proj", "gate_proj", "up_proj"}
+    assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in changed.values())
 
 
 def test_a_float16_model_is_exported_in_float16(excise, tmp_path):

@@ -160,11 +160,12 @@ def lens_job():
     return cpu_job() | {"mem_mb": mem_mb}
 
 
-def weights_job():
-    """Resources of a job that holds the weights and runs nothing."""
+def export_job():
+    """Resources of a job that changes the weights on disk and runs nothing."""
 
     def mem_mb(wildcards, input, attempt):
+        info = model_info(input.facts, os.stat(input.facts).st_mtime_ns)
         size = size_of(wildcards, input)
-        return attempt * int(BASE + 2.4 * size.parameters * size.width / 1e6)
+        return attempt * int(BASE + costs.export_mb(size, info["dtype_on_disk"]))
 
     return cpu_job() | {"mem_mb": mem_mb}

@@ -195,7 +195,7 @@ rule export:
     conda:
         "../../envs/excise.yaml"
     resources:
-        **weights_job(),
+        **export_job(),
     params:
         code=digest("stages.apply"),
     shell:

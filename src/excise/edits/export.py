@@ -1,7 +1,7 @@
 """Save a pruned model as a Hugging Face folder that anyone can load."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,7 +66,9 @@ def export(
             weights = fingerprint(temporary)
             if weights != pruned.fingerprint:
                 raise ExciseError(f"{output.name}: does not read back as it was written; is the disk sound?")
-            notes = _compare(folder, temporary, units, pruned, judged)
+            touched = {pruned.names[name]: tensor.dtype for name, tensor in pruned.changed.items()}
+            pruned.changed.clear()  # two models would not fit where one does
+            notes = _compare(folder, temporary, units, judged, touched, pruned.entries)
             (temporary / UNITS_FILE).write_text(json.dumps(units, indent=1, ensure_ascii=False) + "\n", "utf-8")
             source = {"id": f"{base['id']} pruned", "source": "excise apply", "base": base, "fingerprint": weights}
             write_source(temporary / SOURCE_FILE, source)
@@ -112,7 +114,8 @@ def _pruned(folder: Path, units: Json) -> Pruned:
         disk = on_disk.get(plain_name(model, name)) or stem + plain_name(model, name)
         digest = tensor_digest(disk, tensor.detach())
         if digest != digests.get(disk):
-            digests[disk], changed[disk], names[disk] = digest, tensor.detach(), name
+            # A copy: a tensor that was read keeps the whole file in memory.
+            digests[disk], changed[disk], names[disk] = digest, tensor.detach().clone(), name
             if not tensor.isfinite().all():
                 dtype = str(tensor.dtype).removeprefix("torch.")
                 raise ExciseError(f"{folder}: {name} is not finite in {dtype}: a scale or a mean is too large")
@@ -148,11 +151,21 @@ def _give_biases(model: Any, unit: str) -> Json:
     return entries
 
 
-def _compare(folder: Path, output: Path, units: Json, pruned: Pruned, judged: str) -> list[str]:
+def _compare(
+    folder: Path, output: Path, units: Json, judged: str, touched: Mapping[str, "torch.dtype"], entries: Json
+) -> list[str]:
     """Compare the exported model with the one that was judged: the original, pruned in memory, in the judged dtype.
 
     Tensors that are not changed must be the same bits. So must changed ones that are stored in the judged dtype; the
     others are rounded once more, and may differ by that.
+
+    Args:
+        folder: the unpruned model.
+        output: the exported one.
+        units: the unit list.
+        judged: dtype that the model was judged in.
+        touched: the dtypes that changed tensors are stored in, by the model's names.
+        entries: entries of config.json that the export added.
 
     Returns:
         What the model card has to say of it.
@@ -164,10 +177,13 @@ def _compare(folder: Path, output: Path, units: Json, pruned: Pruned, judged: st
 
     model = load_model(folder, dtype=judged, device="cpu")
     prune(model, units)
-    touched = {pruned.names[name]: tensor.dtype for name, tensor in pruned.changed.items()}
-    kept = {name: tensor for name, tensor in model.state_dict().items() if name in touched}
-    digests = {name: tensor_digest("", tensor) for name, tensor in model.state_dict().items() if name not in touched}
-    del model
+    kept, digests = {}, {}
+    for name, tensor in model.state_dict().items():
+        if touched.get(name, tensor.dtype) == tensor.dtype:
+            digests[name] = tensor_digest("", tensor)
+        else:
+            kept[name] = tensor.clone()
+    del model, tensor
     rounded = set()
     again = load_model(output, dtype=judged, device="cpu").state_dict()
     for name, tensor in again.items():
@@ -175,7 +191,7 @@ def _compare(folder: Path, output: Path, units: Json, pruned: Pruned, judged: st
             same = tensor_digest("", tensor) == digests[name]
         elif name in kept:
             same = torch.equal(tensor, kept[name])
-            if not same and touched[name] != tensor.dtype and _close(tensor, kept[name], touched[name]):
+            if not same and _close(tensor, kept[name], touched[name]):
                 rounded.add(touched[name])
                 same = True
         else:
@@ -189,9 +205,9 @@ def _compare(folder: Path, output: Path, units: Json, pruned: Pruned, judged: st
             f"- The model was judged in {judged}. Its changed weights are stored in {dtypes}, as the originals are, so "
             "they are rounded once more; the others are untouched."
         )
-    if pruned.entries:
+    if entries:
         notes.append(
-            f"- It has biases (`{', '.join(pruned.entries)}` in config.json) that the original does without: they hold "
+            f"- It has biases (`{', '.join(entries)}` in config.json) that the original does without: they hold "
             "means. A reader that does not know the switch drops them and gives other text: SGLang 0.5.23 does, "
             "silently; transformers, vLLM, llama.cpp, mlx-lm and TensorRT-LLM read them."
         )

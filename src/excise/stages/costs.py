@@ -9,6 +9,8 @@ Minutes: 10 + tokens x parameters x 2 x passes / speed; a backward pass counts a
 rows: 20 + rows x 0.3 s.
 
 An encoder: base + 500 + 5 x weights; 15 minutes + tokens x weights / 4 x 2 x passes / speed.
+
+An export: base + 2 x weights, the second for what pruning changes; the demo's took base + 1.5.
 """
 
 import json
@@ -21,8 +23,8 @@ from typing import Any
 Settings = Mapping[str, Any]
 """A section of the configuration, with its defaults filled in."""
 
-WIDTHS = {"float32": 4, "bfloat16": 2, "float64": 8}
-"""Bytes of a number."""
+WIDTHS = {"float32": 4, "bfloat16": 2, "float64": 8, "F16": 2, "BF16": 2, "F32": 4, "F64": 8}
+"""Bytes of a number, by the name of its dtype in the configuration or in a safetensors file."""
 
 CPU_SPEED = 5e9
 """Operations per second of a thread; the demo reached 2e10 to 4e10 on a shared core."""
@@ -142,6 +144,11 @@ def perplexity(protocol: Settings, text: str) -> Cost:
         return overlap * Path(text).stat().st_size / 3
 
     return Cost(protocol["batch_size"] * protocol["seqlen"], tokens, numbers=2)
+
+
+def export_mb(size: Size, stored: Iterable[str]) -> float:
+    """Memory without the base, where the weights on disk have these dtypes."""
+    return 2.0 * size.parameters * max(size.width, *(WIDTHS[dtype] for dtype in stored)) / 1e6
 
 
 def compress(calibration: Settings | None) -> Cost:
