@@ -8,12 +8,14 @@ the last line of a stage's log.
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import math
 import os
 import re
-import tempfile
+import shutil
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -51,13 +53,12 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
-        with os.fdopen(descriptor, "wb") as file:
+        temporary = beside(path)
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~umask())
-        Path(temporary).replace(path)
+        temporary.replace(path)
         temporary = None
     except OSError as error:
         raise ExciseError(
@@ -66,7 +67,30 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         ) from error
     finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
+
+
+def beside(path: Path) -> Path:
+    """The name under which this process writes what will be ``path``; what killed ones of this machine left goes."""
+    start = f".{path.name[:80]}.{socket.gethostname()}-"
+    ours = path.parent / f"{start}{os.getpid()}.tmp"
+    for left in path.parent.glob(f"{glob.escape(start)}*.tmp"):
+        if left == ours or not _alive(left.name.removeprefix(start).removesuffix(".tmp")):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
+    return ours
+
+
+def _alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _dump(value: object, *, indent: int | None = None) -> str:

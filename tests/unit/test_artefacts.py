@@ -1,7 +1,9 @@
 """Files: whole or not at all, readable errors, and provenance that repeats."""
 
 import json
+import os
 import resource
+import signal
 import subprocess
 import sys
 
@@ -30,6 +32,29 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError
     assert read_json(path)["value"] == 1
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_write_left_goes_with_the_next_and_a_living_one_stays(tmp_path):
+    path = tmp_path / "a.json"
+    script = (
+        "import os, signal, sys\n"
+        "from excise.artefacts import replacing\n"
+        "with replacing(sys.argv[1]) as file:\n"
+        "    file.write(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, path], check=False).returncode == -signal.SIGKILL
+    [left] = tmp_path.iterdir()
+    start = left.name.rpartition("-")[0]
+    others = {
+        tmp_path / f"{start}-{os.getppid()}.tmp",
+        tmp_path / ".a.json.elsewhere-1.tmp",
+        tmp_path / ".b.json.x.tmp",
+    }
+    for other in others:
+        other.touch()
+    write_json(path, {}, {"value": 1})
+    assert set(tmp_path.iterdir()) == {path, *others}
 
 
 def test_a_disk_that_fills_up_while_writing_is_an_error_and_keeps_the_old_file(tmp_path):

@@ -1,15 +1,13 @@
 """Make a model folder: links to the files of a local or hub model, or a converted GGUF file."""
 
 import contextlib
-import glob
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from excise.artefacts import Json, sha256_file
+from excise.artefacts import Json, beside, sha256_file
 from excise.errors import ExciseError
 from excise.models.files import model_files, side_files, weight_files
 from excise.models.loading import SOURCE_FILE
@@ -63,12 +61,9 @@ def replacing_folder(output: Path) -> Iterator[Path]:
             one is untouched.
     """
     refuse_foreign(output)
-    start = f".{output.name[:80]}.{socket.gethostname()}-"
-    temporary = output.parent / f"{start}{os.getpid()}.tmp"
+    temporary = None
     try:
-        for left in output.parent.glob(f"{glob.escape(start)}*.tmp"):  # of a process that was killed on this machine
-            if not _alive(left.name.removeprefix(start).removesuffix(".tmp")):
-                shutil.rmtree(left)
+        temporary = beside(output)
         temporary.mkdir(parents=True)
         yield temporary
         if output.is_symlink():
@@ -82,17 +77,8 @@ def replacing_folder(output: Path) -> Iterator[Path]:
             "the same command again"
         ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def checksums(folder: Path) -> dict[str, str]:
