@@ -6,6 +6,7 @@ import gc
 import importlib
 import io
 import logging
+import os
 import resource
 import sys
 import time
@@ -112,15 +113,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     known = bool(argv) and argv[0] in STAGES
     arguments = parser(argv[:1] if known else STAGES, options=known).parse_args(argv)
+    together = "TORCHELASTIC_RUN_ID" in os.environ  # torchrun started several processes, of which the first speaks
+    helper = together and os.environ["RANK"] != "0"
     reads_a_model = "device" in arguments or getattr(arguments, "model", None) is not None
-    if reads_a_model and (status := warm.run(argv)) is not None:
+    if reads_a_model and not together and (status := warm.run(argv)) is not None:
         return status
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if arguments.log:
+    if arguments.log and not helper:
         arguments.log.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(arguments.log, mode="w", encoding="utf-8"))
     logging.basicConfig(
-        level=logging.INFO,
+        level=logging.ERROR if helper else logging.INFO,
         format=f"%(asctime)s excise {arguments.stage}: %(message)s",
         datefmt="%H:%M:%S",
         handlers=handlers,

@@ -59,7 +59,8 @@ def make_encoder(folder: Path, *, family: str = "bert", pooling: str = "mean", s
     model.save_pretrained(str(folder))
     kinds = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
     listed = [
-        {"idx": n, "path": path, "type": f"sentence_transformers.models.{kind}"} for n, (kind, path) in enumerate(kinds)
+        {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for n, (kind, path) in enumerate(kinds)
     ]
     (folder / "modules.json").write_text(json.dumps(listed))
     (folder / "1_Pooling").mkdir(exist_ok=True)
@@ -67,7 +68,8 @@ def make_encoder(folder: Path, *, family: str = "bert", pooling: str = "mean", s
         f"pooling_mode_{name}": name == f"{pooling}_token{'' if pooling == 'cls' else 's'}"
         for name in ("cls_token", "mean_tokens", "max_tokens")
     }
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(switches))
+    width = {"word_embedding_dimension": model.config.hidden_size}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(width | switches))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 12, "do_lower_case": False}))
     return folder
 

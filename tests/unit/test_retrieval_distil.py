@@ -1,6 +1,10 @@
 """Distillation: the student comes nearer, its structure stays, and a killed run ends in the same bytes."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,8 @@ from excise.models.structure import Layer, Structure
 from excise.retrieval import distil as module
 from excise.retrieval.distil import Training, distil, order, rate_at
 from excise.retrieval.shrinking import shrink
+from excise.retrieval.team import ALONE, Team
+from tests.conftest import REPOSITORY
 from tests.unit.encoders import make_encoder, some_texts
 
 SMALL = Structure(tuple(Layer(n, (0, 2), tuple(range(12))) for n in range(3)), heads=4, neurons=24)
@@ -22,11 +28,13 @@ def folder(tmp_path_factory):
     return make_encoder(tmp_path_factory.mktemp("encoder") / "model")
 
 
-def trained(folder, path, training, key=None):
+def trained(folder, path, training, key=None, team=ALONE):
     dense = load_encoder(folder)
     student = shrink(dense, SMALL, repair="none", texts=[])
     ids = [dense.tokenizer(text)["input_ids"] for text in TEXTS]
-    losses = distil(student, ids, embed(dense, TEXTS).vectors, training, checkpoint=path, key=key or {"run": 1})
+    losses = distil(
+        student, ids, embed(dense, TEXTS).vectors, training, checkpoint=path, key=key or {"run": 1}, team=team
+    )
     return student, losses
 
 
@@ -63,6 +71,71 @@ def test_a_killed_run_goes_on_to_the_same_bytes(folder, tmp_path, monkeypatch):
     assert steps == [*range(8), *range(5, 12)]
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True))
     assert not (tmp_path / "b").exists()
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+
+import torch
+
+from excise.retrieval import distil as module
+from excise.retrieval.team import joined
+from tests.unit.test_retrieval_distil import Training, trained
+
+folder, out = map(Path, sys.argv[1:])
+torch.set_num_threads(1)
+with joined("cpu") as (team, _):
+    training = Training(epochs=2, batch=7, every=5)  # 48 texts: the last step of an epoch has six
+    whole, losses = trained(folder, out / "a", training, team=team)
+    real, limit = module.rate_at, 8
+    module.rate_at = lambda step, *rest: real(step, *rest) if step < limit else 1 / 0
+    try:
+        trained(folder, out / "b", training, team=team)
+    except ZeroDivisionError:
+        limit = 100
+    resumed, _ = trained(folder, out / "b", training, team=team)
+    assert limit == 100
+    assert team.size == 2
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    torch.save({"weights": whole.model.state_dict(), "losses": losses}, out / f"{team.rank}.pt")
+    if team.rank:
+        (out / "b").unlink(missing_ok=True)
+    assert team.part([5]) == ([5] if team.rank == 0 else [])
+"""
+
+
+def torchrun(*arguments):
+    program = Path(sys.executable).parent / "torchrun"
+    command = [program, "--standalone", "--nproc-per-node", 2, *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_two_processes_train_as_one_does_and_go_on_to_the_same_bytes(folder, tmp_path):
+    (tmp_path / "together.py").write_text(TOGETHER)
+    result = torchrun(tmp_path / "together.py", folder, tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    alone, losses = trained(folder, tmp_path / "c", Training(epochs=2, batch=7))
+    assert first["losses"] == second["losses"] == pytest.approx(losses, rel=1e-5)
+    assert all(torch.equal(first["weights"][name], tensor) for name, tensor in second["weights"].items())
+    wanted = embed(alone, TEXTS).vectors  # not the weights: keys have a bias that does nothing, which Adam moves
+    alone.model.load_state_dict(first["weights"])
+    torch.testing.assert_close(embed(alone, TEXTS).vectors, wanted, atol=1e-4, rtol=0)
+    before = load_encoder(folder).model.state_dict()["encoder.layer.0.output.LayerNorm.weight"]
+    assert not torch.equal(first["weights"]["encoder.layer.0.output.LayerNorm.weight"], before)
+
+
+def test_processes_that_see_different_checkpoints_are_refused(monkeypatch):
+    def gather(steps, step):
+        steps[:] = [step, 0]
+
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    with pytest.raises(ExciseError, match="different steps"):
+        Team(0, 2).check_same(5)
+    Team(0, 2).check_same(0)
 
 
 def test_a_checkpoint_of_another_run_is_refused(folder, tmp_path, monkeypatch):
@@ -103,6 +176,13 @@ def test_the_stage_trains_what_shrink_made(folder, tmp_path, excise):
     excise("distil", *options, "--epochs", 1)
     assert (tmp_path / "trained" / "model.safetensors").read_bytes() == first
     assert load_encoder(tmp_path / "trained").structure == load_encoder(tmp_path / "small").structure
+    together = [*options[:-1], tmp_path / "together", "--epochs", 1, "--threads", 1, "--log", tmp_path / "log"]
+    result = torchrun("--no-python", "--", Path(sys.executable).parent / "excise", "distil", *together)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert (tmp_path / "log").read_text().count("mean loss per epoch") == 1
+    assert json.loads((tmp_path / "together" / "excise.json").read_text())["settings"]["processes"] == 2
+    small, alone, both = (embed(load_encoder(tmp_path / n), TEXTS).vectors for n in ("small", "trained", "together"))
+    assert (both - alone).abs().max() < 0.01 * (small - alone).abs().max()
     other = tmp_path / "other.jsonl"
     other.write_text('{"id": "1", "text": "cats"}\n')
     assert "embeddings of other documents" in excise("distil", *options, "--texts", other, fails=True)

@@ -1,9 +1,11 @@
 """Train a smaller encoder to give the embeddings of the dense one: no labels, the structure stays as it is.
 
 Everything depends on the number of the step alone (order of texts, learning rate), so a killed job goes on from its
-last checkpoint to the same weights, bit for bit.
+last checkpoint to the same weights, bit for bit. Several processes share the texts of a step (``retrieval.team``):
+the same sums in another order, so the same weights but for rounding.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from excise.errors import ExciseError
 from excise.models.encoder import Encoder, forward, padded
 from excise.models.parts import decoder_layers
 from excise.progress import Progress
+from excise.retrieval.team import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,14 @@ def rate_at(step: int, steps: int, training: Training) -> float:
 
 
 def distil(
-    student: Encoder, ids: Sequence[Sequence[int]], targets: Tensor, training: Training, *, checkpoint: Path, key: Json
+    student: Encoder,
+    ids: Sequence[Sequence[int]],
+    targets: Tensor,
+    training: Training,
+    *,
+    checkpoint: Path,
+    key: Json,
+    team: Team = ALONE,
 ) -> list[float]:
     """Train the layers of a student, in place; embeddings of tokens stay as they are.
 
@@ -76,6 +86,7 @@ def distil(
         training: how.
         checkpoint: file that keeps the state of a run that is not finished.
         key: what a checkpoint must say to belong to this run.
+        team: the processes that train together.
 
     Returns:
         The mean loss of each epoch that this call finished, over the steps that it made.
@@ -91,6 +102,7 @@ def distil(
         parameter.requires_grad_(True)
     optimiser = torch.optim.AdamW(parameters, lr=training.rate, weight_decay=0.0)
     start = _resume(checkpoint, parameters, optimiser, key)
+    team.check_same(start)
     losses: list[float] = []
     made: list[float] = []
     with Progress(steps, "steps", "distilling") as progress:
@@ -100,25 +112,33 @@ def distil(
             if number == 0 or step == start:
                 batches, made = order(lengths, epoch, training), []
             places = batches[number]
-            vectors = forward(student, *padded(student, [ids[place] for place in places]))
-            loss = (1 - torch.nn.functional.cosine_similarity(vectors, targets[places].to(vectors), dim=-1)).mean()
-            if not loss.isfinite():
-                raise ExciseError(f"distillation: the loss is not finite at step {step}; lower --rate")
             for group in optimiser.param_groups:
                 group["lr"] = rate_at(step, steps, training)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            ours = team.part(places)
+            loss = _loss(student, [ids[place] for place in ours], targets[ours]) / len(places) if ours else None
+            if loss is not None:
+                loss.backward()  # type: ignore[no-untyped-call]
+            made.append(team.add_up(parameters, 0.0 if loss is None else loss.item()))
+            if not math.isfinite(made[-1]):
+                raise ExciseError(f"distillation: the loss is not finite at step {step}; lower --rate")
             optimiser.step()
-            made.append(loss.item())
             progress.advance()
             if number == per_epoch - 1:
                 losses.append(sum(made) / len(made))
-            if (step + 1) % training.every == 0 and step + 1 < steps:
+            if (step + 1) % training.every == 0 and step + 1 < steps and team.rank == 0:
                 _keep(checkpoint, step + 1, parameters, optimiser, key)
     for parameter in parameters:
         parameter.requires_grad_(False)
-    checkpoint.unlink(missing_ok=True)
+    if team.rank == 0:
+        checkpoint.unlink(missing_ok=True)
     return losses
+
+
+def _loss(student: Encoder, ids: Sequence[Sequence[int]], targets: Tensor) -> Tensor:
+    """The sum over texts of 1 - cos(student, teacher)."""
+    vectors = forward(student, *padded(student, ids))
+    return (1 - torch.nn.functional.cosine_similarity(vectors, targets.to(vectors), dim=-1)).sum()
 
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")

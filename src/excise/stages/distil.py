@@ -1,6 +1,7 @@
 """Train a smaller encoder to give the embeddings of the dense one on calibration texts; no labels are needed.
 
-A killed job goes on from its last checkpoint, beside the output, when the same command runs again.
+A killed job goes on from its last checkpoint, beside the output, when the same command runs again. Several processes or
+GPUs share the work of each step: ``torchrun --standalone --nproc-per-node 2 --no-python -- excise distil ...``
 """
 
 import argparse
@@ -38,9 +39,11 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.errors import ExciseError
     from excise.models.encoder import load_encoder, tokenised
     from excise.models.folders import refuse_foreign
+    from excise.models.loading import resolve_device
     from excise.retrieval.distil import Training, distil
     from excise.retrieval.saving import card, described, size_info
     from excise.retrieval.saving import save as save_encoder
+    from excise.retrieval.team import joined
     from excise.retrieval.texts import read_embeddings
     from excise.stages.options import set_threads
     from excise.tasks.retrieval import about_of
@@ -53,15 +56,21 @@ def run(arguments: argparse.Namespace) -> None:
     hashes = {name: sha256_file(path) for name, path in files.items()}
     meta, vectors = read_embeddings(arguments.teacher, hashes)
     set_threads(arguments.threads)
-    student = load_encoder(arguments.model, device=arguments.device)
-    kinds = {"documents": "document", "queries": "query"}
-    ids = []
-    for name, path in files.items():
-        ids += tokenised(student, [row["text"] for row in read_documents(path)[1]], kinds[name])[0]
-    key = {**asdict(training), **hashes, "student": student.info["fingerprint"], "teacher": meta["model"]}
-    checkpoint = arguments.output.with_name(f".{arguments.output.name}.checkpoint.safetensors")
-    targets = torch.cat([vectors[name] for name in files])
-    losses = distil(student, ids, targets, training, checkpoint=checkpoint, key=key)
+    with joined(str(resolve_device(arguments.device))) as (team, device):
+        student = load_encoder(arguments.model, device=device)
+        kinds = {"documents": "document", "queries": "query"}
+        ids = []
+        for name, path in files.items():
+            ids += tokenised(student, [row["text"] for row in read_documents(path)[1]], kinds[name])[0]
+        key = {
+            **asdict(training), "processes": team.size, **hashes,
+            "student": student.info["fingerprint"], "teacher": meta["model"],
+        }  # fmt: skip
+        checkpoint = arguments.output.with_name(f".{arguments.output.name}.checkpoint.safetensors")
+        targets = torch.cat([vectors[name] for name in files])
+        losses = distil(student, ids, targets, training, checkpoint=checkpoint, key=key, team=team)
+    if team.rank:
+        return
     about = replace(about_of(student.info), series=arguments.name or "distilled")
     base = student.info.get("base", student.info)
     source = described("distil", f"{student.info['id']} distilled", base, key, asdict(about))
