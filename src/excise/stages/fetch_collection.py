@@ -1,7 +1,8 @@
 """Fetch a test collection: documents, queries, and which documents are relevant to which query.
 
-Formats: beir (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv), smart (Cranfield's), semanlink (docs.json and tags.json,
-as cherche carries them), documents (text files or JSONL, without queries), pairs (of sentences, as JSTS).
+Formats: beir (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv), smart (Cranfield's), trec (TREC's, MS MARCO's), semanlink
+(docs.json and tags.json, as cherche carries them), documents (text files or JSONL, without queries), pairs (of
+sentences, as JSTS).
 """
 
 import argparse

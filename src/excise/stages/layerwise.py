@@ -112,7 +112,7 @@ def _windows(arguments: argparse.Namespace) -> tuple["Tensor", "Json"]:
 
     from excise.artefacts import sha256_file
     from excise.compress import calibration
-    from excise.data.texts import documents
+    from excise.data.texts import documents, joined, text_rows
     from excise.errors import ExciseError
     from excise.models.encoding import load_encoder
     from excise.models.families import neuron_shape
@@ -123,7 +123,7 @@ def _windows(arguments: argparse.Namespace) -> tuple["Tensor", "Json"]:
         raise ExciseError("--calibration: this method measures the inputs of the maps; name a text file")
     refuse_beyond_positions(config, arguments.seqlen)
     separator = unescaped(arguments.separator)
-    text = separator.join(documents(arguments.calibration))
+    text = joined(text_rows(documents(arguments.calibration)), separator)
     encoder = load_encoder(arguments.model)
     ids = encoder.text(text)
     chosen = calibration.windows(ids, seqlen=arguments.seqlen, count=arguments.windows, seed=arguments.seed)

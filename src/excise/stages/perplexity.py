@@ -44,8 +44,8 @@ def run(arguments: argparse.Namespace) -> None:
     refuse_beyond_positions(load_config(arguments.model), arguments.seqlen)
     threads = set_threads(arguments.threads)
     written, documents = read_jsonl(arguments.text, ("text",))
-    if not documents:
-        raise ExciseError(f"{arguments.text}: no documents in it")
+    if not any(row["text"].strip() for row in documents):
+        raise ExciseError(f"{arguments.text}: no text in it")
     separator = unescaped(arguments.separator)
     text = perplexity.join([row["text"] for row in documents], separator, protocol=arguments.protocol)
     encoder = load_encoder(arguments.model)
