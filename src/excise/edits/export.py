@@ -198,12 +198,16 @@ def _compare(
             same = not tensor.any()  # a bias that the model in memory does without
         if not same:
             raise ExciseError(f"{output.name}: {name} is not that of the model that was judged")
+    return _notes(judged, sorted(str(dtype).removeprefix("torch.") for dtype in rounded), entries)
+
+
+def _notes(judged: str, rounded: Sequence[str], entries: Json) -> list[str]:
+    """What the model card says of changed weights that are stored in other dtypes, and of added biases."""
     notes = []
     if rounded:
-        dtypes = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in rounded))
         notes.append(
-            f"- The model was judged in {judged}. Its changed weights are stored in {dtypes}, as the originals are, so "
-            "they are rounded once more; the others are untouched."
+            f"- The model was judged in {judged}. Its changed weights are stored in {', '.join(rounded)}, as the "
+            "originals are, so they are rounded once more; the others are untouched."
         )
     if entries:
         notes.append(
