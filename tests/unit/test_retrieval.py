@@ -54,9 +54,8 @@ def inputs(encoder, text, modules, gradient_of=None):
     return [(value[0], None if value.grad is None else value.grad[0]) for value in seen]
 
 
-def test_embedding_importance_is_the_squared_first_order_change_about_the_mean(encoder):
-    scores = importance.embedding(encoder, TEXTS, seed=5)
-    directions = torch.randn(len(TEXTS), 16, generator=torch.Generator().manual_seed(5)).double()
+def check_about_mean(encoder, scores, directions):
+    """Against the mean over texts of (sum over tokens and channels of (a - mean) g)^2, by loops."""
     for kind, size, found in (("neurons", 1, output_projections), ("heads", 4, attention_outputs)):
         for layer, module in enumerate(found(encoder.model)):
             rows = [inputs(encoder, text, [module], directions[n])[0] for n, (_, text) in enumerate(TEXTS)]
@@ -70,6 +69,36 @@ def test_embedding_importance_is_the_squared_first_order_change_about_the_mean(e
                             change += ((values[token, channel] - mean[channel]) * gradient[token, channel]).item()
                     expected[unit] += change**2 / len(TEXTS)
             torch.testing.assert_close(scores[kind][layer], expected, rtol=1e-9, atol=1e-15)
+
+
+def test_embedding_importance_is_the_squared_first_order_change_about_the_mean(encoder):
+    directions = torch.randn(len(TEXTS), 16, generator=torch.Generator().manual_seed(5)).double()
+    check_about_mean(encoder, importance.embedding(encoder, TEXTS, seed=5), directions)
+
+
+def test_fisher_importance_is_the_squared_gradient_of_the_probability_of_what_was_found(encoder, monkeypatch):
+    drawn = []
+    real = torch.multinomial
+
+    def keep(chances, count, *, generator):
+        drawn.extend(real(chances, count, generator=generator)[:, 0].tolist())
+        return torch.tensor(drawn[-len(chances) :])[:, None]
+
+    monkeypatch.setattr(torch, "multinomial", keep)
+    scores = importance.fisher(encoder, TEXTS, seed=3)
+    vectors = embed(encoder, [text for _, text in TEXTS]).vectors.double()
+    directions = []
+    for n in range(len(TEXTS)):  # the gradient of log p by autograd
+        vector = vectors[n].clone().requires_grad_()
+        others = [j for j in range(len(TEXTS)) if j != n]
+        log_chances = (vectors[others] @ vector / importance.TEMPERATURE).log_softmax(-1)
+        log_chances[others.index(drawn[n])].backward()
+        directions.append(vector.grad)
+    assert len(set(drawn)) > 3
+    assert all(found != n for n, found in enumerate(drawn))
+    check_about_mean(encoder, scores, torch.stack(directions))
+    with pytest.raises(ExciseError, match="at least 3 texts"):
+        importance.fisher(encoder, TEXTS[:2], seed=0)
 
 
 def test_wanda_is_the_root_mean_square_of_what_a_unit_writes(encoder):
@@ -92,10 +121,11 @@ def test_magnitude_is_the_product_of_the_norms(encoder):
     assert float(scores["heads"][1, 2]) == pytest.approx(float(value[8:12].norm() * out[:, 8:12].norm()))
 
 
-def test_padding_and_batches_change_no_score(encoder, monkeypatch):
-    together = importance.embedding(encoder, TEXTS, seed=2)
+@pytest.mark.parametrize("method", [importance.embedding, importance.fisher])
+def test_padding_and_batches_change_no_score(method, encoder, monkeypatch):
+    together = method(encoder, TEXTS, seed=2)
     monkeypatch.setattr(moments, "batches", lambda lengths: [[n] for n in range(len(lengths))])
-    for kind, score in importance.embedding(encoder, TEXTS, seed=2).items():
+    for kind, score in method(encoder, TEXTS, seed=2).items():
         torch.testing.assert_close(score, together[kind], rtol=1e-9, atol=1e-15)
 
 

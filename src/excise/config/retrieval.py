@@ -83,10 +83,10 @@ class Removal(Section):
     """Neurons and heads are removed, least important first."""
 
     kind: Literal["units"] = Field("units", description="What is made.")
-    method: Literal["embedding", "wanda", "magnitude", "random"] = Field(
+    method: Literal["embedding", "fisher", "wanda", "magnitude", "random"] = Field(
         "embedding",
-        description="What scores the units: embedding = first-order change of the embeddings; magnitude and random are "
-        "controls.",
+        description="What scores the units: embedding = first-order change of the embeddings, fisher = of what a text "
+        "finds; magnitude and random are controls.",
     )
     remove: Annotated[list[Share], Unique] = Field(
         min_length=1, description="Shares of the units to remove; one variant each, NAME-PERCENT."

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from excise.errors import ExciseError
 from excise.models.encoder import Encoder
 from excise.models.families import architecture
 from excise.models.parts import decoder_layers
-from excise.retrieval.moments import activation_moments, blocks, gradient_moments, projections, sizes
+from excise.retrieval.moments import activation_moments, blocks, embeddings, gradient_moments, projections, sizes
 
 Scores = dict[str, Tensor]
 
@@ -27,7 +28,40 @@ def embedding(encoder: Encoder, texts: Texts, seed: int) -> Scores:
     first-order change of the embedding. One forward and one backward pass; no labels. The idea is Taylor pruning
     (Molchanov et al. 2019, arXiv 1906.10771) about the mean, with the embedding in place of a loss.
     """
-    moments = gradient_moments(encoder, texts, seed=seed)
+    shape = len(texts), encoder.model.config.hidden_size
+    return _about_mean(encoder, texts, torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
+
+
+TEMPERATURE = 0.05
+"""Of the softmax over cosines, as encoders of this kind are trained with."""
+
+
+def fisher(encoder: Encoder, texts: Texts, seed: int) -> Scores:
+    """Fisher information of what a text finds: how far holding a unit at its mean moves the ranking, to first order.
+
+    Text s finds text j among all others with probability p_j, the softmax of e_s . e_j / T. One j is drawn from p, and
+    the score is the mean over texts of (sum_t (a_t - mean) . g_t)^2, with g the gradient of log p_j, which is that of
+    e_s . (e_j - sum_k p_k e_k) / T while the texts that are searched stay as they are. No labels: the answers are drawn
+    from the model, as in the Fisher information of Kwon et al. (2022, arXiv 2204.09656), whose gates fade to zero, not
+    to the mean.
+    """
+    if len(texts) < 3:
+        raise ExciseError(f"fisher: a ranking needs at least 3 texts, not {len(texts)}")
+    vectors, generator = embeddings(encoder, texts), torch.Generator().manual_seed(seed)
+    directions = torch.empty_like(vectors)
+    for start in range(0, len(vectors), 512):
+        similar = vectors[start : start + 512] @ vectors.T / TEMPERATURE
+        places = torch.arange(len(similar))
+        similar[places, start + places] = -torch.inf
+        chances = similar.softmax(-1)
+        drawn = torch.multinomial(chances, 1, generator=generator)[:, 0]
+        directions[start + places] = (vectors[drawn] - chances @ vectors) / TEMPERATURE
+    return _about_mean(encoder, texts, directions)
+
+
+def _about_mean(encoder: Encoder, texts: Texts, directions: Tensor) -> Scores:
+    """Mean over texts of (sum_t (a_t - mean) . g_t)^2, with g the gradient along the text's direction."""
+    moments = gradient_moments(encoder, texts, directions)
     scores = {}
     for kind in ("neurons", "heads"):
         mean = moments[f"{kind}.mean"]
@@ -79,10 +113,12 @@ def _output_blocks(encoder: Encoder, kind: str, size: int) -> Tensor:
 
 METHODS: dict[str, Callable[[Encoder, Texts, int], Scores]] = {
     "embedding": embedding,
+    "fisher": fisher,
     "wanda": wanda,
     "magnitude": magnitude,
     "random": random,
 }
-"""By name; ``embedding`` and ``wanda`` need texts."""
+"""By name."""
 
-NEED_TEXTS = ("embedding", "wanda")
+NEED_TEXTS = ("embedding", "fisher", "wanda")
+"""Methods that measure texts."""

@@ -94,10 +94,19 @@ def activation_moments(encoder: Encoder, texts: Sequence[tuple[str, str]]) -> Su
     return {name: value / tokens for name, value in sums.items()}
 
 
-def gradient_moments(encoder: Encoder, texts: Sequence[tuple[str, str]], *, seed: int) -> Sums:
-    """Moments of activation times gradient of a random projection of the embedding, for ``importance.embedding``.
+def embeddings(encoder: Encoder, texts: Sequence[tuple[str, str]]) -> Tensor:
+    """Embeddings of texts (kind, text) ``[texts, hidden]``, float64."""
+    found = torch.zeros(len(texts), encoder.model.config.hidden_size, dtype=torch.float64)
+    with torch.inference_mode():
+        for places, rows, mask in corpus(encoder, texts):
+            found[places] = forward(encoder, rows, mask).cpu().double()
+    return found
 
-    For text s let L = e_s . r_s with r_s ~ N(0, I) and g = dL/da. With A = sum_t a_t . g_t (over the channels of the
+
+def gradient_moments(encoder: Encoder, texts: Sequence[tuple[str, str]], directions: Tensor) -> Sums:
+    """Moments of activation times gradient of a projection of the embedding.
+
+    For text s let L = e_s . r_s and g = dL/da. With A = sum_t a_t . g_t (over the channels of the
     unit) and B = sum_t g_t (per channel), the sums over texts are ``KIND.aa`` of A^2 ``[layers, units]``, ``KIND.ab``
     of A B ``[layers, units, size]`` and ``KIND.bb`` of B B' ``[layers, units, size, size]``; with the mean activation
     ``KIND.mean`` they give the sum of squares of sum_t (a_t - mean) . g_t for one backward pass.
@@ -105,13 +114,11 @@ def gradient_moments(encoder: Encoder, texts: Sequence[tuple[str, str]], *, seed
     Args:
         encoder: frozen.
         texts: (kind, text).
-        seed: of the projections; that of text i does not depend on the others.
+        directions: r, ``[texts, hidden]``.
 
     Returns:
         ``mean`` divided by tokens, the others by texts.
     """
-    hidden = encoder.model.config.hidden_size
-    random = torch.randn(len(texts), hidden, generator=torch.Generator().manual_seed(seed))
     sums: Sums = {}
     tokens = 0
     started = embedding(encoder.model).register_forward_hook(lambda _, __, states: states.requires_grad_())
@@ -120,7 +127,7 @@ def gradient_moments(encoder: Encoder, texts: Sequence[tuple[str, str]], *, seed
             for places, rows, mask in corpus(encoder, texts):
                 with torch.enable_grad():
                     vectors = forward(encoder, rows, mask)
-                    total = (vectors * random[places].to(vectors)).sum()
+                    total = (vectors * directions[places].to(vectors)).sum()
                     flat = [values for kind in KINDS for values in inputs[kind]]
                     gradients = iter(torch.autograd.grad(total, flat))
                 tokens += int(mask.sum())

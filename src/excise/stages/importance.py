@@ -1,6 +1,6 @@
 """Score the neurons and heads of an encoder: how much would its embeddings change without them?
 
-Methods: embedding (one backward pass, no labels), wanda, magnitude, random.
+Methods: embedding and fisher (one backward pass, no labels), wanda, magnitude, random.
 """
 
 import argparse
@@ -12,7 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from excise.stages.options import add_model_arguments
 
     add_model_arguments(parser, model="folder of a dense encoder", spread=False)
-    parser.add_argument("--method", default="embedding", help="embedding, wanda, magnitude, random (default embedding)")
+    parser.add_argument(
+        "--method", default="embedding", help="embedding, fisher, wanda, magnitude, random (default embedding)"
+    )
     parser.add_argument("--texts", type=Path, action="append", help="calibration documents, JSONL; may be repeated")
     parser.add_argument("--queries", type=Path, action="append", help="calibration queries, JSONL; may be repeated")
     parser.add_argument("--seed", type=int, default=0, help="seed of random projections and numbers (default 0)")
