@@ -31,6 +31,7 @@ STAGES = (
     "retrieve",
     "retention",
     "patch-heads",
+    "term-heads",
     "static-encoder",
     "encoder-cost",
     "inspect",

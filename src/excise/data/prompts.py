@@ -210,7 +210,7 @@ def groups(texts: Sequence[str]) -> list[list[int]]:
     return list(members.values())
 
 
-def seeded_order(names: Iterable[str], seed: int) -> list[str]:
+def seeded_order(names: Iterable[str], seed: int | str) -> list[str]:
     """A pseudo-random order of distinct names that depends on them and the seed only, not on how they were given."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
 

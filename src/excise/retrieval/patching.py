@@ -3,6 +3,9 @@
 This is the truth that cheap scores are compared with, on texts that they have not seen.
 """
 
+import contextlib
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -36,26 +39,29 @@ def head_effects(encoder: Encoder, texts: Texts) -> Tensor:
             for layer, heads in enumerate(means):
                 for head, mean in enumerate(heads):
                     channels = slice(head * size, (head + 1) * size)
-                    after = _held(encoder, state, states[layer], layer, outputs[layer], channels, mean)
+                    after = held(encoder, state, states[layer], layer, [(outputs[layer], channels, mean)])
                     cosine = torch.nn.functional.cosine_similarity(before.double(), after.double(), dim=-1)
                     effects[layer, head] += (1 - cosine).sum().cpu()
     return effects / len(texts)
 
 
-def _held(
-    encoder: Encoder, state: State, hidden: Tensor, layer: int, output: nn.Module, channels: slice, mean: Tensor
-) -> Tensor:
-    """Embeddings of a batch with some channels of one layer's attention held at their mean."""
+Hold = tuple[nn.Module, slice, Tensor]
+"""(projection, channels of its input, what they are held at)."""
 
-    def hold(_: object, entering: tuple[Tensor, ...]) -> tuple[Tensor]:
-        values = entering[0].clone()
-        values[..., channels] = mean.to(values)
-        return (values,)
 
-    handle = output.register_forward_pre_hook(hold)
-    try:
+def held(encoder: Encoder, state: State, hidden: Tensor, layer: int, holds: Sequence[Hold]) -> Tensor:
+    """Embeddings of a batch, from the input of a layer on, with channels held at given values."""
+    with contextlib.ExitStack() as stack:
+        for module, channels, value in holds:
+
+            def hold(
+                _: object, entering: tuple[Tensor, ...], channels: slice = channels, value: Tensor = value
+            ) -> tuple[Tensor]:
+                values = entering[0].clone()
+                values[..., channels] = value.to(values)
+                return (values,)
+
+            stack.callback(module.register_forward_pre_hook(hold).remove)
         for module in decoder_layers(encoder.model)[layer:]:
             hidden = module(hidden, **state.keywords)
-    finally:
-        handle.remove()
     return pool(hidden, state.mask, encoder.pooling)
