@@ -81,6 +81,13 @@ def test_an_unusable_folder_is_refused_and_the_old_one_stays(copy, tmp_path, exc
     assert {path.name for path in tmp_path.iterdir()} == {"out", copy.name}
 
 
+def test_an_error_names_no_folder_that_is_gone(copy, tmp_path, excise):
+    (copy / "model.safetensors").write_bytes(b"")
+    said = excise("fetch-model", "--source", copy, "--output", tmp_path / "out", fails=True)
+    assert f"{tmp_path / 'out'}/model.safetensors: not a readable safetensors file" in said
+    assert ".tmp" not in said
+
+
 def test_what_a_killed_fetch_left_is_removed(copy, tmp_path, excise):
     import os
     import socket

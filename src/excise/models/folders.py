@@ -71,6 +71,8 @@ def replacing_folder(output: Path) -> Iterator[Path]:
         elif output.exists():
             shutil.rmtree(output)
         temporary.replace(output)
+    except ExciseError as error:
+        raise ExciseError(str(error).replace(str(temporary), str(output))) from error  # that name is gone by then
     except OSError as error:
         raise ExciseError(
             f"{output}: cannot be written ({error.strerror or error}); make room or choose another folder, then run "
