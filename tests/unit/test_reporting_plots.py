@@ -97,3 +97,13 @@ def test_perplexities_far_apart_are_drawn_as_multiples() -> None:
     drawn = {line.get_ydata()[0]: line.get_xdata()[0] for line in panel.lines if line.get_marker() not in ("None", "")}
     assert drawn[0] == pytest.approx(1.6, rel=0.02)
     assert drawn[1] == pytest.approx(61, rel=0.02)
+
+
+def test_a_control_far_beyond_all_candidates_is_a_number_at_the_edge() -> None:
+    files = [compressed("baseline", 0, kind="baseline"), compressed("wanda", 0.6), compressed("magnitude", 60.0)]
+    found = summarise([*files, compressed("random", 4e6, kind="control")], resamples=100)
+    (panel, *_) = plots.changes(found, [found.target]).axes
+    assert panel.get_xlim()[1] == pytest.approx(3 * 61, rel=0.02)
+    assert [text.get_text() for text in panel.texts] == ["4e+06 →"]
+    near = summarise([*files, compressed("random", 99.0, kind="control")], resamples=100)
+    assert not plots.changes(near, [near.target]).axes[0].texts

@@ -154,7 +154,8 @@ def changes(summary: Summary) -> Figure:
     side = "left" if summary.goal.better == "lower" else "right"
     shown_as = (
         f"{summary.target.title} as a multiple of the unpruned model's (a logarithmic axis where it goes far); {side} "
-        "of the line at 1 is better. Bars: 95 % paired interval."
+        "of the line at 1 is better. Bars: 95 % paired interval; a control far beyond all candidates is a "
+        "number at the edge."
         if summary.target.metric == "perplexity"
         else f"change of {summary.target.title} against the unpruned model"
         f"{', in percentage points' if summary.target.unit == 'share' else ''}; {side} of the line at 0 is better. "

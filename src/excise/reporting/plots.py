@@ -23,7 +23,8 @@ MANY_PROMPTS = 2000
 
 
 FAR = 3
-"""A perplexity of so many times the unpruned model's makes the axis logarithmic."""
+"""A perplexity of so many times the unpruned model's makes the axis logarithmic, and a control that is so much farther
+off than all candidates is written as a number at the edge."""
 
 
 def changes(summary: Summary, columns: Sequence[Column]) -> Figure:
@@ -33,12 +34,18 @@ def changes(summary: Summary, columns: Sequence[Column]) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * len(rows)), layout="constrained")
     alike = len({column.unit for column in columns}) == 1
     panels = figure.subplots(1, len(columns), sharex=alike, sharey=True, squeeze=False)[0]
+    edge = FAR * max(
+        (_factor(row, column)[0] for row in rows for column in columns if row.about.kind != "control"), default=FAR
+    )
     for axes, column in zip(panels, columns, strict=True):
         factor = column.metric == "perplexity"
         axes.axvline(1 if factor else 0, color=INK, linewidth=1)
         for position, row in enumerate(rows):
             colour, marker = look[series_of(row)]
             middle, *intervals = _factor(row, column) if factor else _change(row, column)
+            if factor and middle > edge:
+                axes.text(edge, position, f"{middle:.1g} →", ha="right", va="center", color=INK, fontsize=8)
+                continue
             for ends, width in zip(intervals, (3.5, 1), strict=False):
                 axes.plot(ends, [position] * len(ends), color=colour, linewidth=width, solid_capstyle="butt")
             if row.broken:
@@ -46,12 +53,14 @@ def changes(summary: Summary, columns: Sequence[Column]) -> Figure:
             else:
                 dot(axes, middle, position, marker, colour)
         name, _, rest = column.title.partition(" (")
-        axes.set_title(rest.removesuffix(")") or column.label, fontsize=10)
+        axes.set_title(rest.removesuffix(")").replace(", ", ",\n", 1) or column.label, fontsize=10)
         if factor:
-            far = max(_factor(row, column)[0] for row in rows) > FAR
-            axes.set_xscale("log" if far else "linear")
+            farthest = max(_factor(row, column)[0] for row in rows)
+            axes.set_xscale("log" if farthest > FAR else "linear")
+            if farthest > edge:
+                axes.set_xlim(right=edge)
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.set_xlabel(f"{name}, times the unpruned model's")
+            axes.set_xlabel(f"{name},\ntimes the unpruned model's")
         else:
             axes.set_xlabel(f"change of {name}" + (", points" if column.unit == "share" else ""))
         lines(axes, [row.variant for row in rows])
