@@ -20,19 +20,20 @@ from excise.config.values import OneOf
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
-    *(
-        "excise",
-        "config",
-        "models",
-        "data",
-        "edits",
-        "compress",
-        "attribution",
-        "circuits",
-        "evaluation",
-        "evaluation.scorers",
-        "reporting",
-    ),
+    "excise",
+    "config",
+    "models",
+    "data",
+    "edits",
+    "compress",
+    "attribution",
+    "circuits",
+    "circuits.methods",
+    "retrieval",
+    "evaluation",
+    "evaluation.scorers",
+    "tasks",
+    "reporting",
 )
 Json = dict[str, Any]
 
