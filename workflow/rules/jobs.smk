@@ -55,11 +55,13 @@ def site():
 
 
 # On the processors of one machine, stages that read a model are forked from a process that has torch imported: a job starts
-# in a tenth of a second. Not on a GPU, which a fork may not share; nor where jobs have an environment of their own.
+# in a tenth of a second. Not where torch may use a GPU, which a fork may not share (device: auto on a CPU build cannot);
+# nor where jobs have an environment of their own.
 onstart:
     if (
         workflow.local_exec
-        and not (ON_GPU or workflow.deployment_settings.deployment_method)
+        and (CPU_BUILD or not ON_GPU)
+        and not workflow.deployment_settings.deployment_method
         and sys.platform == "linux"
     ):
         folder = tempfile.mkdtemp(prefix="excise-")
