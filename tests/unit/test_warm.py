@@ -74,10 +74,13 @@ def test_whoever_kills_the_command_kills_the_stage(stage, owner, tmp_path):
     command = [*EXCISE, "perplexity", "--model", tmp_path, "--text", tmp_path / "text", "--output", tmp_path / "out"]
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (listener,) = listeners(owner)
+    until(lambda: not listener.children())  # the stages of earlier tests are gone
     with subprocess.Popen(command, env=owner[1], stderr=subprocess.DEVNULL) as process:
-        until(lambda: listener.children() or process.poll() is not None)
-        (fork,) = listener.children()
-        process.send_signal(signal.SIGKILL)
+        try:
+            until(lambda: listener.children() or process.poll() is not None)
+            (fork,) = listener.children()
+        finally:
+            process.send_signal(signal.SIGKILL)
         until(lambda: not fork.is_running())
 
 
