@@ -108,10 +108,10 @@ def test_an_effect_is_what_the_score_loses_with_that_part_of_the_perturbed_run(e
 
 def test_heads_together_are_patched_in_one_pass(encoder, pairs):
     alone = effects(encoder, pairs)
-    torch.testing.assert_close(together(encoder, pairs, [(1, 2)]), alone.heads[:, 1, 2], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(together(encoder, pairs, [[(1, 2)]])[0], alone.heads[:, 1, 2], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(falls(encoder, pairs), alone.whole)
     last = [(2, head) for head in range(4)]  # of one layer: each writes its own part of the sum before the norm
-    assert not torch.allclose(together(encoder, pairs, last), alone.heads[:, 2, 0])
+    assert not torch.allclose(together(encoder, pairs, [last])[0], alone.heads[:, 2, 0])
 
 
 def test_the_circuit_is_found_on_some_pairs_and_judged_on_others(encoder, pairs):
@@ -122,7 +122,7 @@ def test_the_circuit_is_found_on_some_pairs_and_judged_on_others(encoder, pairs)
     shares = sorted(circuit.heads.flatten().tolist(), reverse=True)
     assert [circuit.heads[head].item() for head in circuit.chosen] == shares[:3]
     judged = judge(encoder, pairs[half:], circuit, draws=5, seed=0)
-    carried = together(encoder, pairs[half:], circuit.chosen).mean() / falls(encoder, pairs[half:]).mean()
+    carried = together(encoder, pairs[half:], [circuit.chosen])[0].mean() / falls(encoder, pairs[half:]).mean()
     assert judged["carried"] == pytest.approx(float(carried))
     assert judged["low"] <= judged["carried"] <= judged["high"]
     assert judged["random_mean"] <= judged["random_highest"]

@@ -7,12 +7,10 @@ import numpy as np
 from torch import Tensor
 
 from excise.artefacts import Json
-from excise.circuits.faithfulness import interval
+from excise.circuits.faithfulness import RESAMPLES, interval
 from excise.errors import ExciseError
 from excise.models.encoder import Encoder
 from excise.retrieval.terms import TermPair, effects, falls, together
-
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -78,21 +76,20 @@ def judge(encoder: Encoder, pairs: Sequence[TermPair], circuit: TermCircuit, *, 
     if len(others) < len(circuit.chosen):
         raise ExciseError(f"{len(circuit.chosen)} heads are chosen and {len(others)} are left to compare with")
     whole = falls(encoder, pairs).numpy()
-    carried = together(encoder, pairs, circuit.chosen).numpy()
     if whole.mean() <= 0:
         raise ExciseError("the score does not fall on the judging pairs when the term is gone: nothing can be judged")
     generator = np.random.default_rng(seed)
     index = generator.integers(len(pairs), size=(RESAMPLES, len(pairs)))
+    drawn = [generator.choice(len(others), len(circuit.chosen), replace=False) for _ in range(draws)]
+    sets = [circuit.chosen, *([others[place] for place in places] for places in drawn)]
+    carried, *random = together(encoder, pairs, sets).numpy()
     low, high = interval(carried[index].mean(1) / whole[index].mean(1))
-    drawn = []
-    for _ in range(draws):
-        places = generator.choice(len(others), len(circuit.chosen), replace=False)
-        drawn.append(float(together(encoder, pairs, [others[place] for place in places]).mean()) / float(whole.mean()))
+    shares = [float(lost.mean() / whole.mean()) for lost in random]
     return {
         "fall": float(whole.mean()),
         "carried": float(carried.mean() / whole.mean()),
         "low": low,
         "high": high,
-        "random_mean": float(np.mean(drawn)),
-        "random_highest": max(drawn),
+        "random_mean": float(np.mean(shares)),
+        "random_highest": max(shares),
     }

@@ -150,13 +150,14 @@ def falls(encoder: Encoder, pairs: Sequence[TermPair]) -> Tensor:
     return whole
 
 
-def together(encoder: Encoder, pairs: Sequence[TermPair], chosen: Sequence[tuple[int, int]]) -> Tensor:
-    """What the score of each pair loses when heads (layer, head) are patched all at once, ``[pairs]``, float64."""
+def together(encoder: Encoder, pairs: Sequence[TermPair], sets: Sequence[Sequence[tuple[int, int]]]) -> Tensor:
+    """What the score of each pair loses when heads (layer, head) are patched at once: by set, ``[sets, pairs]``."""
     size = sizes(encoder)["heads"]
-    lost = torch.zeros(len(pairs), dtype=torch.float64)
+    lost = torch.zeros(len(sets), len(pairs), dtype=torch.float64)
     for batch in _batches(encoder, pairs):
-        parts = [("heads", layer, slice(head * size, (head + 1) * size)) for layer, head in chosen]
-        lost[batch.places] = batch.patched(encoder, parts)
+        for number, heads in enumerate(sets):
+            parts = [("heads", layer, slice(head * size, (head + 1) * size)) for layer, head in heads]
+            lost[number, batch.places] = batch.patched(encoder, parts)
     return lost
 
 
