@@ -14,7 +14,7 @@ import torch
 from excise.artefacts import read_arrays, read_json
 from excise.reporting.confidence import confidence
 from excise.reporting.summary import read_summary
-from excise.reporting.words import about_lrp, answer
+from excise.reporting.words import against_other_methods, answer
 from excise.selection import lowest, most_relevant
 from excise.stages.show import table
 
@@ -59,7 +59,7 @@ def main(run: Path) -> None:
     del selection["rows"][2:]
     files = {
         "table.txt": f"{table(summary)}\n\n{processor()}",
-        "answer.txt": " ".join(filter(None, (answer(summary), about_lrp(summary)))),
+        "answer.txt": " ".join(filter(None, (answer(summary), against_other_methods(summary)))),
         "confidence.txt": "\n".join(f"- {sentence}" for sentence in confidence(summary, config)),
         "protect.txt": protect(run, config),
         "units.json": json.dumps(selection, indent=1, ensure_ascii=False),

@@ -60,6 +60,11 @@ def test_sharded_weights_are_the_same_model(copy, tmp_path, excise):
     assert "not there" in said
 
 
+def dangle(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("blobs/nowhere")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -70,6 +75,9 @@ def test_sharded_weights_are_the_same_model(copy, tmp_path, excise):
         ),
         (lambda f: (f / "config.json").write_text('{"model_type": "distilbert"}'), "unknown model type 'distilbert'"),
         (lambda f: (f / "config.json").write_text("{"), "config.json"),
+        (lambda f: (f / "config.json").write_text("[1]"), "config.json: expected a JSON object, found list"),
+        (lambda f: dangle(f / "model.safetensors"), "model.safetensors is a link to blobs/nowhere"),
+        (lambda f: dangle(f / "generation_config.json"), "generation_config.json is a link to blobs/nowhere"),
     ],
 )
 def test_an_unusable_folder_is_refused_and_the_old_one_stays(copy, tmp_path, excise, spoil, message):

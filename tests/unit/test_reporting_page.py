@@ -66,7 +66,7 @@ def test_report_says_what_how_sure_and_what_it_cost(results: Path, summary: Summ
     assert float(low) < 3.0 < float(high)
     assert f"from 16.70 to 17.20 (+3.0 %, 95 % interval {low} to {high} %)" in visible
     assert f"window by window (12 of them): +3.0 %, 95 % interval {low} to {high} %. The interval " in visible
-    assert "LRP won" in visible
+    assert "No variant of another method reduced" in visible
     assert "no change is established" not in visible
     assert re.search(r"Corrected for the 6 candidates compared it holds \(p ", visible)
     weak = changed(summary, "lrp-100", SHARE, p_holm=0.05)
@@ -145,15 +145,17 @@ def outcome(folder: Path, world: list[Made], *more: str, scorers: tuple[str, ...
     return verdict, text
 
 
-def test_report_says_plainly_that_lrp_does_not_win(tmp_path: Path) -> None:
+def test_report_sets_the_winner_against_the_best_of_another_method(tmp_path: Path) -> None:
     world = [
         Made("baseline"),
         Made("lrp-100", "lrp", "lrp", 100, -0.4, 17.2, layer=5),
         Made("aura-100", "aura", "aura", 100, -0.9, 17.0, layer=3),
+        Made("aura-50", "aura", "aura", 50, -0.6, 17.0, layer=3),
     ]
     verdict, text = outcome(tmp_path, world)
-    assert (verdict["winner"], verdict["lrp_wins"]) == ("aura-100", False)
-    assert "LRP did not win, aura-100 (aura) did" in text
+    assert (verdict["winner"], verdict["runner_up"]) == ("aura-100", "lrp-100")
+    assert verdict["against_runner_up"]["difference"] < 0
+    assert "Against lrp-100 (lrp), the best variant of another method within the budget" in text
     assert "There are no controls in this table" in text
     assert "Toxicity was judged by one scorer only" in text
 
@@ -168,7 +170,7 @@ def test_report_says_plainly_that_nobody_wins(tmp_path: Path) -> None:
     assert (verdict["winner"], verdict["closest"]) == (None, "lrp-100")
     assert verdict["controls_that_improve"] == ["random-100"]
     assert "No variant reduced the share of toxic continuations reliably" in text
-    assert "LRP did not win: nobody did." in text
+    assert "another method" not in text
     assert "so no change is established. lrp-100 was the only candidate" in text
 
 

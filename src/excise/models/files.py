@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,13 +73,14 @@ def weight_files(folder: str | Path, name: str | None = None) -> list[Path]:
     """The safetensors files that hold a model, sorted by name; other ones beside them are no part of it.
 
     Raises:
-        ExciseError: there is no such folder, or one of the files is missing.
+        ExciseError: there is no such folder, or one of the files is missing or a link to nothing.
     """
     folder = Path(folder)
     where = name or str(folder)
     if not folder.is_dir():
         raise ExciseError(f"{where}: there is no such folder; a model is a Hugging Face folder")
     files = [folder / part for part in indexed(folder, name)]
+    _refuse_dangling(files, where)
     missing = [path.name for path in files if not path.is_file()]
     if missing and (folder / INDEX).is_file():
         raise ExciseError(f"{where}: {INDEX} names {', '.join(missing[:5])}, which is not there")
@@ -95,8 +96,21 @@ def weight_files(folder: str | Path, name: str | None = None) -> list[Path]:
 
 
 def side_files(folder: str | Path) -> list[Path]:
-    """The files that a model needs beside its weights, as far as they are there, sorted by name."""
-    return sorted({path for pattern in SIDE_FILES for path in Path(folder).glob(pattern) if path.is_file()})
+    """The files that a model needs beside its weights, as far as they are there, sorted by name.
+
+    Raises:
+        ExciseError: one of them is a link to nothing.
+    """
+    folder = Path(folder)  # glob leaves a link to nothing out where a pattern is a whole name
+    found = sorted({path for pattern in SIDE_FILES for path in (folder / pattern, *folder.glob(pattern))})
+    _refuse_dangling(found, str(folder))
+    return [path for path in found if path.is_file()]
+
+
+def _refuse_dangling(paths: Iterable[Path], where: str) -> None:
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            raise ExciseError(f"{where}: {path.name} is a link to {path.readlink()}, which is not there")
 
 
 def model_files(folder: str | Path) -> list[Path]:

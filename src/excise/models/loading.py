@@ -175,6 +175,7 @@ def load_config(folder: str | Path) -> Any:
 
     if not (Path(folder) / "config.json").is_file():
         raise ExciseError(f"{folder}: no model here (no config.json)")
+    read_json(Path(folder) / "config.json")
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:

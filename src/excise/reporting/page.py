@@ -21,7 +21,7 @@ from excise.reporting.summary import Summary
 from excise.reporting.tables import NONE, in_words, number, plural
 from excise.reporting.templates import render
 from excise.reporting.tuning import chosen
-from excise.reporting.words import about_lrp, answer, said_of, shown
+from excise.reporting.words import against_other_methods, answer, said_of, shown
 
 FIRST = ("trade-off", "changes")
 """Figures that come right below the table of all variants."""
@@ -62,7 +62,7 @@ def page(
         version=str(summary.meta.get("excise", "")),
         target=said_of(summary.target),
         won=summary.verdict.winner is not None,
-        answer=[sentence for sentence in (answer(summary), about_lrp(summary)) if sentence],
+        answer=[sentence for sentence in (answer(summary), against_other_methods(summary)) if sentence],
         main=main_table(summary),
         peers=peers_table(summary),
         findings=findings_table(summary),

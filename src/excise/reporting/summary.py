@@ -174,25 +174,21 @@ class Verdict:
     Attributes:
         winner: the candidate with the largest gain among those eligible; None: nobody.
         eligible: candidates that are not broken, within every budget, and better with their whole interval; best first.
-        best_lrp: the best of them whose method is LRP.
-        best_other: the best of them whose method is another one.
-        lrp_wins: whether the winner is LRP.
+        runner_up: the best of them whose method is not the winner's.
         closest: the candidate with the largest gain that is not broken, eligible or not.
         controls_that_improve: controls whose whole interval is on the better side of zero.
         against_controls: the winner against the random draws of as many units, to which the same was done.
-        lrp_against_best_other: from ``best_other`` to ``best_lrp``.
+        against_runner_up: from ``runner_up`` to the winner.
         peers: candidates that are model folders, by how much was taken of the model.
     """
 
     winner: str | None = None
     eligible: tuple[str, ...] = ()
-    best_lrp: str | None = None
-    best_other: str | None = None
-    lrp_wins: bool = False
+    runner_up: str | None = None
     closest: str | None = None
     controls_that_improve: tuple[str, ...] = ()
     against_controls: Against | None = None
-    lrp_against_best_other: Change | None = None
+    against_runner_up: Change | None = None
     peers: tuple[Peers, ...] = ()
 
 

@@ -9,9 +9,6 @@ from excise.goal import Goal
 from excise.reporting.summary import Against, Limits, Peers, Reason, Row, Summary, Verdict
 from excise.tasks.measurement import Metric
 
-LRP = ("lrp", "lrp-cp")
-"""Methods that count as LRP in the verdict."""
-
 FLUENCY = "fluency.perplexity"
 LANGUAGE = ("language.distinct_2", "language.repetitive_share", "language.empty_share")
 
@@ -76,7 +73,7 @@ def leading(summary: Summary) -> Row | None:
 def judge(
     rows: Sequence[Row], goal: Goal, values: Mapping[str, Metric], *, serial: bool, seed: int, resamples: int
 ) -> Verdict:
-    """Who wins, whether it is LRP, and what the controls did.
+    """Who wins, what the best of another method lacks, and what the controls did.
 
     Args:
         rows: all variants.
@@ -95,16 +92,13 @@ def judge(
 
     sound = sorted((row for row in rows if row.about.kind == "candidate" and not row.broken), key=by_gain(goal))
     eligible = [row for row in sound if not row.over and improves(row)]
-    lrp = next((row for row in eligible if row.about.method in LRP), None)
-    other = next((row for row in eligible if row.about.method not in LRP), None)
     winner = eligible[0] if eligible else None
+    other = next((row for row in eligible if row.about.method != eligible[0].about.method), None)
     draws = () if winner is None else _treated_alike(winner, rows)
     return Verdict(
         winner=winner.variant if winner else None,
         eligible=tuple(row.variant for row in eligible),
-        best_lrp=lrp.variant if lrp else None,
-        best_other=other.variant if other else None,
-        lrp_wins=winner is not None and winner is lrp,
+        runner_up=other.variant if other else None,
         closest=sound[0].variant if sound else None,
         controls_that_improve=tuple(row.variant for row in rows if row.about.kind == "control" and improves(row)),
         against_controls=(
@@ -112,7 +106,7 @@ def judge(
             if winner is not None and draws
             else None
         ),
-        lrp_against_best_other=against(values[other.variant], values[lrp.variant]) if lrp and other else None,
+        against_runner_up=against(values[other.variant], values[winner.variant]) if winner and other else None,
         peers=tuple(
             Peers(variants=names, change=against(values[names[1]], values[names[0]]))
             for names in _equally_large(rows, goal)

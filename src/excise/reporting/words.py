@@ -17,7 +17,6 @@ from excise.reporting.tables import (
     points,
     shift,
 )
-from excise.reporting.verdict import LRP
 from excise.tasks.measurement import About
 
 
@@ -237,38 +236,26 @@ def _test(row: Row, summary: Summary) -> str:
     return "the permutation test" if row.change(summary.goal.metric).way == "resampling" else "the test"
 
 
-def about_lrp(summary: Summary) -> str | None:
-    """Whether LRP won, in words; None when no LRP variant was in the comparison."""
+def against_other_methods(summary: Summary) -> str | None:
+    """The winner against the best variant of another method, in words; None without a winner or another method."""
     rows, target, verdict = summary.rows, summary.target, summary.verdict
-    verb, _, _ = gain_words(summary)
-    what, budget = said_of(target), "within the budget" if summary.budgets else "by itself"
-    if target.task == "behaviour":
-        what = target.settings["noun"]
-    if not any(row.about.method in LRP for row in rows.values()):
-        return None
     if verdict.winner is None:
-        return "LRP did not win: nobody did."
-    lrp, other = verdict.best_lrp, verdict.best_other
-    if lrp is None:
-        return (
-            f"LRP did not win: no LRP variant {verb} {what} reliably {budget}; {verdict.winner} "
-            f"({rows[verdict.winner].about.method}) did."
-        )
-    change = verdict.lrp_against_best_other
-    if other is None or change is None:
-        return f"LRP won: {lrp} is the best variant, and no other method {verb} {what} reliably {budget}."
+        return None
+    method = rows[verdict.winner].about.method
+    if all(row.about.method == method for row in rows.values() if row.about.kind == "candidate"):
+        return None
+    budget = "within the budget" if summary.budgets else "by itself"
+    change = verdict.against_runner_up
+    if verdict.runner_up is None or change is None:
+        verb, _, _ = gain_words(summary)
+        what = target.settings["noun"] if target.task == "behaviour" else said_of(target)
+        return f"No variant of another method {verb} {what} reliably {budget}."
     apart = change.interval is not None and (change.interval[1] < 0 or change.interval[0] > 0)
-    high = change.p is not None and change.p < SIGNIFICANCE and apart
-    compared = (
-        f"{lrp} compared with {other} on the same {plural(target.item)}: {difference(change, target)}, "
-        f"so the difference between the two {'is' if high else 'is not'} established"
-    )
-    first = "LRP won" if verdict.lrp_wins else f"LRP did not win, {other} ({rows[other].about.method}) did"
-    drop = rows[other].change(target.address).difference
-    unit = " points" if target.unit == "share" else ""
+    sure = change.p is not None and change.p < SIGNIFICANCE and apart
     return (
-        f"{first}. The best variant of another method {budget} is {other} "
-        f"({shift(drop, target.unit)}{unit}). {compared}."
+        f"Against {verdict.runner_up} ({rows[verdict.runner_up].about.method}), the best variant of another method "
+        f"{budget}, on the same {plural(target.item)}: {difference(change, target)}, so the difference between the two "
+        f"{'is' if sure else 'is not'} established."
     )
 
 

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from excise.artefacts import Json
+    from excise.tasks.measurement import Measurement
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,3 +91,45 @@ def given(arguments: argparse.Namespace, files: "dict[str, str]") -> "tuple[Json
     settings, counts, vectors = embed_files(encoder, {name: getattr(arguments, name) for name in files})
     meta = {"model": encoder.info, "device": device_type(arguments.device), "settings": settings, "counts": counts}
     return meta, vectors
+
+
+def write_judged(
+    arguments: argparse.Namespace,
+    stage: str,
+    settings: "dict[str, str]",
+    meta: "Json",
+    measurements: "Sequence[Measurement]",
+    packages: tuple[str, ...],
+) -> None:
+    """Write what an encoder did on a collection, and say it.
+
+    Args:
+        arguments: with ``variant``, ``name`` and ``output``.
+        stage: that measured.
+        settings: SHA-256 of each file that was read, by its name.
+        meta: of ``given``.
+        measurements: of this encoder.
+        packages: whose versions are recorded.
+    """
+    import logging
+
+    from excise.provenance import provenance
+    from excise.tasks.files import write_measurements
+    from excise.tasks.measurement import Measured
+    from excise.tasks.retrieval import about_of
+
+    written = provenance(
+        stage,
+        settings | {"variant": arguments.variant, "name": arguments.name},
+        packages=packages,
+        model=meta["model"],
+        device=meta["device"],
+        embeddings=meta["settings"] | {"counts": meta["counts"]},
+    )
+    about = about_of(meta["model"])
+    write_measurements(
+        arguments.output, Measured(variant=arguments.variant, measurements=measurements, about=about, meta=written)
+    )
+    for one in measurements:
+        said = ", ".join(f"{name} {metric.figure:.4f}" for name, metric in one.metrics.items())
+        logging.getLogger(f"excise.stages.{stage}").info("%s: %s: %s", arguments.variant, one.label, said)

@@ -26,17 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read, check that all belongs together, rank, judge, write."""
-    import logging
-
     from excise.artefacts import sha256_file
     from excise.data.collections import read_documents, read_queries
     from excise.errors import ExciseError
-    from excise.provenance import provenance
     from excise.retrieval.texts import read_embeddings
-    from excise.stages.embed import given
-    from excise.tasks.files import write_measurements
-    from excise.tasks.measurement import Measured
-    from excise.tasks.retrieval import about_of, measure
+    from excise.stages.embed import given, write_judged
+    from excise.tasks.retrieval import measure
 
     head, documents = read_documents(arguments.documents)
     queries = read_queries(arguments.queries)[1] if arguments.queries else []
@@ -54,17 +49,5 @@ def run(arguments: argparse.Namespace) -> None:
     meta, vectors = given(arguments, files)
     dense = read_embeddings(arguments.dense, files)[1] if arguments.dense else None
     measurements = measure(arguments.name, head.get("label", arguments.name), vectors, dense, documents, queries, files)
-    written = provenance(
-        "retrieve",
-        files | {"variant": arguments.variant, "name": arguments.name},
-        packages=("ir-measures", "pytrec-eval-terrier", "torch") if queries else ("torch",),
-        model=meta["model"],
-        device=meta["device"],
-        embeddings=meta["settings"] | {"counts": meta["counts"]},
-    )
-    about = about_of(meta["model"])
-    measured = Measured(variant=arguments.variant, measurements=measurements, about=about, meta=written)
-    write_measurements(arguments.output, measured)
-    for one in measurements:
-        said = ", ".join(f"{name} {metric.figure:.4f}" for name, metric in one.metrics.items())
-        logging.getLogger(__name__).info("%s: %s: %s", arguments.variant, one.label, said)
+    packages = ("ir-measures", "pytrec-eval-terrier", "torch") if queries else ("torch",)
+    write_judged(arguments, "retrieve", files, meta, measurements, packages)

@@ -20,16 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read, check that all belongs together, correlate, write."""
-    import logging
-
     from excise.artefacts import sha256_file
     from excise.data.collections import read_documents, read_pairs
-    from excise.provenance import provenance
     from excise.retrieval.texts import read_embeddings
-    from excise.stages.embed import given
-    from excise.tasks.files import write_measurements
-    from excise.tasks.measurement import Measured
-    from excise.tasks.retrieval import about_of
+    from excise.stages.embed import given, write_judged
     from excise.tasks.similarity import measure
 
     head, sentences = read_documents(arguments.sentences)
@@ -41,17 +35,4 @@ def run(arguments: argparse.Namespace) -> None:
     measurements = measure(
         arguments.name, head.get("label", arguments.name), vectors, dense, sentences, pairs, settings
     )
-    written = provenance(
-        "similarity",
-        settings | {"variant": arguments.variant, "name": arguments.name},
-        packages=("scipy", "torch"),
-        model=meta["model"],
-        device=meta["device"],
-        embeddings=meta["settings"] | {"counts": meta["counts"]},
-    )
-    about = about_of(meta["model"])
-    measured = Measured(variant=arguments.variant, measurements=measurements, about=about, meta=written)
-    write_measurements(arguments.output, measured)
-    for one in measurements:
-        said = ", ".join(f"{name} {metric.figure:.4f}" for name, metric in one.metrics.items())
-        logging.getLogger(__name__).info("%s: %s: %s", arguments.variant, one.label, said)
+    write_judged(arguments, "similarity", settings, meta, measurements, ("scipy", "torch"))
