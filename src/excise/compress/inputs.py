@@ -9,6 +9,9 @@ from excise.errors import ExciseError
 
 logger = logging.getLogger(__name__)
 
+STRIPS = 4
+"""Parts of the width that a Gram matrix is computed in: four do 10 of 16 products."""
+
 RAISES = 3
 """How often damping is raised tenfold before a Gram matrix is given up."""
 
@@ -38,7 +41,7 @@ class Inputs:
         if self.gram is None:
             self.squares += rows.double().square().sum(0)
         else:
-            self.gram += rows.T @ rows
+            self.gram += products(rows)
             self.squares = self.gram.diagonal()
 
     @property
@@ -52,6 +55,18 @@ class Inputs:
         other.tokens, other.squares = self.tokens, self.squares[places]
         other.gram = None if self.gram is None else self.gram[places][:, places]
         return other
+
+
+def products(rows: Tensor) -> Tensor:
+    """``rows' rows``, ``[width, width]``: the strips below the diagonal are computed, the rest is their mirror image."""
+    width = rows.shape[1]
+    found = rows.new_empty(width, width)
+    strip = -(-width // STRIPS)
+    for first in range(0, width, strip):
+        last = min(first + strip, width)
+        found[first:, first:last] = rows[:, first:].T @ rows[:, first:last]
+        found[first:last, last:] = found[last:, first:last].T
+    return found
 
 
 def damped(gram: Tensor, damping: float) -> Tensor:

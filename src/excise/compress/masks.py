@@ -100,6 +100,8 @@ def quotas(wanted: Tensor, room: Tensor) -> Tensor:
 
 def lowest(groups: Tensor, counts: Tensor | int) -> Tensor:
     """Mark the ``counts`` lowest of each row of ``groups`` ``[groups, size]``; of equal ones the first."""
+    if not isinstance(counts, int) and (counts == counts[0]).all():
+        counts = int(counts[0])  # then nothing need be sorted
     if isinstance(counts, int):
         if counts == 0:
             return torch.zeros_like(groups, dtype=torch.bool)
@@ -112,4 +114,6 @@ def lowest(groups: Tensor, counts: Tensor | int) -> Tensor:
     below = groups < threshold
     equal = groups == threshold
     missing = counts - below.sum(1, keepdim=True)
+    if (equal.sum(1, keepdim=True) == missing).all():  # no tie to break
+        return below | equal
     return below | (equal & (equal.cumsum(1) <= missing))

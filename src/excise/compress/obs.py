@@ -35,22 +35,23 @@ def sweep(weight: Tensor, gram: Tensor, choose: Callable[[Tensor, Tensor, int], 
         ExciseError: the Gram matrix is not positive definite.
     """
     upper = inverse_factor(gram, DAMPING).to(weight.dtype)
-    weight = torch.where(gram.diagonal() == 0, 0, weight)
-    columns = weight.shape[1]
+    turned = torch.where(gram.diagonal() == 0, 0, weight).T.contiguous()  # a column's weights lie side by side
+    columns = len(turned)
     block = span * max(1, BLOCK // span)
     for first in range(0, columns, block):
         last = min(first + block, columns)
-        part, factor = weight[:, first:last], upper[first:last, first:last]
+        part, factor = turned[first:last], upper[first:last, first:last]
         errors = torch.zeros_like(part)
         mask = torch.empty_like(part, dtype=torch.bool)
         for at in range(last - first):
             if at % span == 0:
-                mask[:, at : at + span] = choose(part[:, at : at + span], factor.diagonal()[at : at + span], first + at)
-            errors[:, at] = torch.where(mask[:, at], part[:, at] / factor[at, at], 0)
-            part[:, at:] -= torch.outer(errors[:, at], factor[at, at:])
-            part[:, at].masked_fill_(mask[:, at], 0)  # w - (w / u) u is not always zero
-        weight[:, last:] -= errors @ upper[first:last, last:]
-    return weight
+                chosen = choose(part[at : at + span].T, factor.diagonal()[at : at + span], first + at)
+                mask[at : at + span] = chosen.T
+            errors[at] = torch.where(mask[at], part[at] / factor[at, at], 0)
+            part[at:] -= torch.outer(factor[at, at:], errors[at])
+            part[at].masked_fill_(mask[at], 0)  # w - (w / u) u is not always zero
+        turned[last:] -= upper[first:last, last:].T @ errors
+    return turned.T.contiguous()
 
 
 def repair(weight: Tensor, pruned: Tensor, gram: Tensor) -> Tensor:
