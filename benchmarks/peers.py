@@ -114,7 +114,7 @@ def ours(layer: nn.Module, hidden: Tensor, call: Call, method: str, pattern: Pat
     """A layer by excise."""
     recipe = Recipe(method, pattern)
     maps = {name: layer.get_submodule(name) for name in MAPS}
-    inputs, _ = measure(layer, maps, hidden, call, gram=recipe.needs == "gram")
+    inputs, _ = measure(layer, maps, hidden, call, gram=recipe.needs == "gram", outputs=False)
     edited, _ = edit({name: part.get_parameter("weight").data for name, part in maps.items()}, inputs, recipe, layer=0)
     for name, weight in edited.items():
         maps[name].get_parameter("weight").data = weight

@@ -154,6 +154,30 @@ def test_scope_and_one_shot(tiny_model, tmp_path):
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("scope", ["all", "attention"])
+def test_a_pass_that_only_measures_ends_before_the_last_map(family, scope):
+    checkpoint = Checkpoint(family)
+    model = hollow(checkpoint, torch.float32)
+    hidden, calls = embed(model, WINDOWS, checkpoint)
+    layer = decoder_layers(model)[0]
+    driver.fill(layer, checkpoint.read(checkpoint.of_layer(0)), torch.float32, torch.device("cpu"))
+    maps = Prune(Recipe("wanda", parse("0.5", "row")), scope).maps(model, 0)
+    ran = []
+    hooks = [part.register_forward_hook(lambda *_, name=name: ran.append(name)) for name, part in maps.items()]
+    whole, after = measure.measure(layer, maps, hidden, calls[0], gram=True)
+    assert after.shape == hidden.shape
+    every, ran[:] = list(ran), []
+    short, nothing = measure.measure(layer, maps, hidden, calls[0], gram=True, outputs=False)
+    for hook in hooks:
+        hook.remove()
+    assert nothing is None
+    assert len(ran) == len(every) - len(WINDOWS)  # one map a window is not multiplied
+    assert whole.keys() == short.keys() == maps.keys()
+    for name in maps:
+        assert torch.equal(whole[name].gram, short[name].gram)
+        assert whole[name].tokens == short[name].tokens == WINDOWS.numel()
+
+
 def deep(folder, layers):
     return make_model(folder, num_hidden_layers=layers)
 

@@ -120,7 +120,9 @@ def _dense(model: Any, checkpoint: Checkpoint, run: Run) -> Iterator[tuple[dict[
         tensors = checkpoint.read(checkpoint.of_layer(number))
         fill(layer, tensors, run.place.dtype, run.place.device)
         call = moved(calls[number], run.place.device)
-        inputs, hidden = measure(layer, run.change.maps(model, number), hidden, call, gram=False)
+        inputs, after = measure(layer, run.change.maps(model, number), hidden, call, gram=False)
+        assert after is not None  # noqa: S101 (asked for)
+        hidden = after
         layer.to("meta")
         yield tensors, inputs
 
@@ -156,7 +158,8 @@ def _one_layer(
     call = moved(call, run.place.device)
     if run.calibrated and hidden is not None:
         maps = run.change.maps(model, number)
-        inputs, outputs = measure(layer, maps, hidden, call, gram=run.change.needs == "gram")
+        gram = run.change.needs == "gram"
+        inputs, outputs = measure(layer, maps, hidden, call, gram=gram, outputs=not run.sequential)
     changed, rows = run.change.apply(model, tensors, inputs, number, run.place)
     tensors |= changed
     if run.calibrated and run.sequential and hidden is not None:

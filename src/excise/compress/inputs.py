@@ -58,7 +58,7 @@ class Inputs:
 
 
 def products(rows: Tensor) -> Tensor:
-    """``rows' rows``, ``[width, width]``: strips from the diagonal down are computed, the rest is their mirror image."""
+    """``rows' rows``, ``[width, width]``: its strips down from the diagonal, and their mirror image."""
     width = rows.shape[1]
     found = rows.new_empty(width, width)
     strip = -(-width // STRIPS)
