@@ -116,6 +116,24 @@ def test_the_fastest_that_surely_keeps_enough_wins(folder, excise):
     assert faster(row, "cost.documents_ms") == pytest.approx(2)
 
 
+def test_of_encoders_as_fast_as_each_other_the_one_that_keeps_most_wins(folder, excise, tmp_path):
+    for path in folder.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    about, share, _ = ENCODERS["units-50"]
+    meta = {"model": {"id": "m", "fingerprint": "f"}}
+    rounds = [ENCODERS["layers-3"][2] + change for change in (0.4, 0.7, -0.9)]
+    times = {"1x12": {"rounds": rounds}, "32x64": {"rounds": rounds}}
+    *kept_texts, _ = measurements(share, 1.0)
+    timed = encoder_cost.measure(times, {"weight_bytes": 1.0, "encoder_parameters": 1.0}, {})
+    measured = Measured(variant="units-50", measurements=[*kept_texts, timed], about=about, meta=meta)
+    write_measurements(tmp_path / "units-50.json", measured)
+    text = made(tmp_path, excise, "--lower", "cost.documents_ms", "--within", "own.ndcg@10=-5% surely")
+    verdict = read_summary(tmp_path / "s.json").verdict
+    assert (verdict.winner, verdict.tied) == ("units-50", ("layers-3",))
+    assert verdict.against_controls is None
+    assert "As fast, as far as the rounds can tell, are layers-3" in text
+
+
 def test_a_peer_stands_beside_the_nearest_in_time(folder, excise):
     text = made(folder, excise, "--lower", "cost.documents_ms", "--within", "own.ndcg@10=-5% surely")
     peers = text[text.index("Peers at equal time") :]

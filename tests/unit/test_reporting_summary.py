@@ -32,7 +32,7 @@ from tests.unit.reporting import (
     summary_command,
 )
 
-JUDGED = {"serial": False, "seed": 0, "resamples": 100}
+JUDGED = {"timed": False, "serial": False, "seed": 0, "resamples": 100}
 
 
 def test_winner_is_the_largest_sound_reduction_within_the_budget(summary: Summary) -> None:

@@ -110,6 +110,10 @@ def answer(summary: Summary, at_least: float) -> list[str]:
         f"{sizes[1][0]:.2f} of {sizes[1][1]:.2f} million parameters in its layers ({sizes[0][0]:.1f} of "
         f"{sizes[0][1]:.1f} MB with the embeddings of words)."
     ]
+    if summary.verdict.tied:
+        said.append(
+            f"As fast, as far as the rounds can tell, are {', '.join(summary.verdict.tied)}, which keep less of it."
+        )
     for place in others:
         verdict = "yes" if keeps(row.change(place.main.address), at_least) else "not shown"
         said.append(

@@ -12,6 +12,9 @@ from excise.reporting.summary import Cell, Column, Findings, Limits, Row, Summar
 from excise.reporting.verdict import broken, judge
 from excise.tasks.measurement import Measured, check_comparable, find, merged
 
+TIMED = ("cost", "encoder-cost")
+"""Tasks that measure time on this machine: their smallest differences are chance."""
+
 
 def summarise(
     files: Iterable[Measured],
@@ -59,6 +62,7 @@ def summarise(
         rows[1:],
         goal,
         {one.variant: find(one, goal.metric)[1] for one in (baseline, *others)},
+        timed=_task(columns, goal.metric) in TIMED,
         serial=find(baseline, goal.metric)[0].serial,
         seed=seed,
         resamples=resamples,

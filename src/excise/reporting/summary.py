@@ -174,6 +174,7 @@ class Verdict:
     Attributes:
         winner: the candidate with the largest gain among those eligible; None: nobody.
         eligible: candidates that are not broken, within every budget, and better with their whole interval; best first.
+        tied: where the goal is a measured time, the other ones that are as fast as the winner; it costs least of them.
         runner_up: the best of them whose method is not the winner's.
         closest: the candidate with the largest gain that is not broken, eligible or not.
         controls_that_improve: controls whose whole interval is on the better side of zero.
@@ -184,6 +185,7 @@ class Verdict:
 
     winner: str | None = None
     eligible: tuple[str, ...] = ()
+    tied: tuple[str, ...] = ()
     runner_up: str | None = None
     closest: str | None = None
     controls_that_improve: tuple[str, ...] = ()

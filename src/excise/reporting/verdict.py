@@ -51,10 +51,16 @@ def broken(now: Figures, then: Figures, limits: Limits, budgets: Sequence[str]) 
 
 def by_gain(goal: Goal) -> Callable[[Row], tuple[float, ...]]:
     """A key that sorts the best first: the larger gain; of equal ones, which few generations give, the cheaper."""
+    price = by_price(goal)
+    return lambda row: (-goal.gain(row.change(goal.metric).difference or 0.0), *price(row))
+
+
+def by_price(goal: Goal) -> Callable[[Row], tuple[float, ...]]:
+    """A key that sorts the cheapest first: by the change of what has a budget, in the order of the goal."""
 
     def key(row: Row) -> tuple[float, ...]:
-        gain = goal.gain(row.change(goal.metric).difference or 0.0)
-        return -gain, *(row.change(address).relative or 0.0 for address in goal.within)
+        changes = ((row.change(address).relative or 0.0, budget.limit) for address, budget in goal.within.items())
+        return tuple(change if limit >= 0 else -change for change, limit in changes)
 
     return key
 
@@ -71,7 +77,14 @@ def leading(summary: Summary) -> Row | None:
 
 
 def judge(
-    rows: Sequence[Row], goal: Goal, values: Mapping[str, Metric], *, serial: bool, seed: int, resamples: int
+    rows: Sequence[Row],
+    goal: Goal,
+    values: Mapping[str, Metric],
+    *,
+    timed: bool,
+    serial: bool,
+    seed: int,
+    resamples: int,
 ) -> Verdict:
     """Who wins, what the best of another method lacks, and what the controls did.
 
@@ -79,6 +92,8 @@ def judge(
         rows: all variants.
         goal: what decides.
         values: the goal's metric by variant.
+        timed: whether that is a measured time. Of candidates as fast as the fastest, as far as the rounds can tell, the
+            one that costs least then wins, and a random control of the same size is no comparison.
         serial: whether its items are serial.
         seed: seed of the resampling.
         resamples: resamples and permutations.
@@ -92,12 +107,18 @@ def judge(
 
     sound = sorted((row for row in rows if row.about.kind == "candidate" and not row.broken), key=by_gain(goal))
     eligible = [row for row in sound if not row.over and improves(row)]
+    tied: list[Row] = []
+    if timed and eligible:
+        tied = [row for row in eligible if not _apart(against(values[eligible[0].variant], values[row.variant]))]
+        tied.sort(key=by_price(goal))
+        eligible = tied + [row for row in eligible if row not in tied]
     winner = eligible[0] if eligible else None
     other = next((row for row in eligible if row.about.method != eligible[0].about.method), None)
-    draws = () if winner is None else _treated_alike(winner, rows)
+    draws = () if winner is None or timed else _treated_alike(winner, rows)
     return Verdict(
         winner=winner.variant if winner else None,
         eligible=tuple(row.variant for row in eligible),
+        tied=tuple(row.variant for row in tied if row is not winner),
         runner_up=other.variant if other else None,
         closest=sound[0].variant if sound else None,
         controls_that_improve=tuple(row.variant for row in rows if row.about.kind == "control" and improves(row)),
@@ -109,9 +130,14 @@ def judge(
         against_runner_up=against(values[other.variant], values[winner.variant]) if winner and other else None,
         peers=tuple(
             Peers(variants=names, change=against(values[names[1]], values[names[0]]))
-            for names in _equally_large(rows, goal)
+            for names in ([] if timed else _equally_large(rows, goal))
         ),
     )
+
+
+def _apart(change: Change) -> bool:
+    """Whether an interval leaves zero out; equal values, which have none, are not told apart."""
+    return change.interval is not None and (change.interval[0] > 0 or change.interval[1] < 0)
 
 
 def _equally_large(rows: Sequence[Row], goal: Goal) -> list[tuple[str, ...]]:
