@@ -110,10 +110,6 @@ def answer(summary: Summary, at_least: float) -> list[str]:
         f"{sizes[1][0]:.2f} of {sizes[1][1]:.2f} million parameters in its layers ({sizes[0][0]:.1f} of "
         f"{sizes[0][1]:.1f} MB with the embeddings of words)."
     ]
-    if summary.verdict.tied:
-        said.append(
-            f"As fast, as far as the rounds can tell, are {', '.join(summary.verdict.tied)}, which keep less of it."
-        )
     for place in others:
         verdict = "yes" if keeps(row.change(place.main.address), at_least) else "not shown"
         said.append(
@@ -121,6 +117,9 @@ def answer(summary: Summary, at_least: float) -> list[str]:
             f"{kept(row, place.main.address)} % of {place.main.title.partition(',')[0]} "
             f"(at least {100 * at_least:g} %: {verdict})."
         )
+    for name in summary.verdict.tied:
+        shares = [f"{kept(summary.rows[name], place.main.address)} % on {place.label}" for place in (first, *others)]
+        said.append(f"As fast, as far as the rounds can tell, is {name}, which keeps {' and '.join(shares)}.")
     return said
 
 
