@@ -76,6 +76,11 @@ class Change:
     detectable: float | None = None
     way: str = "none"
 
+    @property
+    def apart(self) -> bool:
+        """Whether the interval of the difference leaves zero out; without an interval nothing is told apart."""
+        return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
+
     def improves(self, direction: str) -> bool:
         """Whether the whole interval of the difference is on the better side of zero.
 

@@ -143,8 +143,8 @@ def collection_table(summary: Summary, place: Place, at_least: float) -> Table:
         cells += [number(row.cells[fidelity].figure, 3), verdict]
         rows.append((_style(row, summary), cells))
     note = (
-        f"{main.items:,} {plural(main.item)}. In brackets the 95 % interval of the share that is kept, from resampling "
-        f"{plural(main.item)} in pairs. The last column: whether its lower end is at least {100 * at_least:g} %. "
+        f"{main.items:,} {plural(main.item)}. In brackets the paired 95 % interval of the share that is kept, from "
+        f"resampling {plural(main.item)}. The last column: whether its lower end is at least {100 * at_least:g} %. "
     )
     if ranked:
         note += "Asymmetric: documents by the dense model, queries by this one. "
@@ -190,7 +190,8 @@ def peers_table(summary: Summary, measured: Mapping[str, Measured], settings: Js
         ]
         if not own:
             continue
-        nearest = min(own, key=lambda row: abs(time[row.variant] - time[peer.variant]))
+        closest = min(own, key=lambda row: abs(time[row.variant] - time[peer.variant]))
+        nearest = next(row for row in own if row is closest or _as_fast(row, closest, measured, seed))
         cells = [peer.variant, number(time[peer.variant], 1), nearest.variant, number(time[nearest.variant], 1)]
         for place in places(summary):
             before, after = (find(measured[one.variant], place.main.address)[1] for one in (peer, nearest))
@@ -202,10 +203,17 @@ def peers_table(summary: Summary, measured: Mapping[str, Measured], settings: Js
         return None
     differences = [f"{place.main.metric} more, {place.label}" for place in places(summary)]
     note = (
-        "Each peer beside the encoder of units, trained alike, whose time for documents is nearest. More: what that "
-        "encoder has above the peer, paired, with its 95 % interval; one that holds 0 shows no difference."
+        "Each peer beside the encoder of units, trained alike, whose time for documents is nearest; of several that "
+        "the rounds cannot tell apart, the first in the configuration. More: what that encoder has above the peer, "
+        "paired, with its 95 % interval; one that holds 0 shows no difference."
     )
     return Table(header=["peer", "ms", "nearest in time", "its ms", *differences], rows=rows, note=note)
+
+
+def _as_fast(row: Row, other: Row, measured: Mapping[str, Measured], seed: int) -> bool:
+    """Whether the rounds of timing cannot tell two encoders apart."""
+    one, two = (find(measured[each.variant], COSTS[0])[1] for each in (row, other))
+    return not compare(one, two, seed=seed).apart
 
 
 CAPTION = (

@@ -109,7 +109,7 @@ def judge(
     eligible = [row for row in sound if not row.over and improves(row)]
     tied: list[Row] = []
     if timed and eligible:
-        tied = [row for row in eligible if not _apart(against(values[eligible[0].variant], values[row.variant]))]
+        tied = [row for row in eligible if not against(values[eligible[0].variant], values[row.variant]).apart]
         tied.sort(key=by_price(goal))
         eligible = tied + [row for row in eligible if row not in tied]
     winner = eligible[0] if eligible else None
@@ -133,11 +133,6 @@ def judge(
             for names in ([] if timed else _equally_large(rows, goal))
         ),
     )
-
-
-def _apart(change: Change) -> bool:
-    """Whether an interval leaves zero out; equal values, which have none, are not told apart."""
-    return change.interval is not None and (change.interval[0] > 0 or change.interval[1] < 0)
 
 
 def _equally_large(rows: Sequence[Row], goal: Goal) -> list[tuple[str, ...]]:

@@ -250,8 +250,7 @@ def against_other_methods(summary: Summary) -> str | None:
         verb, _, _ = gain_words(summary)
         what = target.settings["noun"] if target.task == "behaviour" else said_of(target)
         return f"No variant of another method {verb} {what} reliably {budget}."
-    apart = change.interval is not None and (change.interval[1] < 0 or change.interval[0] > 0)
-    sure = change.p is not None and change.p < SIGNIFICANCE and apart
+    sure = change.p is not None and change.p < SIGNIFICANCE and change.apart
     return (
         f"Against {verdict.runner_up} ({rows[verdict.runner_up].about.method}), the best variant of another method "
         f"{budget}, on the same {plural(target.item)}: {difference(change, target)}, so the difference between the two "
