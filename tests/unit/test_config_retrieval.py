@@ -7,6 +7,7 @@ import pytest
 from excise.checks import validated
 from excise.config.encoders import calibrating, smaller
 from excise.errors import ExciseError
+from excise.retrieval.importance import NEED_TEXTS
 
 CONFIG = {
     "experiment": "x",
@@ -30,6 +31,17 @@ def changed(value, *keys):
         place = place[key]
     place[keys[-1]] = value
     return config
+
+
+@pytest.mark.parametrize("method", ["embedding", "fisher", "wanda", "magnitude", "random"])
+def test_scores_that_look_at_texts_need_calibration(method):
+    config = changed({"units": {"method": method, "remove": [0.5]}}, "variants")
+    config["retrieval"]["collections"]["own"]["calibration_documents"] = 0
+    if method in NEED_TEXTS:
+        with pytest.raises(ExciseError, match=r"variants\.units needs calibration texts"):
+            validated(config)
+    else:
+        validated(config)
 
 
 def test_each_share_and_number_is_an_encoder():

@@ -7,6 +7,9 @@ from excise.config.experiment import Experiment
 from excise.config.retrieval import Layers, Removal, Retrieval
 from excise.errors import ExciseError
 
+TEXTLESS = ("magnitude", "random")
+"""Scores of units that look at no text."""
+
 DENSE = "dense"
 """Name of the encoder that all others are made from."""
 
@@ -64,12 +67,13 @@ def calibrating(retrieval: Retrieval) -> str | None:
 
 def calibrated(retrieval: Retrieval) -> list[str]:
     """Entries of ``variants`` that calibration texts are needed for."""
-    return [
-        name
-        for name, variant in retrieval.variants.items()
-        if (isinstance(variant, Removal) and (variant.method in ("embedding", "wanda") or variant.repair != "none"))
-        or getattr(variant, "distil", None) is not None
-    ]
+    return [name for name, variant in retrieval.variants.items() if _reads_texts(variant)]
+
+
+def _reads_texts(variant: object) -> bool:
+    if getattr(variant, "distil", None) is not None:
+        return True
+    return isinstance(variant, Removal) and (variant.method not in TEXTLESS or variant.repair != "none")
 
 
 def retrieval_problems(experiment: Experiment) -> Iterator[str]:
