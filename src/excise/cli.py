@@ -25,6 +25,7 @@ STAGES = (
     "fetch-collection",
     "split-collection",
     "importance",
+    "encoder-latency",
     "shrink",
     "distil",
     "embed",

@@ -104,3 +104,20 @@ def test_without_judgements_the_likeness_decides(experiment):
     result = other.snakemake("--dry-run")
     assert result.returncode == 0, result.stderr[-6000:]
     assert "--lower cost.documents_ms --within 'own-fidelity.cosine=-5% surely'" in result.stdout
+
+
+def test_a_budget_of_time_is_spent_by_a_table_of_this_machine(experiment):
+    """Planned only: how much time a tiny encoder saves is chance."""
+    variants = {"budget": {"time": [0.6], "repair": "mean"}, "plain": {"remove": [0.5]}}
+    retrieval = experiment.config["retrieval"] | {"variants": variants}
+    other = Experiment(experiment.folder, experiment.config | {"experiment": "budget", "retrieval": retrieval})
+    result = other.snakemake("--dry-run")
+    assert result.returncode == 0, result.stderr[-6000:]
+    commands = [line for line in result.stdout.splitlines() if "excise shrink" in line]
+    assert len(commands) == 2
+    spent = next(line for line in commands if "--name budget" in line)
+    assert "--time 0.6 --repair mean" in spent
+    assert "/latency.json" in spent
+    assert "--neurons" not in spent
+    assert not any("--latency" in line for line in commands if line != spent)
+    assert result.stdout.count("excise encoder-latency") == 1

@@ -40,12 +40,21 @@ def shrink_options(wildcards):
     settings, one = recipe(wildcards.smaller), SMALLER[wildcards.smaller]
     if settings["kind"] == "layers":
         return options({"name": one.entry, "keep_layers": one.size})
+    if settings["time"]:
+        kept = {"time": round(1 - one.size / 100, 8), "repair": settings["repair"]}
+        return options({"name": one.entry} | kept)
     kinds = (
         ("neurons", "heads") if settings["units"] == "both" else (settings["units"],)
     )
     shares = {kind: one.size / 100 for kind in kinds}
     kept = {key: settings[key] for key in ("scope", "repair")}
     return options({"name": one.entry} | shares | kept)
+
+
+def times_of_layers(wildcards):
+    """The table of times that a budget of time is spent by."""
+    budgeted = recipe(wildcards.smaller).get("time")
+    return f"{RUN}/{wildcards.model}/retrieval/latency.json" if budgeted else []
 
 
 def calibration_parts(wildcards):

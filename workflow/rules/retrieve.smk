@@ -44,11 +44,33 @@ rule score_encoder:
         "--log {log:q}"
 
 
+# Only where a variant has a budget of time.
+rule encoder_latency:
+    input:
+        model=f"{INPUTS}/models/{{model}}",
+    output:
+        f"{ROOM}/latency.json",
+    log:
+        f"{MODEL}/logs/encoder_latency.log",
+    conda:
+        "../../envs/excise.yaml"
+    threads: config["threads"]
+    resources:
+        **encoder_job(passes=1, models=2),
+    params:
+        timing=options(RETRIEVAL, Timing),
+        machine=machine,
+        code=digest("stages.encoder_latency"),
+    shell:
+        "excise encoder-latency --model {input.model:q} {params.timing} {params.machine} --output {output:q} --log {log:q}"
+
+
 rule shrink_encoder:
     input:
         model=f"{INPUTS}/models/{{model}}",
         parts=calibration_parts,
         scores=scores_of_units,
+        latency=times_of_layers,
     output:
         directory(f"{ROOM}/shrunk/{{smaller}}"),
     log:
@@ -60,7 +82,9 @@ rule shrink_encoder:
         **encoder_job(passes=4),
     params:
         what=shrink_options,
-        scores=lambda w, input: options({"scores": input.scores or None}),
+        scores=lambda w, input: options(
+            {"scores": input.scores or None, "latency": input.latency or None}
+        ),
         texts=calibration_options("texts", "queries"),
         threads=config["threads"],
         code=digest("stages.shrink"),

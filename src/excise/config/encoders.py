@@ -21,7 +21,7 @@ class Smaller:
     Attributes:
         name: ``ENTRY-PERCENT``, ``ENTRY-LAYERS`` or ``ENTRY``, with ``-repeatK`` where chance draws several times.
         entry: key in ``retrieval.variants``.
-        size: per cent of the units removed, or layers kept; None for static vectors.
+        size: per cent of the units (with a budget: of the time) removed, or layers kept; None for static vectors.
         seed: of a random choice, added to the experiment's.
     """
 
@@ -50,7 +50,7 @@ def _of(entry: str, variant: object) -> Iterator[Smaller]:
     if isinstance(variant, Removal):
         for repeat in range(variant.repeats):
             label = f"{entry}-repeat{repeat}" if variant.repeats > 1 else entry
-            for share in variant.remove:
+            for share in variant.remove or [1 - time for time in variant.time or []]:
                 percent = round(100 * share, 6)
                 yield Smaller(f"{label}-{percent:g}", entry, percent, repeat)
     elif isinstance(variant, Layers):

@@ -88,8 +88,14 @@ class Removal(Section):
         description="What scores the units: embedding = first-order change of the embeddings, fisher = of what a text "
         "finds; magnitude and random are controls.",
     )
-    remove: Annotated[list[Share], Unique] = Field(
-        min_length=1, description="Shares of the units to remove; one variant each, NAME-PERCENT."
+    remove: Annotated[list[Share], Unique] | None = Field(
+        None, min_length=1, description="Shares of the units to remove; one variant each, NAME-PERCENT."
+    )
+    time: Annotated[list[Share], Unique] | None = Field(
+        None,
+        min_length=1,
+        description="Instead of remove: shares of the dense encoder's time that documents may take. A table of this "
+        "machine's times says what each layer saves, and the least score goes; NAME-PERCENT says what is saved.",
     )
     units: Literal["both", "neurons", "heads"] = Field(
         "both", description="Of what the share is removed: neurons and heads, or one of them."
@@ -104,6 +110,19 @@ class Removal(Section):
     )
     distil: Training | None = Field(None, description="Train what is left to give the dense embeddings; null: do not.")
     repeats: int = Field(1, ge=1, description="How often random units are drawn; one variant each.")
+
+    @model_validator(mode="after")
+    def _shares_or_time(self) -> "Removal":
+        if (self.remove is None) == (self.time is None):
+            raise ValueError("give remove or time (one of them)")
+        if self.time is not None and (self.units != "both" or self.scope != "global"):
+            raise ValueError("time chooses how many neurons and heads each layer keeps; leave units and scope out")
+        if self.time is not None and self.method not in ("embedding", "fisher"):
+            raise ValueError(
+                f"time needs scores of neurons and heads that can be added up: method embedding or fisher, not "
+                f"{self.method}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _only_chance_repeats(self) -> "Removal":

@@ -219,8 +219,8 @@ def _as_fast(row: Row, other: Row, measured: Mapping[str, Measured], seed: int) 
 CAPTION = (
     "One mark per encoder, one panel per collection; up and left is good. Bars: 95 % interval of the share that is "
     "kept, over queries. Colour: how it was made smaller; grey and hollow: controls. Numbers: per cent of the units "
-    "removed, or layers that stay; lines join the sizes of one series. Dotted: the dense model; dashed: what must be "
-    "kept; ring: the fastest that surely keeps it."
+    "(with a budget: of the time) removed, or layers that stay; lines join the sizes of one series. Dotted: the dense "
+    "model; dashed: what must be kept; ring: the fastest that surely keeps it."
 )
 
 

@@ -58,15 +58,10 @@ def summarise(
         replace(row, broken=broken(now, figures[0], limits, perplexities), over=_over(row, goal))
         for row, now in zip(rows, figures, strict=True)
     ]
-    verdict = judge(
-        rows[1:],
-        goal,
-        {one.variant: find(one, goal.metric)[1] for one in (baseline, *others)},
-        timed=_task(columns, goal.metric) in TIMED,
-        serial=find(baseline, goal.metric)[0].serial,
-        seed=seed,
-        resamples=resamples,
-    )
+    decides = find(baseline, goal.metric)[0]
+    values = {one.variant: find(one, goal.metric)[1] for one in (baseline, *others)}
+    timed, serial = decides.task in TIMED, decides.serial
+    verdict = judge(rows[1:], goal, values, timed=timed, serial=serial, seed=seed, resamples=resamples)
     return Summary(
         goal=goal,
         limits=limits,

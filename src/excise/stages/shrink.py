@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from excise.artefacts import Json
     from excise.models.encoder import Encoder
     from excise.models.structure import Structure
     from excise.tasks.measurement import About
@@ -27,6 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--neurons", type=float, default=0.0, help="share of the neurons to remove (default 0)")
     parser.add_argument("--heads", type=float, default=0.0, help="share of the heads to remove (default 0)")
+    parser.add_argument(
+        "--time", type=float, help="instead of shares: the share of the dense encoder's time that documents may take"
+    )
+    parser.add_argument("--latency", type=Path, help="times of this machine (excise encoder-latency), with --time")
     parser.add_argument("--scope", default="global", help="global (default): layers compete; layer: equal shares")
     parser.add_argument("--keep-layers", help="layers that stay, e.g. 0,3,5, or their number (default: all)")
     parser.add_argument(
@@ -48,19 +53,15 @@ def run(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from excise.artefacts import sha256_file
-    from excise.errors import ExciseError, unknown
     from excise.models.encoder import load_encoder, refuse_cut
     from excise.models.folders import refuse_foreign
     from excise.retrieval import selection
     from excise.retrieval.saving import card, described, is_plain, save, size_info
-    from excise.retrieval.shrinking import REPAIRS, shrink
+    from excise.retrieval.shrinking import shrink
     from excise.retrieval.texts import read_calibration, texts_info
     from excise.stages.options import set_threads
 
-    if arguments.repair not in REPAIRS:
-        raise unknown("repair", arguments.repair, REPAIRS)
-    if arguments.scores is None and (arguments.neurons or arguments.heads or not arguments.keep_layers):
-        raise ExciseError("--scores is missing; without it only layers can be dropped (--keep-layers)")
+    _refuse_together(arguments)
     refuse_foreign(arguments.output)
     paths = {"document": arguments.texts or [], "query": arguments.queries or []}
     texts = read_calibration(paths) if arguments.repair != "none" else []
@@ -69,13 +70,16 @@ def run(arguments: argparse.Namespace) -> None:
     refuse_cut(dense, arguments.model)
     method, scores = _scores(arguments.scores, dense)
     total = len(scores["neurons"])
-    structure = selection.structure(
-        scores,
-        neurons=arguments.neurons,
-        heads=arguments.heads,
-        scope=arguments.scope,
-        layers=_layers(arguments.keep_layers, total),
-    )
+    if arguments.time is not None:
+        structure = _within_time(arguments, dense, method, scores)
+    else:
+        structure = selection.structure(
+            scores,
+            neurons=arguments.neurons,
+            heads=arguments.heads,
+            scope=arguments.scope,
+            layers=_layers(arguments.keep_layers, total),
+        )
     small = shrink(dense, structure, repair=arguments.repair, texts=texts)
     info = size_info(small)
     settings = {
@@ -83,6 +87,8 @@ def run(arguments: argparse.Namespace) -> None:
         "method": method,
         "neurons": arguments.neurons,
         "heads": arguments.heads,
+        "time": arguments.time,
+        "latency": sha256_file(arguments.latency) if arguments.latency else None,
         "scope": arguments.scope,
         "layers": [row.layer for row in structure.layers],
         "repair": arguments.repair,
@@ -90,14 +96,30 @@ def run(arguments: argparse.Namespace) -> None:
     }
     name = f"{dense.info['id']} shrunk"
     source = described("shrink", name, dense.info, settings, asdict(_about(arguments, method, structure, total)))
-    what = (
-        f"{100 * arguments.neurons:g} % of the neurons and {100 * arguments.heads:g} % of the heads of layers "
-        f"{settings['layers']} removed, chosen by `{method}`, repair `{arguments.repair}`"
-    )
+    what = f"{_gone(arguments, settings)}, chosen by `{method}`, repair `{arguments.repair}`"
     lines = card(name, dense.info, what, info, is_plain(structure))
     more = {"size": info, "kept": structure.as_json()}
     save(small, arguments.model, arguments.output, source=source | more, card=lines)
     logging.getLogger(__name__).info("%s: %d parameters in the layers", arguments.output, info["encoder_parameters"])
+
+
+def _refuse_together(arguments: argparse.Namespace) -> None:
+    """Refuse options that do not go together, before anything is read.
+
+    Raises:
+        ExciseError: some do not.
+    """
+    from excise.errors import ExciseError, unknown
+    from excise.retrieval.shrinking import REPAIRS
+
+    if arguments.repair not in REPAIRS:
+        raise unknown("repair", arguments.repair, REPAIRS)
+    if arguments.scores is None and (arguments.neurons or arguments.heads or not arguments.keep_layers):
+        raise ExciseError("--scores is missing; without it only layers can be dropped (--keep-layers)")
+    if (arguments.time is None) != (arguments.latency is None):
+        raise ExciseError("--time and --latency belong together: excise encoder-latency times this machine")
+    if arguments.time is not None and (arguments.neurons or arguments.heads or arguments.keep_layers):
+        raise ExciseError("--time decides how many units stay: leave --neurons, --heads and --keep-layers out")
 
 
 def _scores(path: Path | None, dense: "Encoder") -> "tuple[str, dict[str, Tensor]]":
@@ -121,11 +143,45 @@ def _scores(path: Path | None, dense: "Encoder") -> "tuple[str, dict[str, Tensor
     return meta["settings"]["method"], scores
 
 
+def _gone(arguments: argparse.Namespace, settings: "Json") -> str:
+    """What was removed, for the model card."""
+    if arguments.time is not None:
+        return f"neurons and heads removed until documents take {100 * arguments.time:g} % of the time"
+    return (
+        f"{100 * arguments.neurons:g} % of the neurons and {100 * arguments.heads:g} % of the heads of layers "
+        f"{settings['layers']} removed"
+    )
+
+
+def _within_time(
+    arguments: argparse.Namespace, dense: "Encoder", method: str, scores: "dict[str, Tensor]"
+) -> "Structure":
+    """What stays within ``--time``.
+
+    Raises:
+        ExciseError: the table is of another encoder, or the method's scores of neurons and heads cannot be added up.
+    """
+    from excise.artefacts import read_json
+    from excise.errors import ExciseError
+    from excise.retrieval.budget import IN_ONE_UNIT, within
+
+    table = read_json(arguments.latency)
+    meta = table.get("meta", {})
+    if meta.get("stage") != "encoder-latency" or meta["model"]["fingerprint"] != dense.info["fingerprint"]:
+        raise ExciseError(f"{arguments.latency}: not what excise encoder-latency wrote for {dense.info['id']}")
+    if method not in IN_ONE_UNIT:
+        raise ExciseError(
+            f"--time with {method}: its scores of neurons and of heads have different units; score with "
+            f"{' or '.join(IN_ONE_UNIT)}"
+        )
+    return within(scores, table, arguments.time)
+
+
 def _about(arguments: argparse.Namespace, method: str, structure: "Structure", total: int) -> "About":
     """What tables say of it; the size is the per cent of the units that were removed, or the layers that stay."""
     from excise.tasks.measurement import About
 
-    share = max(arguments.neurons, arguments.heads)
+    share = 1 - arguments.time if arguments.time is not None else max(arguments.neurons, arguments.heads)
     return About(
         kind="control" if method in CONTROLS else "candidate",
         method=method,

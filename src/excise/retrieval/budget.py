@@ -1,0 +1,154 @@
+"""Which units stay within a budget of measured time: a table of times of this machine, and the best choice in it.
+
+A unit is worth what its score says, and costs what its layer takes longer with it. Every layer may keep any of the
+timed numbers of neurons and heads; the numbers are chosen together, by dynamic programming over the time that is saved,
+as in ZipLM (Kurtic et al. 2023, arXiv 2302.04089), whose errors are scores here.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from excise.artefacts import Json
+from excise.errors import ExciseError
+from excise.models.encoder import Encoder
+from excise.models.structure import Layer, Structure
+from excise.retrieval.latency import SHAPES, measure
+from excise.retrieval.moments import KINDS
+from excise.retrieval.selection import least
+from excise.retrieval.shrinking import shrink
+
+IN_ONE_UNIT = ("embedding", "fisher")
+"""Scores of which those of neurons and heads can be added up: both are squared changes of the same thing."""
+
+STEPS = 12
+"""Numbers of units that are timed: all numbers of heads up to so many, else evenly spaced ones."""
+
+BINS = 2_000
+"""Parts that the time to save is divided into; what an option saves is rounded down to whole ones."""
+
+SHAPE = SHAPES[1]
+
+
+def numbers(kind: str, width: int) -> list[int]:
+    """How many units of a kind a layer may keep, ascending; the last one is all."""
+    floor = least(kind, width)
+    return sorted({max(floor, math.ceil(width * step / STEPS)) for step in range(1, STEPS + 1)} | {floor})
+
+
+def latencies(dense: Encoder, *, rounds: int) -> Json:
+    """Milliseconds that one layer saves on a batch of documents with fewer units of a kind.
+
+    Each number of units is timed in turns with the whole layer, in an encoder of one layer.
+
+    Args:
+        dense: a dense encoder.
+        rounds: timed passes of each.
+
+    Returns:
+        ``{"shape": [texts, tokens], "dense": milliseconds of the dense encoder, "saved": {kind: [[units, milliseconds],
+        ...]}}``, units ascending.
+    """
+    shape, key = SHAPE, f"{SHAPE[0]}x{SHAPE[1]}"
+    config = dense.model.config
+    whole = {"neurons": int(config.intermediate_size), "heads": int(config.num_attention_heads)}
+
+    def one_layer(**counts: int) -> Encoder:
+        stay = {kind: tuple(range(counts.get(kind, width))) for kind, width in whole.items()}
+        row = Layer(0, stay["heads"], stay["neurons"])
+        return shrink(dense, Structure((row,), whole["heads"], whole["neurons"]), repair="none", texts=[])
+
+    complete, saved = one_layer(), {}
+    for kind, width in whole.items():
+        saved[kind] = [[width, 0.0]]
+        for count in numbers(kind, width)[:-1]:
+            pair = {"whole": complete, "cut": one_layer(**{kind: count})}
+            times = measure(pair, rounds=rounds, shapes=[shape])[key]
+            differences = np.subtract(times["whole"]["rounds"], times["cut"]["rounds"])
+            saved[kind].append([count, float(np.median(differences))])
+        saved[kind].sort()
+    total = measure({"dense": dense}, rounds=rounds, shapes=[shape])[key]["dense"]["milliseconds"]
+    return {"shape": list(shape), "dense": total, "saved": saved}
+
+
+def within(scores: Mapping[str, Tensor], table: Json, share: float) -> Structure:
+    """The units that stay so that documents take a share of the dense encoder's time, and the least score goes.
+
+    Args:
+        scores: of ``importance``, ``[layers, units]`` for each kind, by a method of ``IN_ONE_UNIT``.
+        table: of ``latencies``.
+        share: of the dense encoder's time, above 0 and below 1.
+
+    Raises:
+        ExciseError: the share is out of range, or cannot be reached by removing neurons and heads.
+    """
+    if not 0 < share < 1:
+        raise ExciseError(f"--time {share}: the share of the dense encoder's time must be above 0 and below 1")
+    goal = table["dense"] * (1 - share)
+    groups = [(kind, layer) for kind in KINDS for layer in range(len(scores[kind]))]
+    options = [_options(scores[kind][layer], table["saved"][kind], kind) for kind, layer in groups]
+    chosen = _cheapest([(saved, lost) for _, saved, lost in options], goal)
+    if chosen is None:
+        most = sum(float(saved[0]) for _, saved, _ in options)
+        raise ExciseError(
+            f"--time {share}: with the fewest neurons and heads documents still take {1 - most / table['dense']:.2f} "
+            "of the dense encoder's time; allow more, or drop layers (--keep-layers)"
+        )
+    stays: dict[str, list[tuple[int, ...]]] = {kind: [] for kind in KINDS}
+    for (kind, layer), (counts, _, _), place in zip(groups, options, chosen, strict=True):
+        best = scores[kind][layer].sort(descending=True, stable=True).indices[: counts[place]]
+        stays[kind].append(tuple(sorted(best.tolist())))
+    rows = tuple(Layer(layer, stays["heads"][layer], stays["neurons"][layer]) for layer in range(len(stays["heads"])))
+    return Structure(rows, scores["heads"].shape[1], scores["neurons"].shape[1])
+
+
+Numbers = NDArray[np.float64]
+
+
+def _options(scores: Tensor, saved: Sequence[Sequence[float]], kind: str) -> tuple[list[int], Numbers, Numbers]:
+    """(units that stay, milliseconds saved, score lost) of a layer, fewest units first; fewer never save less.
+
+    Raises:
+        ExciseError: the table is of another encoder.
+    """
+    counts = [int(count) for count, _ in saved]
+    if counts != numbers(kind, len(scores)):
+        raise ExciseError(f"--latency: it times {kind} of an encoder with {counts[-1]} a layer, not {len(scores)}")
+    milliseconds = np.array([each for _, each in saved]).clip(min=0)
+    ordered = np.concatenate([[0.0], np.cumsum(np.sort(scores.double().numpy()))])
+    lost = ordered[[len(scores) - count for count in counts]]
+    return counts, np.maximum.accumulate(milliseconds[::-1])[::-1], lost
+
+
+def _cheapest(groups: Sequence[tuple[Numbers, Numbers]], goal: float) -> list[int] | None:
+    """The option of each group so that the savings add up to the goal and the least is lost; None: none do.
+
+    Args:
+        groups: what each option saves and loses.
+        goal: what must be saved, in all.
+    """
+    lost = np.full(BINS + 1, np.inf)
+    lost[0] = 0.0  # by what is saved so far, in bins; the last one is the goal or more
+    steps = []
+    for saved, losing in groups:
+        after, option = np.full(BINS + 1, np.inf), np.zeros(BINS + 1, np.int64)
+        before = np.zeros(BINS + 1, np.int64)
+        for number, (step, loss) in enumerate(zip(np.floor(saved / goal * BINS).astype(int), losing, strict=True)):
+            step = min(int(step), BINS)
+            origin = np.arange(BINS + 1) - step
+            origin[BINS] = BINS - step + int(lost[BINS - step :].argmin())
+            total = np.where(origin >= 0, lost[origin] + loss, np.inf)
+            better = total < after
+            after[better], option[better], before[better] = total[better], number, origin[better]
+        steps.append((option, before))
+        lost = after
+    if not np.isfinite(lost[BINS]):
+        return None
+    chosen, at = [], BINS
+    for option, before in reversed(steps):
+        chosen.append(int(option[at]))
+        at = int(before[at])
+    return chosen[::-1]
