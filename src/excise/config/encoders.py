@@ -4,11 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from excise.config.experiment import Experiment
-from excise.config.retrieval import Layers, Removal, Retrieval
+from excise.config.retrieval import TEXTLESS, Layers, Removal, Retrieval
 from excise.errors import ExciseError
-
-TEXTLESS = ("magnitude", "random")
-"""Scores of units that look at no text."""
 
 DENSE = "dense"
 """Name of the encoder that all others are made from."""

@@ -7,6 +7,12 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from excise.config.section import Key, Section
 from excise.config.values import Name, Sha256, Text, Unique
 
+TEXTLESS = ("magnitude", "random")
+"""Scores of units that look at no text: controls, which never win."""
+
+IN_ONE_UNIT = ("embedding", "fisher")
+"""Scores of which those of neurons and heads can be added up: both are squared changes of the same thing."""
+
 Share = Annotated[float, Field(gt=0, lt=1)]
 """A share of all units, neither none nor all."""
 
@@ -117,9 +123,9 @@ class Removal(Section):
             raise ValueError("give remove or time (one of them)")
         if self.time is not None and (self.units != "both" or self.scope != "global"):
             raise ValueError("time chooses how many neurons and heads each layer keeps; leave units and scope out")
-        if self.time is not None and self.method not in ("embedding", "fisher"):
+        if self.time is not None and self.method not in IN_ONE_UNIT:
             raise ValueError(
-                f"time needs scores of neurons and heads that can be added up: method embedding or fisher, not "
+                f"time needs scores of neurons and heads that can be added up: method {' or '.join(IN_ONE_UNIT)}, not "
                 f"{self.method}"
             )
         return self

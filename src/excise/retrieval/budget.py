@@ -21,9 +21,6 @@ from excise.retrieval.moments import KINDS
 from excise.retrieval.selection import least
 from excise.retrieval.shrinking import shrink
 
-IN_ONE_UNIT = ("embedding", "fisher")
-"""Scores of which those of neurons and heads can be added up: both are squared changes of the same thing."""
-
 STEPS = 12
 """Numbers of units that are timed: all numbers of heads up to so many, else evenly spaced ones."""
 
@@ -78,7 +75,7 @@ def within(scores: Mapping[str, Tensor], table: Json, share: float) -> Structure
     """The units that stay so that documents take a share of the dense encoder's time, and the least score goes.
 
     Args:
-        scores: of ``importance``, ``[layers, units]`` for each kind, by a method of ``IN_ONE_UNIT``.
+        scores: of ``importance``, ``[layers, units]`` for each kind, by a method of ``config.retrieval.IN_ONE_UNIT``.
         table: of ``latencies``.
         share: of the dense encoder's time, above 0 and below 1.
 

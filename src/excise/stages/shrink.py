@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from excise.models.structure import Structure
     from excise.tasks.measurement import About
 
-CONTROLS = ("magnitude", "random")
-"""Methods that look at no text: they never win."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this stage."""
@@ -162,8 +159,9 @@ def _within_time(
         ExciseError: the table is of another encoder, or the method's scores of neurons and heads cannot be added up.
     """
     from excise.artefacts import read_json
+    from excise.config.retrieval import IN_ONE_UNIT
     from excise.errors import ExciseError
-    from excise.retrieval.budget import IN_ONE_UNIT, within
+    from excise.retrieval.budget import within
 
     table = read_json(arguments.latency)
     meta = table.get("meta", {})
@@ -179,11 +177,12 @@ def _within_time(
 
 def _about(arguments: argparse.Namespace, method: str, structure: "Structure", total: int) -> "About":
     """What tables say of it; the size is the per cent of the units that were removed, or the layers that stay."""
+    from excise.config.retrieval import TEXTLESS
     from excise.tasks.measurement import About
 
     share = 1 - arguments.time if arguments.time is not None else max(arguments.neurons, arguments.heads)
     return About(
-        kind="control" if method in CONTROLS else "candidate",
+        kind="control" if method in TEXTLESS else "candidate",
         method=method,
         series=arguments.name or method,
         size=round(100 * share, 6) if share else len(structure.layers),
