@@ -73,6 +73,8 @@ def test_whoever_kills_the_command_kills_the_stage(stage, owner, tmp_path):
     os.mkfifo(tmp_path / "text")
     command = [*EXCISE, "perplexity", "--model", tmp_path, "--text", tmp_path / "text", "--output", tmp_path / "out"]
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    if not listeners(owner):  # no test before this one has started it
+        stage[1]("first.json")
     (listener,) = listeners(owner)
     until(lambda: not listener.children())  # the stages of earlier tests are gone
     with subprocess.Popen(command, env=owner[1], stderr=subprocess.DEVNULL) as process:
