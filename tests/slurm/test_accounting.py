@@ -6,6 +6,7 @@ import pytest
 
 from tests.slurm.cluster import until
 from tests.slurm.test_faults import SCORE, check
+from tests.slurm.test_site import forgetful
 
 pytestmark = pytest.mark.slow
 
@@ -59,3 +60,10 @@ def test_an_unknown_account_is_refused_once(scoring):
     assert "Invalid account" in messages
     assert "Trying to restart" not in messages
     assert not scoring.ledger()
+
+
+def test_a_slurm_that_forgets_at_once_is_asked_by_sacct(scoring, undisturbed):
+    with forgetful(scoring.cluster, 2):
+        messages = scoring.run(*SCORE)
+    check(scoring, undisturbed, started=2)
+    assert "so sacct is asked instead" in messages
