@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,17 @@ def test_trade_off_without_far_variants_and_with_very_far_ones(summary: Summary)
     row = summary.rows["lrp-plain-100"]
     farther = replace(row, cells={**row.cells, PERPLEXITY: replace(row.cells[PERPLEXITY], figure=9e5)})
     assert trade_off(replace(summary, variants=(*summary.variants, farther))).axes[1].get_xscale() == "log"
+
+
+def test_sizes_of_variants_at_one_place_can_be_read(summary: Summary) -> None:
+    cells = summary.rows["lrp-100"].cells
+    figure = trade_off(
+        replace(summary, variants=tuple(replace(row, cells=cells, broken=False) for row in summary.variants))
+    )
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for axes in figure.axes for text in axes.texts]
+    assert len(boxes) >= 4
+    assert not [(a, b) for a, b in combinations(boxes[:4], 2) if a.overlaps(b)]
 
 
 def test_chance_overlap_is_what_random_lists_share() -> None:

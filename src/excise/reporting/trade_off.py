@@ -77,6 +77,8 @@ def trade_off(summary: Summary) -> Figure:
     if up.unit == "share":
         top = panels[0].get_ylim()[1]
         panels[0].set_ylim(-0.03 * top, top)
+    for axes, inside in zip(panels, (near, far), strict=False):
+        _sizes(axes, inside, across, up)
     panels[-1].legend(handles=_legend(summary), **BESIDE)
     return figure
 
@@ -102,8 +104,31 @@ def _marks(axes: Any, summary: Summary, rows: Sequence[Row], across: Column, up:
                 cross(axes, x, y)
             if row.variant == summary.verdict.winner:
                 ring(axes, x, y)
-            if row.about.kind == "candidate" and row.about.size is not None:
-                axes.annotate(f"{row.about.size:,g}", (x, y), (9, 5), textcoords="offset points", fontsize=8, color=INK)
+
+
+def _sizes(axes: Any, rows: Sequence[Row], across: Column, up: Column) -> None:
+    """The size beside each candidate's mark, where neither a mark nor another size stands.
+
+    The axes' limits are settled. All lengths are in points; a box is left, low, right, high.
+    """
+    points = {row.variant: (figure_of(row, across) or 0.0, figure_of(row, up) or 0.0) for row in rows}
+    places = {name: axes.transData.transform(point) * 72 / axes.figure.dpi for name, point in points.items()}
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places.values()]
+    for row in rows:
+        if row.about.kind != "candidate" or row.about.size is None:
+            continue
+        (x, y), text = places[row.variant], f"{row.about.size:,g}"
+        width = 5 * len(text)
+        sides = [(right, low) for right in (9, -9 - width) for low in (5, -12)]
+        boxes = [(x + right, y + low, x + right + width, y + low + 8) for right, low in sides]
+        best = min(range(len(sides)), key=lambda side: sum(_overlap(boxes[side], other) for other in taken))
+        taken.append(boxes[best])
+        axes.annotate(text, points[row.variant], sides[best], textcoords="offset points", fontsize=8, color=INK)
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two boxes overlap."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _far_axis(left: Any, right: Any, values: list[float]) -> None:
