@@ -4,8 +4,9 @@
 
 Processor seconds of one thread. One forward pass per node is what a hook on the whole model does: a head's part of the
 input of the output projection, the MLP's output, or a neuron's activation is replaced by that of the corrupted prompt.
-It is timed on a sample of nodes and multiplied; so it is for the greedy removal, which decides over every head
-once. The pairs are one batch of one length.
+It runs twice: with all pairs as one batch, and with one pair at a time, as code that has no batches does. It is timed
+on a sample of nodes and multiplied; so it is for the greedy removal, which decides over every head once. The pairs are
+one batch of one length.
 """
 
 import argparse
@@ -64,28 +65,33 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def one_by_one(
-    stream: Stream, given: Prepared, nodes: Sequence[tuple[nn.Module, slice]], effects: Tensor
+    stream: Stream, parts: Sequence[Prepared], nodes: Sequence[tuple[nn.Module, slice]], effects: Tensor
 ) -> tuple[float, float]:
-    """Mean seconds of a forward pass per node, and how far its effect is from ours (``[pairs, nodes]``) at most."""
+    """Mean seconds of a node's forward passes, one for each part of the pairs, and its largest distance from ours.
+
+    Ours are ``[pairs, nodes]``.
+    """
     total, apart = 0.0, 0.0
     for (module, place), ours in zip(nodes, effects.T, strict=True):
-        corrupt = recorded(stream, given.batch.corrupt, module)
-        taken, found = seconds(partial(hooked, stream, given, module, corrupt, place))
-        total += taken
-        apart = max(apart, float((found - ours).abs().max()))
+        found = []
+        for given in parts:
+            corrupt = recorded(stream, given.batch.corrupt, module)
+            taken, effect = seconds(partial(hooked, stream, given, module, corrupt, place))
+            total += taken
+            found.append(effect)
+        apart = max(apart, float((torch.cat(found) - ours).abs().max()))
     return total / len(nodes), apart
 
 
-def row(name: str, count: int, ours: float, one: float, apart: float | None) -> None:
+def row(name: str, count: int, ours: float, one: Sequence[float], apart: float | None) -> None:
     """Print a row of the table."""
     difference = "" if apart is None else f"{apart:.1e}"
-    print(
-        f"| {name} | {count:,} | {ours:.1f} | {one * count:.1f} | {one * count / ours:.1f} | {difference} |", flush=True
-    )
+    others = " | ".join(f"{each * count:.1f} | {each * count / ours:.1f}" for each in one)
+    print(f"| {name} | {count:,} | {ours:.1f} | {others} | {difference} |", flush=True)
 
 
-def measured(stream: Stream, batch: PairBatch, neurons: int, sample: int) -> None:
-    """The table."""
+def measured(stream: Stream, batch: PairBatch, alone: Sequence[PairBatch], neurons: int, sample: int) -> None:
+    """The table; ``alone`` are the same pairs, each by itself."""
     graph, size, layers = stream.graph, stream.head_dim, stream.layers
     heads = [(layer, head) for layer in range(graph.layers) for head in range(graph.heads)]
     start = time.process_time()
@@ -95,8 +101,9 @@ def measured(stream: Stream, batch: PairBatch, neurons: int, sample: int) -> Non
     few = heads[:: max(1, len(heads) // sample)]
     nodes = [(layers[layer].output, slice(head * size, (head + 1) * size)) for layer, head in few]
     columns = effects[:, [graph.source(layer, head) for layer, head in few]]
-    one, apart = one_by_one(stream, given, nodes, columns)
-    row("heads and MLPs", len(graph.sources), ours, one, apart)
+    singles = [prepare(stream, one) for one in alone]
+    of_head, apart = zip(*(one_by_one(stream, parts, nodes, columns) for parts in ([given], singles)), strict=True)
+    row("heads and MLPs", len(graph.sources), ours, of_head, max(apart))
     width, each = layers[0].mlp_output.in_features, max(1, neurons // graph.layers)
     chosen = [(layer, number * width // each) for layer in range(graph.layers) for number in range(each)]
     ours, effects = seconds(lambda: neuron_effects(stream, given, LD, chosen))
@@ -104,10 +111,11 @@ def measured(stream: Stream, batch: PairBatch, neurons: int, sample: int) -> Non
     nodes = [
         (layers[layer].mlp_output, slice(neuron, neuron + 1)) for layer, neuron in (chosen[place] for place in places)
     ]
-    pass_of_neuron, apart = one_by_one(stream, given, nodes, effects[:, list(places)])
-    row("neurons", len(chosen), ours, pass_of_neuron, apart)
+    columns = effects[:, list(places)]
+    of_neuron, apart = zip(*(one_by_one(stream, parts, nodes, columns) for parts in ([given], singles)), strict=True)
+    row("neurons", len(chosen), ours, of_neuron, max(apart))
     ours, _ = seconds(lambda: remove_heads(stream, [given], objective=LD, form="total-drift", threshold=0.5))
-    row("greedy removal of heads", len(heads), ours, one, None)
+    row("greedy removal of heads", len(heads), ours, of_head, None)
 
 
 def main() -> None:
@@ -121,12 +129,14 @@ def main() -> None:
     torch.set_num_threads(1)
     _, pairs = read_pairs(arguments.pairs, load_config(arguments.model))
     stream = Stream(load_model(arguments.model, device="cpu"))
-    batch = max(make_batches(pairs, 8), key=lambda one: len(one.ids))
+    batch = max(make_batches(pairs, 8), key=lambda one: (len(one.ids), one.clean.shape[1]))
+    of = {pair.id: pair for pair in pairs}
+    alone = [make_batches([of[name]], 1)[0] for name in batch.ids]
     prepare(stream, batch)  # what is made once
     print(f"{len(batch.ids)} pairs of {batch.clean.shape[1]} tokens that differ from token {batch.first} on\n")
-    print("| | nodes | excise, s | a forward pass each, s | times as fast | largest difference |")
-    print("|---|---|---|---|---|---|")
-    measured(stream, batch, arguments.neurons, arguments.sample)
+    columns = ("", "nodes", "excise, s", "a pass per node, s", "times as fast", "per node and pair, s", "times as fast")
+    print(f"| {' | '.join(columns)} | largest difference |\n{'|---' * (len(columns) + 1)}|")
+    measured(stream, batch, alone, arguments.neurons, arguments.sample)
 
 
 if __name__ == "__main__":
