@@ -25,6 +25,7 @@ STAGES = (
     "fetch-collection",
     "split-collection",
     "importance",
+    "onnx",
     "encoder-latency",
     "shrink",
     "distil",
