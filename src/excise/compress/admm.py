@@ -1,15 +1,15 @@
 """ADMM-Grad: alternating directions with one fixed penalty and few steps (Boza 2024).
 
-ALPS's problem in less time: one inverse for all steps, a penalty that does not grow, no conjugate gradients. In the
-first steps the mask is chosen anew each time and fills up, as Zhu and Gupta's cubic schedule has it; in the rest only
-the weights move. (The author's code follows the schedule within rows and N:M alone, not over whole matrices.)
+ALPS's problem in less time: one inverse for all steps, a penalty that does not grow, no conjugate gradients. The mask
+is chosen anew in the first steps; in the rest only the weights move. The paper lets the mask fill up step by step; its
+code does not over whole matrices, and on tokens that calibration had not seen there was nothing to gain by it.
 """
 
 import torch
 from torch import Tensor
 
 from excise.compress.least_squares import inverse_shifted
-from excise.compress.masks import lowest, pruned
+from excise.compress.masks import pruned
 from excise.compress.patterns import Pattern
 
 DAMPING, PENALTY = 0.1, 1.0
@@ -43,16 +43,8 @@ def solve(weight: Tensor, gram: Tensor, pattern: Pattern, protect: Tensor | None
     for step in range(STEPS):
         target = free + dual
         if step < CHOOSING:
-            filled = 1 - (1 - (step + 1) / CHOOSING) ** 3
-            kept = ~_part(target.T.square(), pattern, protect, filled).T
+            kept = ~pruned(target.T.square(), pattern, protect).T
         masked = target * kept
         dual = target - masked
         free = inverse @ (goal + PENALTY * (masked - dual))
     return ((free + dual) * kept / root[:, None]).T
-
-
-def _part(score: Tensor, pattern: Pattern, protect: Tensor | None, share: float) -> Tensor:
-    """The lowest share of what the pattern prunes; bool, like ``score``."""
-    whole = pruned(score, pattern, protect)
-    candidates = score.masked_fill(~whole, torch.inf).reshape(1, -1)
-    return lowest(candidates, int(share * int(whole.sum()))).reshape(score.shape)
