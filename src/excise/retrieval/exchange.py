@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from excise.artefacts import Json, replacing
 from excise.errors import ExciseError
-from excise.models.encoder import Encoder, padded, tokenised
+from excise.models.encoder import Encoder, forward, padded, tokenised
 from excise.models.pooling import pool
 from excise.retrieval.saving import CHECKED
 
@@ -68,7 +68,7 @@ def export(encoder: Encoder, output: Path, meta: Json) -> float:
         given = {"input_ids": rows.numpy(), "attention_mask": mask.numpy()}
         found = torch.from_numpy(session.run([OUTPUTS[1]], given)[0])
         with torch.inference_mode():
-            wanted = _Graph(encoder)(rows, mask)[1]
+            wanted = forward(encoder, rows, mask)
         apart = max(apart, float(((found - wanted).abs().amax(1) / wanted.norm(dim=1)).max()))
     if not apart <= TOLERANCE:
         raise ExciseError(
