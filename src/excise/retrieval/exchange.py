@@ -3,7 +3,6 @@
 import json
 import logging
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from excise.artefacts import Json, replacing
 from excise.errors import ExciseError
 from excise.models.encoder import Encoder, forward, padded, tokenised
 from excise.models.pooling import pool
-from excise.retrieval.saving import CHECKED
+from excise.retrieval.saving import CHECKED, size_info
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUTS = ("last_hidden_state", "sentence_embedding")
@@ -57,7 +56,7 @@ def export(encoder: Encoder, output: Path, meta: Json) -> float:
         import onnxscript  # noqa: F401 (torch writes with it)
     except ImportError as error:
         raise ExciseError(f"ONNX: {error}. Install what it needs: pip install 'excise[onnx]'") from error
-    size = sum(tensor.numel() * tensor.element_size() for tensor in encoder.model.state_dict().values())
+    size = size_info(encoder)["weight_bytes"]
     if size > LARGEST:
         raise ExciseError(f"{output}: {size / 1e9:.1f} GB of weights; one ONNX file holds 2 GB at most")
     data = _written(encoder, meta)
@@ -83,7 +82,7 @@ def export(encoder: Encoder, output: Path, meta: Json) -> float:
 
 def _written(encoder: Encoder, meta: Json) -> bytes:
     """The file's bytes."""
-    example = padded(encoder, tokenised(encoder, _EXAMPLE, "document")[0])
+    example = padded(encoder, tokenised(encoder, CHECKED, "document")[0])
     texts, tokens = torch.export.Dim("texts"), torch.export.Dim("tokens", max=encoder.max_length)
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # which tell of every node
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -102,7 +101,3 @@ def _written(encoder: Encoder, meta: Json) -> bytes:
     program.model.metadata_props["excise"] = json.dumps(meta, sort_keys=True)
     data: bytes = program.model_proto.SerializeToString(deterministic=True)
     return data
-
-
-_EXAMPLE: Sequence[str] = ("two texts", "of which one is longer")
-"""What the graph is traced on; no number in it depends on these."""
