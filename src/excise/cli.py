@@ -32,7 +32,7 @@ STAGES = (
     "embed",
     "retrieve",
     "retention",
-    "patch-heads",
+    "patch-units",
     "term-heads",
     "static-encoder",
     "encoder-cost",

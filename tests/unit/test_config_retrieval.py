@@ -33,7 +33,7 @@ def changed(value, *keys):
     return config
 
 
-@pytest.mark.parametrize("method", ["embedding", "fisher", "wanda", "magnitude", "random"])
+@pytest.mark.parametrize("method", ["embedding", "fisher", "lrp", "wanda", "magnitude", "random"])
 def test_scores_that_look_at_texts_need_calibration(method):
     config = changed({"units": {"method": method, "remove": [0.5]}}, "variants")
     config["retrieval"]["collections"]["own"]["calibration_documents"] = 0

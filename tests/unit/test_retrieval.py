@@ -121,7 +121,7 @@ def test_magnitude_is_the_product_of_the_norms(encoder):
     assert float(scores["heads"][1, 2]) == pytest.approx(float(value[8:12].norm() * out[:, 8:12].norm()))
 
 
-@pytest.mark.parametrize("method", [importance.embedding, importance.fisher])
+@pytest.mark.parametrize("method", [importance.embedding, importance.fisher, importance.lrp])
 def test_padding_and_batches_change_no_score(method, encoder, monkeypatch):
     together = method(encoder, TEXTS, seed=2)
     monkeypatch.setattr(moments, "batches", lambda lengths: [[n] for n in range(len(lengths))])

@@ -47,6 +47,9 @@ class CollectionSplit(Section):
     searched_documents: int | None = Field(
         None, ge=1, description="Documents that are searched, drawn by the seed; null searches all that are left."
     )
+    min_words: int = Field(
+        0, ge=0, description="Documents with fewer words take no part; 0: all do. Words are what spaces part."
+    )
     calibration_documents: int = Field(
         0,
         ge=0,
@@ -64,8 +67,10 @@ class Collection(CollectionSource, CollectionSplit):
 
     @model_validator(mode="after")
     def _queries_are_divided_only_where_there_are_any(self) -> "Collection":
-        if self.format == "pairs" and self.searched_documents is not None:
-            raise ValueError("format pairs embeds all sentences of the judging pairs; leave searched_documents out")
+        if self.format == "pairs" and (self.searched_documents is not None or self.min_words):
+            raise ValueError(
+                "format pairs embeds all sentences of the judging pairs; leave searched_documents and min_words out"
+            )
         if self.format in ("documents", "pairs") and (
             self.tuning_fraction or self.min_relevant > 1 or self.max_relevant
         ):
@@ -89,10 +94,10 @@ class Removal(Section):
     """Neurons and heads are removed, least important first."""
 
     kind: Literal["units"] = Field("units", description="What is made.")
-    method: Literal["embedding", "fisher", "wanda", "magnitude", "random"] = Field(
+    method: Literal["embedding", "fisher", "lrp", "wanda", "magnitude", "random"] = Field(
         "embedding",
         description="What scores the units: embedding = first-order change of the embeddings, fisher = of what a text "
-        "finds; magnitude and random are controls.",
+        "finds, lrp = by the rules of LRP instead of gradients; magnitude and random are controls.",
     )
     remove: Annotated[list[Share], Unique] | None = Field(
         None, min_length=1, description="Shares of the units to remove; one variant each, NAME-PERCENT."

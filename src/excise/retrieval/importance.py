@@ -59,6 +59,21 @@ def fisher(encoder: Encoder, texts: Texts, seed: int) -> Scores:
     return _about_mean(encoder, texts, directions)
 
 
+def lrp(encoder: Encoder, texts: Texts, seed: int) -> Scores:
+    """As ``embedding``, by rules of LRP in the place of gradients: squared relevance about the mean.
+
+    Norms are constants, the activation follows the identity rule, and attention keeps its gradient: ``relp-qk`` of
+    ``attribution.lxt_patch`` (Achtibat et al. 2024, arXiv 2402.05602; Jafari et al. 2025, arXiv 2508.21258). Of its
+    rules this one ranks heads and neurons most as their measured effects do.
+    """
+    from excise.attribution.lxt_patch import patched
+
+    with patched(encoder.model, "relp-qk") as patch:
+        scores = embedding(encoder, texts, seed)
+        patch.verify_ran()
+    return scores
+
+
 def _about_mean(encoder: Encoder, texts: Texts, directions: Tensor) -> Scores:
     """Mean over texts of (sum_t (a_t - mean) . g_t)^2, with g the gradient along the text's direction."""
     moments = gradient_moments(encoder, texts, directions)
@@ -114,11 +129,12 @@ def _output_blocks(encoder: Encoder, kind: str, size: int) -> Tensor:
 METHODS: dict[str, Callable[[Encoder, Texts, int], Scores]] = {
     "embedding": embedding,
     "fisher": fisher,
+    "lrp": lrp,
     "wanda": wanda,
     "magnitude": magnitude,
     "random": random,
 }
 """By name."""
 
-NEED_TEXTS = ("embedding", "fisher", "wanda")
+NEED_TEXTS = ("embedding", "fisher", "lrp", "wanda")
 """Methods that measure texts."""

@@ -1,6 +1,6 @@
 """Score the neurons and heads of an encoder: how much would its embeddings change without them?
 
-Methods: embedding and fisher (one backward pass, no labels), wanda, magnitude, random.
+Methods: embedding, fisher and lrp (one backward pass, no labels), wanda, magnitude, random.
 """
 
 import argparse
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add_model_arguments(parser, model="folder of a dense encoder", spread=False)
     parser.add_argument(
-        "--method", default="embedding", help="embedding, fisher, wanda, magnitude, random (default embedding)"
+        "--method", default="embedding", help="embedding, fisher, lrp, wanda, magnitude, random (default embedding)"
     )
     parser.add_argument("--texts", type=Path, action="append", help="calibration documents, JSONL; may be repeated")
     parser.add_argument("--queries", type=Path, action="append", help="calibration queries, JSONL; may be repeated")
