@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from excise.artefacts import read_distinct
 from excise.data.collection_formats import beir, documents, plain, semanlink, smart
 from excise.data.collections import Raw, checked, read_queries
 from excise.data.parts import apart, divide
@@ -163,6 +164,23 @@ def test_the_stages_write_what_the_functions_say(folder, tmp_path, excise):
     assert "such a collection has queries" in excise(
         *("fetch-collection", "--source", folder, "--documents", out / "d.jsonl"), fails=True
     )
+
+
+def test_short_documents_take_no_part_if_asked(tmp_path, excise):
+    texts = [f"{' '.join(f'w{n}x{place}' for place in range(1 + n % 4))}" for n in range(40)]
+    jsonl(tmp_path / "d.jsonl", [{"id": str(n), "text": text} for n, text in enumerate(texts)])
+    queries = [{"id": f"q{n}", "text": f"query {n}", "relevant": {str(n): 1}} for n in range(40)]
+    jsonl(tmp_path / "q.jsonl", queries)
+    call = ("split-collection", "--documents", tmp_path / "d.jsonl", "--queries", tmp_path / "q.jsonl")
+    excise(*call, "--min-words", 3, "--calibration-documents", 5, "--output", tmp_path / "parts")
+    rows = {
+        name: read_distinct(tmp_path / "parts" / f"{name}.jsonl", ("id", "text"), name)[1]
+        for name in ("documents", "calibration", "test-queries")
+    }
+    assert [len(found) for found in rows.values()] == [15, 5, 15]  # half of 40 have 3 or 4 words
+    assert all(len(row["text"].split()) >= 3 for name in ("documents", "calibration") for row in rows[name])
+    message = excise(*call, "--min-words", 5, "--output", tmp_path / "none", fails=True)
+    assert "the longest of 40 documents has 4 words" in message
 
 
 CRANFIELD = {

@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.provenance import provenance
 
     meta, documents = collections.read_documents(arguments.documents)
+    documents, short = _long_enough(documents, arguments.min_words)
     queries = collections.read_queries(arguments.queries)[1] if arguments.queries else []
     pairs = []
     if arguments.pairs:
@@ -62,6 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     others = [row["text"] for path in arguments.apart_from for row in collections.read_documents(path)[1]]
     calibration, tuning = apart(parts.calibration, others), apart(parts.tuning, others)
     counts = parts.counts | {
+        "too_short": short,
         "calibration": len(calibration),
         "tuning_queries": len(tuning),
         "in_other_collections": len(parts.calibration) - len(calibration) + len(parts.tuning) - len(tuning),
@@ -71,6 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
         "queries": sha256_file(arguments.queries) if arguments.queries else None,
         "pairs": sha256_file(arguments.pairs) if arguments.pairs else None,
         "apart_from": [sha256_file(path) for path in arguments.apart_from],
+        "min_words": arguments.min_words,
         "calibration_documents": arguments.calibration_documents,
         "searched_documents": arguments.searched_documents,
         "tuning_fraction": arguments.tuning_fraction,
@@ -95,6 +98,21 @@ def run(arguments: argparse.Namespace) -> None:
     logging.getLogger(__name__).info("%s", counts)
 
 
+def _long_enough(documents: "list[Json]", least: int) -> "tuple[list[Json], int]":
+    """The documents with at least so many words, and how many others there are.
+
+    Raises:
+        ExciseError: none has so many.
+    """
+    from excise.errors import ExciseError
+
+    kept = [row for row in documents if len(row["text"].split()) >= least]
+    if not kept:
+        longest = max(len(row["text"].split()) for row in documents)
+        raise ExciseError(f"--min-words {least}: the longest of {len(documents)} documents has {longest} words")
+    return kept, len(documents) - len(kept)
+
+
 def _of_pairs(
     sentences: "list[Json]", pairs: "list[Json]", arguments: argparse.Namespace
 ) -> "tuple[Parts, list[Json]]":
@@ -106,9 +124,9 @@ def _of_pairs(
     from excise.data.parts import Parts, divide_pairs
     from excise.errors import ExciseError
 
-    if arguments.queries or arguments.searched_documents or arguments.tuning_fraction:
+    if arguments.queries or arguments.searched_documents or arguments.tuning_fraction or arguments.min_words:
         raise ExciseError(
-            "--pairs: all sentences of the judging pairs are embedded; --queries, --tuning-fraction and "
+            "--pairs: all sentences of the judging pairs are embedded; --queries, --tuning-fraction, --min-words and "
             "--searched-documents are not for pairs"
         )
     calibration, judged, kept = divide_pairs(
