@@ -73,7 +73,7 @@ def auroc(method, corruption):
 
 
 @pytest.mark.parametrize("corruption", SUPPORT)
-@pytest.mark.parametrize("method", ["eap-ig", "relp-qk"])
+@pytest.mark.parametrize("method", ["eap-ig", "relp-qk", "relp-ig"])
 def test_edge_scores_rank_the_circuit_first(method, corruption):
     area, scores = auroc(method, corruption)
     assert area == 1

@@ -67,6 +67,15 @@ def test_eap_and_eap_ig_are_the_derivatives_they_are_said_to_be(family, close):
     assert error(edge_scores(family, points=(0.0, 0.5))[tried], ((corrupt + middle) / 2)[tried]) < close
 
 
+def test_relp_ig_is_the_mean_of_relp_qk_over_inputs_up_to_the_clean_prompt():
+    chosen = methods.measured("relp-ig")
+    assert chosen.points(3) == (1 / 3, 2 / 3, 1.0)
+    assert chosen.points(1) == methods.measured("relp-qk").points(1)
+    alone = [edge_scores("llama", "relp-qk", points=(point,)) for point in chosen.points(3)]
+    assert error(edge_scores("llama", chosen.RULE, points=chosen.points(3)), sum(alone) / 3) < 1e-9
+    assert error(alone[0], alone[2]) > 0.01
+
+
 @pytest.mark.parametrize("rule", [None, "relp", "relp-qk"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma3_text"])
 def test_scores_of_a_sources_edges_add_up_to_that_of_the_source(family, rule):

@@ -88,6 +88,8 @@ def test_another_size_judges_one_more_circuit_and_scores_nothing_anew(circuits, 
         ({"methods": ["eap", "eep"]}, "Did you mean 'eap'"),
         ({"methods": ["eap"], "objective": "kl"}, "exactly zero"),
         ({"ablation": "zero"}, "eap-ig goes from the corrupted prompt"),
+        ({"ablation": "zero", "methods": ["relp-ig"]}, "relp-ig goes from the corrupted prompt"),
+        ({"objective": "kl", "methods": ["relp-qk"]}, "where relp-qk takes it"),
         ({"sizes": [1.5]}, "sizes"),
     ],
 )

@@ -51,8 +51,10 @@ def running(wildcards):
 
 def passes_of(wildcards):
     """Forward passes that a method's scores cost, of which a backward pass counts two."""
-    points = circuit_of(wildcards)["steps"] if wildcards.edges == "eap-ig" else 1
-    return 2 + 3 * points
+    if wildcards.edges in edge_methods.DRAWN:
+        return 1
+    points = edge_methods.measured(wildcards.edges).points(circuit_of(wildcards)["steps"])
+    return 2 + 3 * len(points)
 
 
 def nodes_of(wildcards, input):

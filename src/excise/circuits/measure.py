@@ -38,7 +38,7 @@ class Options:
     Attributes:
         objective: one of ``objectives.OBJECTIVES``.
         ablation: one of ``run.ABLATIONS``.
-        steps: inputs between the corrupted and the clean prompt, for ``eap-ig``.
+        steps: inputs between the corrupted and the clean prompt, for ``eap-ig`` and ``relp-ig``.
         resamples: bootstrap resamples.
         seed: of the resamples.
     """
@@ -62,8 +62,8 @@ def check(method: Measured, options: Options) -> tuple[float, ...]:
     refuse_flat(options.objective, points)
     if options.ablation != "resample" and any(point != 1 for point in points):
         raise ExciseError(
-            f"--ablation {options.ablation}: eap-ig goes from the corrupted prompt to the clean one, so it needs "
-            "--ablation resample; or use another method"
+            f"--ablation {options.ablation}: this method goes from the corrupted prompt to the clean one, so it needs "
+            "--ablation resample; or use a method that stays at the clean one (eap, relp-qk)"
         )
     return points
 

@@ -57,5 +57,5 @@ def refuse_flat(objective: str, points: tuple[float, ...]) -> None:
     if objective == "kl" and all(point == 1 for point in points):
         raise ExciseError(
             "--objective kl: its gradient at the clean run is exactly zero, so every score would be zero. Use "
-            "--method eap-ig, or logit-difference or probability-difference."
+            "--method eap-ig or relp-ig, or logit-difference or probability-difference."
         )

@@ -52,7 +52,7 @@ class Running(Section):
 class Scoring(Section):
     """How edges are scored."""
 
-    steps: int = Field(5, ge=1, description="Inputs between the two prompts, for eap-ig.")
+    steps: int = Field(5, ge=1, description="Inputs between the two prompts, for eap-ig and relp-ig.")
     resamples: int = Field(8, ge=0, description="Bootstrap resamples to keep the sums of.")
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from excise.circuits.methods import METHODS
+from excise.circuits.methods import MEASURED, METHODS, measured
 from excise.config.circuit_options import Choosing, EdgeRemoval, HeadRemoval, Running, Scoring, Task
 from excise.config.values import OneOf, Unique
 
@@ -45,12 +45,14 @@ class Circuit(Task, Running, Scoring, Choosing):
 
     @model_validator(mode="after")
     def _gradients_exist(self) -> Self:
-        flat = [method for method in self.methods if method in ("eap", "relp", "relp-qk")]
+        points = {name: set(measured(name).points(self.steps)) for name in self.methods if name in MEASURED}
+        flat = [name for name, found in points.items() if found == {1.0}]
         if self.objective == "kl" and flat:
             raise ValueError(f"the gradient of kl is exactly zero at the clean prompt, where {flat[0]} takes it")
-        if self.ablation != "resample" and "eap-ig" in self.methods:
+        between = [name for name, found in points.items() if found != {1.0}]
+        if self.ablation != "resample" and between:
             raise ValueError(
-                f"eap-ig goes from the corrupted prompt to the clean one; it needs resample, not {self.ablation}"
+                f"{between[0]} goes from the corrupted prompt to the clean one; it needs resample, not {self.ablation}"
             )
         if self.sign_sure is not None and not self.resamples:
             raise ValueError("sign_sure needs resamples")

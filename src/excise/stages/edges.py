@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from excise.config.circuit_options import Scoring
     from excise.config.options import add_options
 
-    parser.add_argument("--method", required=True, help="eap, eap-ig, relp, relp-qk, random or weight-magnitude")
+    parser.add_argument(
+        "--method", required=True, help="eap, eap-ig, relp, relp-qk, relp-ig, random or weight-magnitude"
+    )
     add_pair_arguments(parser)
     add_options(parser, Scoring)
     parser.add_argument("--seed", type=int, default=0, help="seed of the resamples, and of random (default 0)")
@@ -43,19 +45,18 @@ def run(arguments: argparse.Namespace) -> None:
     module = methods.module_name(arguments.method)
     options = Options(arguments.objective, arguments.ablation, arguments.steps, arguments.resamples, arguments.seed)
     refuse_float16(arguments.dtype)
-    if arguments.method in methods.MEASURED:
-        check(methods.measured(arguments.method), options)
+    drawn = arguments.method in methods.DRAWN
+    points = () if drawn else check(methods.measured(arguments.method), options)
     if resolve_device(arguments.device).type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True)
     found = opened(arguments)
-    drawn = arguments.method in methods.DRAWN
     part = shard(len(found.batches), *parse_shard(arguments.shard))
     meta = provenance(
         "edges",
         {
             **found.settings,
-            "steps": arguments.steps if arguments.method == "eap-ig" else None,
+            "points": list(points),
             "resamples": 0 if drawn else arguments.resamples,
             "seed": arguments.seed,
         },

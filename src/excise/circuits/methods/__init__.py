@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from excise.circuits.stream import Stream
 
-MEASURED = ("eap", "eap-ig", "relp", "relp-qk")
+MEASURED = ("eap", "eap-ig", "relp", "relp-qk", "relp-ig")
 DRAWN = ("random", "weight-magnitude")
 METHODS = (*MEASURED, *DRAWN)
 
