@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     import logging
 
     from excise.artefacts import sha256_file, write_jsonl
+    from excise.config.retrieval import CollectionSplit
     from excise.data import collections, prompts
     from excise.data.parts import apart, divide
     from excise.provenance import provenance
@@ -73,12 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
         "queries": sha256_file(arguments.queries) if arguments.queries else None,
         "pairs": sha256_file(arguments.pairs) if arguments.pairs else None,
         "apart_from": [sha256_file(path) for path in arguments.apart_from],
-        "min_words": arguments.min_words,
-        "calibration_documents": arguments.calibration_documents,
-        "searched_documents": arguments.searched_documents,
-        "tuning_fraction": arguments.tuning_fraction,
-        "min_relevant": arguments.min_relevant,
-        "max_relevant": arguments.max_relevant,
+        **{name: getattr(arguments, name) for name in CollectionSplit.model_fields},
         "seed": arguments.seed,
         "near_duplicate_jaccard": prompts.SIMILARITY,
         "near_duplicate_prefix_words": prompts.PREFIX_WORDS,
