@@ -1,8 +1,11 @@
 """LRP in encoders: the rules against a BERT written out by hand, conservation, and padding (in test_retrieval)."""
 
+import json
+
 import pytest
 import torch
 
+from excise.artefacts import read_tensors
 from excise.attribution.lxt_patch import patched
 from excise.errors import ExciseError
 from excise.models.encoder import load_encoder
@@ -107,3 +110,13 @@ def test_a_part_without_a_rule_is_refused(encoder):
     encoder.model.encoder.layer[1].output.LayerNorm = torch.nn.BatchNorm1d(16).eval().double()
     with pytest.raises(ExciseError, match=r"layer\.1\.output\.LayerNorm .*not a part of bert"):
         importance.lrp(encoder, TEXTS, seed=0)
+
+
+def test_the_stage_says_which_lxt_made_the_rules(tmp_path, excise):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"id": str(n), "text": text}) + "\n" for n, (_, text) in enumerate(TEXTS)))
+    folder = make_encoder(tmp_path / "model")
+    for method, rules in (("lrp", True), ("embedding", False)):
+        output = tmp_path / f"{method}.safetensors"
+        excise("importance", "--model", folder, "--method", method, "--texts", texts, "--output", output)
+        assert ("lxt" in read_tensors(output)[0]["versions"]) == rules

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     meta = provenance(
         "importance",
         settings,
-        packages=("torch", "transformers", "tokenizers"),
+        packages=("torch", "transformers", "tokenizers", *(["lxt"] if arguments.method == "lrp" else [])),
         model=encoder.info,
         device=device_type(arguments.device),
     )
