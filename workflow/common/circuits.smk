@@ -53,7 +53,9 @@ def passes_of(wildcards):
     """Forward passes that a method's scores cost, of which a backward pass counts two."""
     if wildcards.edges in edge_methods.DRAWN:
         return 1
-    points = edge_methods.measured(wildcards.edges).points(circuit_of(wildcards)["steps"])
+    points = edge_methods.measured(wildcards.edges).points(
+        circuit_of(wildcards)["steps"]
+    )
     return 2 + 3 * len(points)
 
 
