@@ -1,6 +1,7 @@
 """Distillation: the student comes nearer, its structure stays, and a killed run ends in the same bytes."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from excise.errors import ExciseError
 from excise.models.encoder import embed, load_encoder
 from excise.models.structure import Layer, Structure
 from excise.retrieval import distil as module
-from excise.retrieval.distil import Training, distil, order, rate_at
+from excise.retrieval.distil import Training, distil, loss_of, order, rate_at
 from excise.retrieval.shrinking import shrink
 from excise.retrieval.team import ALONE, Team
 from tests.conftest import REPOSITORY
@@ -86,7 +87,7 @@ from tests.unit.test_retrieval_distil import Training, trained
 folder, out = map(Path, sys.argv[1:])
 torch.set_num_threads(1)
 with joined("cpu") as (team, _):
-    training = Training(epochs=2, batch=7, every=5)  # 48 texts: the last step of an epoch has six
+    training = Training(epochs=2, batch=7, every=5, score=1.0, contrastive=0.1)  # 48 texts: the last step of an epoch has six
     whole, losses = trained(folder, out / "a", training, team=team)
     real, limit = module.rate_at, 8
     module.rate_at = lambda step, *rest: real(step, *rest) if step < limit else 1 / 0
@@ -118,7 +119,7 @@ def test_two_processes_train_as_one_does_and_go_on_to_the_same_bytes(folder, tmp
     result = torchrun(tmp_path / "together.py", folder, tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    alone, losses = trained(folder, tmp_path / "c", Training(epochs=2, batch=7))
+    alone, losses = trained(folder, tmp_path / "c", Training(epochs=2, batch=7, score=1.0, contrastive=0.1))
     assert first["losses"] == second["losses"] == pytest.approx(losses, rel=1e-5)
     assert all(torch.equal(first["weights"][name], tensor) for name, tensor in second["weights"].items())
     wanted = embed(alone, TEXTS).vectors  # not the weights: keys have a bias that does nothing, which Adam moves
@@ -126,6 +127,35 @@ def test_two_processes_train_as_one_does_and_go_on_to_the_same_bytes(folder, tmp
     torch.testing.assert_close(embed(alone, TEXTS).vectors, wanted, atol=1e-4, rtol=0)
     before = load_encoder(folder).model.state_dict()["encoder.layer.0.output.LayerNorm.weight"]
     assert not torch.equal(first["weights"]["encoder.layer.0.output.LayerNorm.weight"], before)
+
+
+def cosine(a, b):
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+def test_the_loss_is_that_of_a_loop_over_texts():
+    generator = torch.Generator().manual_seed(3)
+    student, teacher = (torch.randn(6, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    training = Training(score=0.7, contrastive=0.3)
+    each = []
+    for n, vector in enumerate(student):
+        found = [cosine(vector, other) for other in teacher]
+        wanted = [cosine(teacher[n], other) for other in teacher]
+        score = sum((a - b) ** 2 for a, b in zip(found, wanted, strict=True)) / 6
+        contrastive = math.log(sum(math.exp(one / 0.05) for one in found)) - found[n] / 0.05
+        each.append(1 - found[n] + 0.7 * score + 0.3 * contrastive)
+    assert float(loss_of(student, teacher, range(6), training)) == pytest.approx(sum(each), rel=1e-12)
+    parts = [float(loss_of(student[own], teacher, own, training)) for own in ([0, 3], [1, 2, 4, 5])]
+    assert sum(parts) == pytest.approx(sum(each), rel=1e-12)
+    plain = float(loss_of(student, teacher, range(6), Training()))
+    assert plain == pytest.approx(sum(1 - cosine(a, b) for a, b in zip(student, teacher, strict=True)), rel=1e-12)
+
+
+def test_terms_that_compare_texts_are_refused_where_they_cannot():
+    with pytest.raises(ExciseError, match="batch must be 2 or more"):
+        Training(batch=1, score=1.0)
+    with pytest.raises(ExciseError, match="0 or more"):
+        Training(contrastive=-1.0)
 
 
 def test_processes_that_see_different_checkpoints_are_refused(monkeypatch):

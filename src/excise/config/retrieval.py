@@ -88,6 +88,18 @@ class Training(Section):
     rate: float = Field(
         5e-4, gt=0, description="Largest learning rate, after a twentieth of the steps; then it falls to 0."
     )
+    score: float = Field(
+        0,
+        ge=0,
+        description="Weight of a second term: squared differences between the cosines of a student's text with the "
+        "dense embeddings of all texts of its step, and those that the dense text has; 0: none.",
+    )
+    contrastive: float = Field(
+        0,
+        ge=0,
+        description="Weight of a third term: among the dense embeddings of a step, a student's text shall be nearest "
+        "to its own (InfoNCE, temperature 0.05); 0: none.",
+    )
 
 
 class Removal(Section):

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from excise.config import BASELINE
+from excise.reporting.labels import place_labels
 from excise.reporting.style import BESIDE, INK, dot, look, ring, series, series_of
 from excise.reporting.summary import Column, Row, Summary
 
@@ -42,7 +43,21 @@ def kept_against_cost(summary: Summary, kept: Sequence[Column], cost: Column, at
     panels[0].set_ylabel(f"{kept[0].title.partition(',')[0]} kept, %")
     figure.supxlabel(cost.title, fontsize=10)
     panels[-1].legend(handles=_legend(summary, at_least), **BESIDE)
+    figure.draw_without_rendering()  # settles where marks stand
+    for axes, column in zip(panels, kept, strict=True):
+        _sizes(axes, summary, column, cost)
     return figure
+
+
+def _sizes(axes: Any, summary: Summary, column: Column, cost: Column) -> None:
+    """The size beside the mark of each encoder that is no control."""
+    drawn = {row.variant: (row, reach(row, column.address)) for row in summary.variants if row.about.kind != BASELINE}
+    points = {
+        name: (row.cells[cost.address].figure or 0.0, one[0]) for name, (row, one) in drawn.items() if one is not None
+    }
+    sizes = {name: drawn[name][0].about for name in points}
+    texts = {name: f"{about.size:g}" for name, about in sizes.items() if about.kind != "control" and about.size}
+    place_labels(axes, points, texts)
 
 
 def _marks(axes: Any, summary: Summary, column: Column, cost: Column) -> None:
@@ -51,7 +66,6 @@ def _marks(axes: Any, summary: Summary, column: Column, cost: Column) -> None:
         own.sort(key=lambda row: (row.cells[cost.address].figure or 0.0, row.variant))
         found = [(row, row.cells[cost.address].figure or 0.0, reach(row, column.address)) for row in own]
         drawn = [(row, x, one) for row, x, one in found if one is not None]
-        control = any(row.about.kind == "control" for row in own)
         if len({row.about.size for row, _, _ in drawn}) == len(drawn):
             axes.plot([x for _, x, _ in drawn], [y for _, _, (y, _) in drawn], color=colour, linewidth=1, alpha=0.6)
         for row, x, (y, ends) in drawn:
@@ -60,8 +74,6 @@ def _marks(axes: Any, summary: Summary, column: Column, cost: Column) -> None:
             dot(axes, x, y, marker, colour)
             if row.variant == summary.verdict.winner:
                 ring(axes, x, y)
-            if not control and row.about.size is not None:
-                axes.annotate(f"{row.about.size:g}", (x, y), (8, 4), textcoords="offset points", fontsize=8, color=INK)
 
 
 def _legend(summary: Summary, at_least: float) -> list[Line2D]:

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from excise.reporting.labels import place_labels
 from excise.reporting.style import BESIDE, INK, cross, dot, look, ring, series, series_of
 from excise.reporting.summary import Column, Row, Summary
 from excise.reporting.tables import in_words
@@ -107,28 +108,10 @@ def _marks(axes: Any, summary: Summary, rows: Sequence[Row], across: Column, up:
 
 
 def _sizes(axes: Any, rows: Sequence[Row], across: Column, up: Column) -> None:
-    """The size beside each candidate's mark, where neither a mark nor another size stands.
-
-    The axes' limits are settled. All lengths are in points; a box is left, low, right, high.
-    """
+    """The size beside each candidate's mark."""
     points = {row.variant: (figure_of(row, across) or 0.0, figure_of(row, up) or 0.0) for row in rows}
-    places = {name: axes.transData.transform(point) * 72 / axes.figure.dpi for name, point in points.items()}
-    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places.values()]
-    for row in rows:
-        if row.about.kind != "candidate" or row.about.size is None:
-            continue
-        (x, y), text = places[row.variant], f"{row.about.size:,g}"
-        width = 5 * len(text)
-        sides = [(right, low) for right in (9, -9 - width) for low in (5, -12)]
-        boxes = [(x + right, y + low, x + right + width, y + low + 8) for right, low in sides]
-        best = min(range(len(sides)), key=lambda side: sum(_overlap(boxes[side], other) for other in taken))
-        taken.append(boxes[best])
-        axes.annotate(text, points[row.variant], sides[best], textcoords="offset points", fontsize=8, color=INK)
-
-
-def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two boxes overlap."""
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+    sized = [row for row in rows if row.about.kind == "candidate" and row.about.size is not None]
+    place_labels(axes, points, {row.variant: f"{row.about.size:,g}" for row in sized})
 
 
 def _far_axis(left: Any, right: Any, values: list[float]) -> None:

@@ -29,6 +29,8 @@ class Training:
         epochs: times that every text is seen.
         batch: texts of a step; all about equally long.
         rate: largest learning rate, after a twentieth of the steps; then it falls linearly to 0.
+        score: weight of the term on scores (``loss_of``).
+        contrastive: weight of the contrastive term.
         seed: of the order of the texts.
         every: steps between two checkpoints.
     """
@@ -36,6 +38,8 @@ class Training:
     epochs: int = 3
     batch: int = 32
     rate: float = 5e-4
+    score: float = 0.0
+    contrastive: float = 0.0
     seed: int = 0
     every: int = 100
 
@@ -47,6 +51,10 @@ class Training:
         """
         if min(self.epochs, self.batch, self.every) < 1 or not self.rate > 0:
             raise ExciseError(f"training: epochs, batch, every and rate must be above 0, found {asdict(self)}")
+        if not min(self.score, self.contrastive) >= 0:
+            raise ExciseError(f"training: score and contrastive must be 0 or more, found {asdict(self)}")
+        if self.batch == 1 and (self.score or self.contrastive):
+            raise ExciseError("training: score and contrastive compare the texts of a step; batch must be 2 or more")
 
 
 def order(lengths: Sequence[int], epoch: int, training: Training) -> list[list[int]]:
@@ -64,6 +72,37 @@ def rate_at(step: int, steps: int, training: Training) -> float:
     return training.rate * min((step + 1) / warm, (steps - step) / max(1, steps - warm + 1))
 
 
+TEMPERATURE = 0.05
+"""Cosines are divided by it before the softmax of the contrastive term, as retrievers are usually trained."""
+
+
+def loss_of(vectors: Tensor, targets: Tensor, own: Sequence[int], training: Training) -> Tensor:
+    """Loss of some texts of a step, summed over them.
+
+    With s the student's embedding of a text, t its teacher's and T those of all texts of the step, each of length 1:
+    1 - cos(s, t) + score x mean over T of (cos(s, T) - cos(t, T))^2 + contrastive x cross-entropy of t under
+    softmax(cos(s, T) / 0.05). The first term is KALE's and LEAF's (arXiv 2304.01016, 2509.12539), the second matches
+    scores as EmbedDistill does (arXiv 2301.12005), the third is InfoNCE with the teacher as the positive (arXiv
+    1910.10699). All compare with teachers alone, so texts of a step can be divided between processes.
+
+    Args:
+        vectors: the student's embeddings, ``[texts, hidden]``.
+        targets: the teacher's of all texts of the step, ``[batch, hidden]``.
+        own: places of the texts in the step.
+        training: weights of the terms.
+    """
+    wanted = torch.nn.functional.normalize(targets.to(vectors), dim=-1)
+    found = torch.nn.functional.normalize(vectors, dim=-1)
+    loss = (1 - (found * wanted[own]).sum(dim=-1)).sum()
+    if training.score:
+        loss = loss + training.score * (found @ wanted.T - wanted[own] @ wanted.T).square().mean(dim=-1).sum()
+    if training.contrastive:
+        places = torch.tensor(own, device=found.device)
+        nearest = torch.nn.functional.cross_entropy(found @ wanted.T / TEMPERATURE, places, reduction="sum")
+        loss = loss + training.contrastive * nearest
+    return loss
+
+
 def distil(
     student: Encoder,
     ids: Sequence[Sequence[int]],
@@ -76,8 +115,7 @@ def distil(
 ) -> list[float]:
     """Train the layers of a student, in place; embeddings of tokens stay as they are.
 
-    The loss of a step is the mean of 1 - cos(student, teacher) over its texts: aligning embeddings, as KALE (Campos et
-    al. 2023, arXiv 2304.01016) and LEAF (arXiv 2509.12539) do. AdamW, no dropout.
+    The loss of a step is the mean of ``loss_of`` over its texts. AdamW, no dropout.
 
     Args:
         student: dense or cut.
@@ -113,7 +151,8 @@ def distil(
                 losses.append([])
             places = batches[number]
             optimiser.param_groups[0]["lr"] = rate_at(step, steps, training)
-            losses[-1].append(_step(student, [ids[place] for place in places], targets[places], optimiser, team))
+            texts = [ids[place] for place in places]
+            losses[-1].append(_step(student, texts, targets[places], training, optimiser, team))
             if not math.isfinite(losses[-1][-1]):
                 raise ExciseError(f"distillation: the loss is not finite at step {step}; lower --rate")
             progress.advance()
@@ -127,15 +166,19 @@ def distil(
 
 
 def _step(
-    student: Encoder, ids: Sequence[Sequence[int]], targets: Tensor, optimiser: torch.optim.Optimizer, team: Team
+    student: Encoder,
+    ids: Sequence[Sequence[int]],
+    targets: Tensor,
+    training: Training,
+    optimiser: torch.optim.Optimizer,
+    team: Team,
 ) -> float:
     """One step on some texts, of which this process takes its part; the mean loss over all of them, before it."""
     optimiser.zero_grad()
     loss = 0.0
     if ours := team.part(range(len(ids))):
         vectors = forward(student, *padded(student, [ids[place] for place in ours]))
-        far = 1 - torch.nn.functional.cosine_similarity(vectors, targets[ours].to(vectors), dim=-1)
-        share = far.sum() / len(ids)
+        share = loss_of(vectors, targets, ours, training) / len(ids)
         share.backward()  # type: ignore[no-untyped-call]
         loss = share.item()
     loss = team.add_up(optimiser.param_groups[0]["params"], loss)

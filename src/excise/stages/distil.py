@@ -48,7 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
     from excise.stages.options import set_threads
     from excise.tasks.retrieval import about_of
 
-    training = Training(arguments.epochs, arguments.batch, arguments.rate, arguments.seed)
+    terms = {"score": arguments.score, "contrastive": arguments.contrastive}
+    training = Training(arguments.epochs, arguments.batch, arguments.rate, seed=arguments.seed, **terms)
     refuse_foreign(arguments.output)
     files = {name: path for name, path in (("documents", arguments.texts), ("queries", arguments.queries)) if path}
     if not files:
