@@ -2,8 +2,9 @@
 
     python -m benchmarks.compressed results/compress-smollm2/SmolLM2-135M-Instruct
 
-Perplexities, with the paired 95 % interval of their rise in percent; tokens per second of prefill as a multiple of the
-unpruned model's; seconds of the job that made the variant, from its log.
+Perplexities, with the paired 95 % interval of their rise in percent; right answers to each task in percent, with the
+interval of the change in points; tokens per second of prefill as a multiple of the unpruned model's; seconds of the job
+that made the variant, from its log. "None changed": every pair has the answer of the unpruned model.
 """
 
 import argparse
@@ -24,6 +25,17 @@ def perplexity(cell: Json) -> str:
     return f"{cell['figure']:,.2f} [{low:+,.0f}, {high:+,.0f}] %"
 
 
+def accuracy(cell: Json) -> str:
+    """Right answers in per cent and their change in points."""
+    change = cell["change"]
+    if change is None:
+        return f"{100 * cell['figure']:.0f}"
+    low, high = (100 * end for end in change["interval"])
+    if low == high == 0:  # resampling pairs of which none changed knows nothing of others
+        return f"{100 * cell['figure']:.0f} (none changed)"
+    return f"{100 * cell['figure']:.0f} [{low:+.0f}, {high:+.0f}]"
+
+
 def seconds(folder: Path, variant: str) -> str:
     """Seconds of the job that made a variant."""
     for log in folder.glob(f"logs/*-{variant}.log"):
@@ -39,13 +51,16 @@ def main() -> None:
     folder = parser.parse_args().folder
     summary = read_json(folder / "summary.json")
     texts = [column for column in summary["columns"] if column["metric"] == "perplexity"]
-    head = ["variant", *(column["label"] for column in texts), "MB", "prefill", "seconds"]
+    tasks = [column for column in summary["columns"] if column["metric"] == "accuracy"]
+    named = [column["label"] for column in texts] + [f"{column['label']}, %" for column in tasks]
+    head = ["variant", *named, "MB", "prefill", "seconds"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for row in summary["variants"]:
         cells = row["cells"]
         faster = cells["cost.prefill_ratio"]
         cost = [f"{cells['cost.bytes']['figure']:.0f}", f"{faster['figure']:.2f}"]
         told = [perplexity(cells[column["address"]]) for column in texts]
+        told += [accuracy(cells[column["address"]]) for column in tasks]
         print(f"| {' | '.join([row['variant'], *told, *cost, seconds(folder, row['variant'])])} |")
 
 
