@@ -31,8 +31,6 @@ def accuracy(cell: Json) -> str:
     if change is None:
         return f"{100 * cell['figure']:.0f}"
     low, high = (100 * end for end in change["interval"])
-    if low == high == 0:  # resampling pairs of which none changed knows nothing of others
-        return f"{100 * cell['figure']:.0f} (none changed)"
     return f"{100 * cell['figure']:.0f} [{low:+.0f}, {high:+.0f}]"
 
 

@@ -3,12 +3,14 @@
 Both were measured on the same items (prompts, windows, documents, pairs, queries), so the item is the unit of every
 statement. What belongs together, such as the generations of one prompt, is one item before it gets here.
 
-Three ways, by what the items are:
+Four ways, by what the items are:
 
 - few, independent: intervals by resampling items with replacement (both values of an item move together; Efron and
   Tibshirani 1993, section 13.3), p by exchanging the two values within items. Both draw with a seed.
 - many, independent (more than ``MANY``): the standard error of the linearised differences (Miller 2024, Adding Error
   Bars to Evals, arXiv:2411.00640), which is what the bootstrap gives, at no cost.
+- answers, right or wrong, of which none changed: resamples would all agree on 0, though another sample need not. The
+  interval is what Clopper and Pearson (1934) leave open for a share of which none of n was seen.
 - serial, like the windows of one text: neighbours resemble each other, and an interval that takes them as independent
   is too narrow. The standard error is the equal-weighted cosine one (``serial_error``), with Student's t.
 
@@ -61,7 +63,7 @@ class Change:
         p: two-sided p value; None for fewer than two items.
         detectable: absolute true difference that would be found with 80 % power at these items (normal approximation,
             from the standard error of the difference).
-        way: ``resampling``, ``standard error``, ``serial``, or ``none``.
+        way: ``resampling``, ``standard error``, ``none changed``, ``serial``, or ``none``.
     """
 
     items: int
@@ -130,6 +132,9 @@ def compare(
     if pair.items < MINIMUM_ITEMS:
         way = "none"
         found: dict[str, Any] = {}
+    elif not serial and pair.same_answers():
+        way = "none changed"
+        found = _of_same_answers(pair, comparisons=comparisons)
     elif serial or pair.items > MANY:
         way = "serial" if serial else "standard error"
         found = _by_standard_error(pair, serial=serial, comparisons=comparisons)
@@ -188,6 +193,12 @@ class Pair:
             return None
         return second / self.ratios[1] - first / self.ratios[0]
 
+    def same_answers(self) -> bool:
+        """Whether each item is right or wrong, counts as one, and is the same before and after."""
+        (n0, d0), (n1, _) = self.sums
+        one_each = self.same_weights and not self.exponential and bool((d0 == d0[0]).all())
+        return one_each and np.array_equal(n0, n1) and set(np.unique(n0 / d0)) <= {0.0, 1.0}
+
     def exchangeable(self) -> Values:
         """One number per item, [items], whose sign turns when the item's two values change places.
 
@@ -215,6 +226,23 @@ class Pair:
             exact = self.same_weights and not self.exponential  # less rounding than the difference of two means
             difference = (n1 - n0)[index].sum(-1) / below if exact else second - first
             return difference, np.where(first > 0, second / first - 1, np.nan)
+
+
+def _of_same_answers(pair: Pair, *, comparisons: int) -> dict[str, Any]:
+    """The difference may be as far from 0, either way, as the share of changed answers may be above the 0 seen."""
+
+    def around(confidence: float) -> Interval:
+        unseen = 1 - ((1 - confidence) / 2) ** (1 / pair.items)
+        return -unseen, unseen
+
+    low, high = around(CONFIDENCE)
+    before = pair.figures[0]
+    return {
+        "interval": (low, high),
+        "simultaneous_interval": around(1 - (1 - CONFIDENCE) / comparisons),
+        "relative_interval": (max(low / before, -1.0), high / before) if before > 0 else None,
+        "p": 1.0,
+    }
 
 
 def _by_resampling(pair: Pair, *, seed: int, resamples: int, comparisons: int) -> dict[str, Any]:

@@ -121,6 +121,24 @@ def test_nothing_changed() -> None:
     assert not change.improves("lower")
 
 
+def test_answers_of_which_none_changed_leave_open_what_was_not_seen() -> None:
+    right = np.array([1.0] * 45 + [0.0] * 3)
+    change = compare(right, right, seed=0, resamples=200, comparisons=5)
+    low, high = change.interval
+    # The largest share of changed answers that shows none among 48 with 2.5 % probability.
+    assert (1 - high) ** 48 == pytest.approx(0.025)
+    assert low == -high
+    assert change.simultaneous_interval[1] > high
+    assert change.relative_interval == pytest.approx((-high / 0.9375, high / 0.9375))
+    assert (change.difference, change.p, change.way) == (0, 1, "none changed")
+    assert not change.improves("higher")
+    one = right.copy()
+    one[0] = 0
+    assert compare(right, one, seed=0, resamples=200).way == "resampling"
+    many = np.ones(2_000)
+    assert compare(many, many, seed=0).interval[1] == pytest.approx(0.00184, abs=1e-5)
+
+
 def test_relative_change_where_the_baseline_is_zero() -> None:
     never = compare(np.zeros(6), np.full(6, 0.5), seed=0, resamples=200)
     assert never.relative is None

@@ -64,7 +64,8 @@ def _by(what: str) -> str:
 
 
 def _tested(change: Change) -> str:
-    return "Paired permutation test" if change.way == "resampling" else "Paired test from the standard error"
+    ways = {"resampling": "Paired permutation test", "none changed": "No answer changed"}
+    return ways.get(change.way, "Paired test from the standard error")
 
 
 def _of_many(row: Row, summary: Summary) -> str:
