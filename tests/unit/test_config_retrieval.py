@@ -67,6 +67,10 @@ def test_each_share_and_number_is_an_encoder():
         (changed({"remove": [0.5], "time": [0.5]}, "variants", "plain"), "give remove or time"),
         (changed({"method": "wanda", "time": [0.5]}, "variants", "plain"), "method embedding or fisher, not wanda"),
         (changed({"time": [0.5], "units": "heads"}, "variants", "plain"), "leave units and scope out"),
+        (
+            changed({"remove": [0.5], "distil": {"batch": 1, "score": 1}}, "variants", "plain"),
+            "batch must be 2 or more",
+        ),
         (changed({"source": "x", "format": "documents", "max_relevant": 3}, "collections", "other"), "has no queries"),
         ({**CONFIG, "goal": {"raise": "other.ndcg@10"}}, "it decides among variants"),
         ({**CONFIG, "device": "spread"}, "spread is for causal models"),

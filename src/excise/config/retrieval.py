@@ -101,6 +101,12 @@ class Training(Section):
         "to its own (InfoNCE, temperature 0.05); 0: none.",
     )
 
+    @model_validator(mode="after")
+    def _terms_compare_texts(self) -> "Training":
+        if self.batch == 1 and (self.score or self.contrastive):
+            raise ValueError("score and contrastive compare the texts of a step; batch must be 2 or more")
+        return self
+
 
 class Removal(Section):
     """Neurons and heads are removed, least important first."""
