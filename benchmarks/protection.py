@@ -43,7 +43,9 @@ def main() -> None:
     """Print a row for every method, pattern, share and metric."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="results of a model, with variants/ in it")
-    folder = parser.parse_args().folder
+    parser.add_argument("--metric", help="only this one, for instance ioi.logit_difference")
+    arguments = parser.parse_args()
+    folder = arguments.folder
     found = {path.parent.name: metrics(read_measurements(path)) for path in folder.glob("variants/*/measurements.json")}
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for variant in sorted(found):
@@ -53,6 +55,8 @@ def main() -> None:
         method, share, pattern = parts.groups()
         sets = [name for name in sorted(found) if re.fullmatch(rf"{method}-other{share}[a-z]*-{pattern}", name)]
         for address, (protected, serial) in found[variant].items():
+            if arguments.metric not in (None, address):
+                continue
             nothing, others = found[f"{method}-{pattern}"][address][0], [found[name][address][0] for name in sets]
             each = ", ".join(f"{metric.figure:.2f}" for metric in others)
             cells = [
