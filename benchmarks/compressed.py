@@ -4,7 +4,7 @@
 
 Perplexities, with the paired 95 % interval of their rise in percent; right answers to each task in percent, with the
 interval of the change in points; tokens per second of prefill as a multiple of the unpruned model's; seconds of the job
-that made the variant, from its log. "None changed": every pair has the answer of the unpruned model.
+that made the variant, from its log.
 """
 
 import argparse
