@@ -39,7 +39,9 @@ def numbers(kind: str, width: int) -> list[int]:
 def latencies(dense: Encoder, *, rounds: int) -> Json:
     """Milliseconds that one layer saves on a batch of documents with fewer units of a kind.
 
-    Each number of units is timed in turns with the whole layer, in an encoder of one layer.
+    Each number of units is timed in turns with the whole layer, in an encoder of one layer, and the whole layer in
+    turns with the dense encoder. Only shares of a round are taken from round to round: a machine that is busier later
+    moves both sides of them.
 
     Args:
         dense: a dense encoder.
@@ -58,16 +60,15 @@ def latencies(dense: Encoder, *, rounds: int) -> Json:
         row = Layer(0, stay["heads"], stay["neurons"])
         return shrink(dense, Structure((row,), whole["heads"], whole["neurons"]), repair="none", texts=[])
 
+    def share(part: Encoder, of: Encoder) -> tuple[float, float]:
+        times = measure({"of": of, "part": part}, rounds=rounds, shapes=[shape])[key]
+        return float(np.median(np.divide(times["part"]["rounds"], times["of"]["rounds"]))), times["of"]["milliseconds"]
+
     complete, saved = one_layer(), {}
+    layer, total = share(complete, dense)
     for kind, width in whole.items():
-        saved[kind] = [[width, 0.0]]
-        for count in numbers(kind, width)[:-1]:
-            pair = {"whole": complete, "cut": one_layer(**{kind: count})}
-            times = measure(pair, rounds=rounds, shapes=[shape])[key]
-            differences = np.subtract(times["whole"]["rounds"], times["cut"]["rounds"])
-            saved[kind].append([count, float(np.median(differences))])
-        saved[kind].sort()
-    total = measure({"dense": dense}, rounds=rounds, shapes=[shape])[key]["dense"]["milliseconds"]
+        left = [(count, share(one_layer(**{kind: count}), complete)[0]) for count in numbers(kind, width)[:-1]]
+        saved[kind] = [[count, total * layer * (1 - part)] for count, part in left] + [[width, 0.0]]
     return {"shape": list(shape), "dense": total, "saved": saved}
 
 
