@@ -67,7 +67,7 @@ def curves(results: Sequence[Json]) -> Figure:
     Args:
         results: faithfulness files of several methods on the same pairs.
     """
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.4 + 0.1 * len(results)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, rank in zip(panels, ("signed", "absolute"), strict=True):
         axes.axhline(1, color=INK, linewidth=1)
@@ -90,6 +90,6 @@ def curves(results: Sequence[Json]) -> Figure:
         axes.set_xticks([0.001, 0.01, 0.1, 1], ["0.1 %", "1 %", "10 %", "100 %"])
         axes.set_xlabel("edges kept (log axis)")
         axes.set_title(f"best edges by {rank} score", fontsize=10)
-        axes.legend(loc="upper right" if rank == "absolute" else "center", fontsize=8)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8, frameon=False)
     panels[0].set_ylabel("faithfulness (1 = the model)")
     return figure
