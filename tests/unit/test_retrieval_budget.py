@@ -65,12 +65,10 @@ def test_the_choice_is_the_best_of_all(share, seed):
         assert set(kept[kind][layer]) == set(top)
 
 
-def test_fewer_units_never_save_less():
-    noisy = table()
-    noisy["saved"]["heads"] = [[1, 5.0], [2, 9.0], [3, -1.0], [4, 0.0]]
-    counts, saved, _ = budget._options(torch.ones(HEADS), noisy["saved"]["heads"], "heads")
-    assert counts == [1, 2, 3, 4]
-    assert saved.tolist() == [9.0, 9.0, 0.0, 0.0]
+def test_a_slow_round_changes_nothing():
+    steps = [[300.0, 301.0, 299.0], [100.0, 99.0, 101.0], [40.0, 41.0, 39.0]]
+    slow = [[pace * each for each, pace in zip(row, (1, 3, 1), strict=True)] for row in steps]
+    assert budget.steady(slow) == pytest.approx([300, 100, 40], rel=0.02)
 
 
 def test_what_cannot_be_reached_is_refused():
@@ -95,6 +93,9 @@ def test_layers_with_fewer_neurons_take_less_time(tmp_path):
     assert neurons[24] > neurons[768] > 0
     assert 2 * neurons[24] < found["dense"]  # three layers
     assert [count for count, _ in found["saved"]["heads"]] == [1, 2, 3, 4]
+    for rows in found["saved"].values():  # fewer units never save less
+        saved = [milliseconds for _, milliseconds in rows]
+        assert saved == sorted(saved, reverse=True)
 
 
 def test_the_stage_spends_a_budget(tmp_path, excise):

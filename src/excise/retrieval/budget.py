@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from excise.artefacts import Json
@@ -39,9 +40,8 @@ def numbers(kind: str, width: int) -> list[int]:
 def latencies(dense: Encoder, *, rounds: int) -> Json:
     """Milliseconds that one layer saves on a batch of documents with fewer units of a kind.
 
-    Each number of units is timed in turns with the whole layer, in an encoder of one layer, and the whole layer in
-    turns with the dense encoder. Only shares of a round are taken from round to round: a machine that is busier later
-    moves both sides of them.
+    Encoders of one layer take turns, one for each number of units, and with them the dense encoder: a machine that is
+    busier for a while slows all of them. Of two numbers the smaller one never saves less.
 
     Args:
         dense: a dense encoder.
@@ -58,18 +58,31 @@ def latencies(dense: Encoder, *, rounds: int) -> Json:
     def one_layer(**counts: int) -> Encoder:
         stay = {kind: tuple(range(counts.get(kind, width))) for kind, width in whole.items()}
         row = Layer(0, stay["heads"], stay["neurons"])
-        return shrink(dense, Structure((row,), whole["heads"], whole["neurons"]), repair="none", texts=[])
+        part = shrink(dense, Structure((row,), whole["heads"], whole["neurons"]), repair="none", texts=[])
+        part.model.set_input_embeddings(dense.model.get_input_embeddings())  # one table for all of them
+        return part
 
-    def share(part: Encoder, of: Encoder) -> tuple[float, float]:
-        times = measure({"of": of, "part": part}, rounds=rounds, shapes=[shape])[key]
-        return float(np.median(np.divide(times["part"]["rounds"], times["of"]["rounds"]))), times["of"]["milliseconds"]
-
-    complete, saved = one_layer(), {}
-    layer, total = share(complete, dense)
+    names = {(kind, count): f"{count} {kind}" for kind, width in whole.items() for count in numbers(kind, width)}
+    parts = {name: one_layer(**{kind: count}) for (kind, count), name in names.items()}
+    times = measure({"dense": dense} | parts, rounds=rounds, shapes=[shape])[key]
+    costs = dict(zip(times, steady([each["rounds"] for each in times.values()]), strict=True))
+    saved = {}
     for kind, width in whole.items():
-        left = [(count, share(one_layer(**{kind: count}), complete)[0]) for count in numbers(kind, width)[:-1]]
-        saved[kind] = [[count, total * layer * (1 - part)] for count, part in left] + [[width, 0.0]]
-    return {"shape": list(shape), "dense": total, "saved": saved}
+        counts = numbers(kind, width)
+        taken = isotonic_regression([costs[names[kind, count]] for count in counts]).x
+        saved[kind] = [[count, float(taken[-1] - each)] for count, each in zip(counts, taken, strict=True)]
+    return {"shape": list(shape), "dense": costs["dense"], "saved": saved}
+
+
+def steady(times: Sequence[Sequence[float]]) -> list[float]:
+    """What each encoder takes if no round is slower than another: the median of its shares of the rounds.
+
+    Args:
+        times: ``[encoders, rounds]``.
+    """
+    table = np.array(times)
+    shares = table / table.sum(0)
+    return [float(each) for each in np.median(shares, 1) * np.median(table.sum(0))]
 
 
 def within(scores: Mapping[str, Tensor], table: Json, share: float) -> Structure:
@@ -107,7 +120,7 @@ Numbers = NDArray[np.float64]
 
 
 def _options(scores: Tensor, saved: Sequence[Sequence[float]], kind: str) -> tuple[list[int], Numbers, Numbers]:
-    """(units that stay, milliseconds saved, score lost) of a layer, fewest units first; fewer never save less.
+    """(units that stay, milliseconds saved, score lost) of a layer, fewest units first.
 
     Raises:
         ExciseError: the table is of another encoder.
@@ -115,10 +128,9 @@ def _options(scores: Tensor, saved: Sequence[Sequence[float]], kind: str) -> tup
     counts = [int(count) for count, _ in saved]
     if counts != numbers(kind, len(scores)):
         raise ExciseError(f"--latency: it times {kind} of an encoder with {counts[-1]} a layer, not {len(scores)}")
-    milliseconds = np.array([each for _, each in saved]).clip(min=0)
     ordered = np.concatenate([[0.0], np.cumsum(np.sort(scores.double().numpy()))])
     lost = ordered[[len(scores) - count for count in counts]]
-    return counts, np.maximum.accumulate(milliseconds[::-1])[::-1], lost
+    return counts, np.array([each for _, each in saved]), lost
 
 
 def _cheapest(groups: Sequence[tuple[Numbers, Numbers]], goal: float) -> list[int] | None:
