@@ -11,16 +11,25 @@ from excise.tasks import cost
 from excise.tasks.files import read_measurements
 
 
-def test_passes_take_turns_and_the_first_ones_do_not_count():
+def test_passes_take_turns_in_changing_order_and_the_first_ones_do_not_count():
     said = []
 
     def one(name):
         said.append(name)
         return float(len(said))
 
-    found = timing.in_turns({"a": lambda: one("a"), "b": lambda: one("b")}, rounds=2)
-    assert "".join(said) == "ab" * 4
-    assert found == {"a": [5.0, 7.0], "b": [6.0, 8.0]}
+    found = timing.in_turns({name: lambda name=name: one(name) for name in "abc"}, rounds=6)
+    rounds = ["".join(said[start : start + 3]) for start in range(0, len(said), 3)]
+    assert len(rounds) == 8
+    assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
+    assert len(set(rounds)) > 2
+    assert found == {
+        name: [3.0 * number + each.index(name) + 1 for number, each in enumerate(rounds) if number >= 2]
+        for name in "abc"
+    }
+    first, said = said, []
+    timing.in_turns({name: lambda name=name: one(name) for name in "abc"}, rounds=6)
+    assert said == first
     with pytest.raises(ExciseError, match="at least 1"):
         timing.in_turns({}, rounds=0)
 

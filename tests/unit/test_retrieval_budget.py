@@ -17,14 +17,15 @@ from tests.unit.test_retrieval import some_texts
 LAYERS, NEURONS, HEADS = 2, 24, 4
 
 
-def table(dense: float = 100.0) -> dict[str, object]:
-    """Times of an imagined machine: a head costs 4 ms, a neuron 1 ms and the first ones more."""
+def table(dense: float = 100.0, real: float = 1.0) -> dict[str, object]:
+    """Times of an imagined machine: a head costs 4 ms, a neuron 1 ms and the first ones more; of the sum a share is real."""
     saved = {
         "neurons": [[count, 24.0 - count + (2 if count < 6 else 0)] for count in budget.numbers("neurons", NEURONS)],
         "heads": [[count, 4.0 * (HEADS - count)] for count in budget.numbers("heads", HEADS)],
     }
     saved["neurons"][-1][1] = saved["heads"][-1][1] = 0.0
-    return {"shape": [32, 64], "dense": dense, "saved": saved}
+    most = LAYERS * (saved["neurons"][0][1] + saved["heads"][0][1])
+    return {"shape": [32, 64], "dense": dense, "saved": saved, "together": [[0.0, 0.0], [most, most * real]]}
 
 
 def scores(seed: int) -> dict[str, torch.Tensor]:
@@ -63,6 +64,12 @@ def test_the_choice_is_the_best_of_all(share, seed):
     for kind, layer in groups:  # the best ones of each layer stay
         top = given[kind][layer].topk(len(kept[kind][layer])).indices.tolist()
         assert set(kept[kind][layer]) == set(top)
+
+
+def test_savings_that_do_not_add_up_are_made_up_for():
+    given = scores(0)
+    found, twice = budget.within(given, table(), 0.5), budget.within(given, table(real=0.5), 0.75)
+    assert found == twice
 
 
 def test_a_slow_round_changes_nothing():

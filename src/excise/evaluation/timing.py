@@ -1,5 +1,6 @@
 """Measured time of models side by side: never computed from a share or a mask."""
 
+import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +18,9 @@ WARM_UP = 2
 def in_turns(passes: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """What each pass took, round by round; they take turns, so that a busy moment falls on all of them.
 
+    Every round has an order of its own (the same ones each time): what a pass leaves in caches and in the allocator
+    makes the next one faster or slower, by a tenth and more, and must not fall on the same one each round.
+
     Args:
         passes: functions that do the work and return what it took.
         rounds: passes of each that count, after ``WARM_UP`` that do not.
@@ -27,9 +31,11 @@ def in_turns(passes: Mapping[str, Callable[[], float]], rounds: int) -> dict[str
     if rounds < 1:
         raise ExciseError(f"--rounds {rounds}: at least 1")
     times: dict[str, list[float]] = {name: [] for name in passes}
+    order, shuffled = list(passes), random.Random(0)  # noqa: S311 (no secret)
     for number in range(WARM_UP + rounds):
-        for name, one in passes.items():
-            taken = one()
+        shuffled.shuffle(order)
+        for name in order:
+            taken = passes[name]()
             if number >= WARM_UP:
                 times[name].append(taken)
     return times

@@ -28,6 +28,9 @@ STEPS = 12
 BINS = 2_000
 """Parts that the time to save is divided into; what an option saves is rounded down to whole ones."""
 
+ALIKE = 4
+"""Encoders that are cut alike in all layers: to the least units, a quarter, a half and three quarters of the steps."""
+
 SHAPE = SHAPES[1]
 
 
@@ -40,8 +43,9 @@ def numbers(kind: str, width: int) -> list[int]:
 def latencies(dense: Encoder, *, rounds: int) -> Json:
     """Milliseconds that one layer saves on a batch of documents with fewer units of a kind.
 
-    Encoders of one layer take turns, one for each number of units, and with them the dense encoder: a machine that is
-    busier for a while slows all of them. Of two numbers the smaller one never saves less.
+    Encoders of one layer take turns, one for each number of units: a machine that is busier for a while slows all of
+    them. Of two numbers the smaller one never saves less. With them run whole encoders, dense and cut alike in all
+    layers: what savings come to together is measured, not their sum.
 
     Args:
         dense: a dense encoder.
@@ -49,29 +53,40 @@ def latencies(dense: Encoder, *, rounds: int) -> Json:
 
     Returns:
         ``{"shape": [texts, tokens], "dense": milliseconds of the dense encoder, "saved": {kind: [[units, milliseconds],
-        ...]}}``, units ascending.
+        ...]}, "together": [[sum of what units save, what they save], ...]}``, units and sums ascending.
     """
-    shape, key = SHAPE, f"{SHAPE[0]}x{SHAPE[1]}"
-    config = dense.model.config
+    shape, config = SHAPE, dense.model.config
+    depth = int(config.num_hidden_layers)
     whole = {"neurons": int(config.intermediate_size), "heads": int(config.num_attention_heads)}
+    timed = {kind: numbers(kind, width) for kind, width in whole.items()}
+    alike = [
+        {kind: counts[len(counts) * part // ALIKE] for kind, counts in timed.items()} for part in reversed(range(ALIKE))
+    ]
 
-    def one_layer(**counts: int) -> Encoder:
+    def of(layers: int, **counts: int) -> Encoder:
         stay = {kind: tuple(range(counts.get(kind, width))) for kind, width in whole.items()}
-        row = Layer(0, stay["heads"], stay["neurons"])
-        part = shrink(dense, Structure((row,), whole["heads"], whole["neurons"]), repair="none", texts=[])
+        rows = tuple(Layer(layer, stay["heads"], stay["neurons"]) for layer in range(layers))
+        part = shrink(dense, Structure(rows, whole["heads"], whole["neurons"]), repair="none", texts=[])
         part.model.set_input_embeddings(dense.model.get_input_embeddings())  # one table for all of them
         return part
 
-    names = {(kind, count): f"{count} {kind}" for kind, width in whole.items() for count in numbers(kind, width)}
-    parts = {name: one_layer(**{kind: count}) for (kind, count), name in names.items()}
-    times = measure({"dense": dense} | parts, rounds=rounds, shapes=[shape])[key]
+    encoders = {"dense": dense}
+    encoders |= {f"{count} {kind}": of(1, **{kind: count}) for kind, counts in timed.items() for count in counts}
+    encoders |= {f"alike {place}": of(depth, **counts) for place, counts in enumerate(alike)}
+    times = measure(encoders, rounds=rounds, shapes=[shape])[f"{shape[0]}x{shape[1]}"]
     costs = dict(zip(times, steady([each["rounds"] for each in times.values()]), strict=True))
     saved = {}
-    for kind, width in whole.items():
-        counts = numbers(kind, width)
-        taken = isotonic_regression([costs[names[kind, count]] for count in counts]).x
-        saved[kind] = [[count, float(taken[-1] - each)] for count, each in zip(counts, taken, strict=True)]
-    return {"shape": list(shape), "dense": costs["dense"], "saved": saved}
+    for kind, counts in timed.items():
+        taken = isotonic_regression([costs[f"{count} {kind}"] for count in counts]).x
+        saved[kind] = {count: float(taken[-1] - each) for count, each in zip(counts, taken, strict=True)}
+    sums = [depth * sum(saved[kind][count] for kind, count in counts.items()) for counts in alike]
+    truly = isotonic_regression([costs["dense"] - costs[f"alike {place}"] for place in range(ALIKE)]).x.clip(min=0)
+    return {
+        "shape": list(shape),
+        "dense": costs["dense"],
+        "saved": {kind: [list(row) for row in rows.items()] for kind, rows in saved.items()},
+        "together": [[0.0, 0.0], *([total, float(each)] for total, each in zip(sums, truly, strict=True))],
+    }
 
 
 def steady(times: Sequence[Sequence[float]]) -> list[float]:
@@ -99,13 +114,14 @@ def within(scores: Mapping[str, Tensor], table: Json, share: float) -> Structure
     if not 0 < share < 1:
         raise ExciseError(f"--time {share}: the share of the dense encoder's time must be above 0 and below 1")
     goal = table["dense"] * (1 - share)
+    sums, truly = np.array(table["together"]).T
     groups = [(kind, layer) for kind in KINDS for layer in range(len(scores[kind]))]
     options = [_options(scores[kind][layer], table["saved"][kind], kind) for kind, layer in groups]
-    chosen = _cheapest([(saved, lost) for _, saved, lost in options], goal)
-    if chosen is None:
-        most = sum(float(saved[0]) for _, saved, _ in options)
+    chosen = _cheapest([(saved, lost) for _, saved, lost in options], float(np.interp(goal, truly, sums)))
+    if goal > truly[-1] or chosen is None:
+        left = 1 - truly[-1] / table["dense"]
         raise ExciseError(
-            f"--time {share}: with the fewest neurons and heads documents still take {1 - most / table['dense']:.2f} "
+            f"--time {share}: with the fewest neurons and heads documents still take {left:.2f} "
             "of the dense encoder's time; allow more, or drop layers (--keep-layers)"
         )
     stays: dict[str, list[tuple[int, ...]]] = {kind: [] for kind in KINDS}
