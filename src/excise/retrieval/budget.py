@@ -117,8 +117,10 @@ def within(scores: Mapping[str, Tensor], table: Json, share: float) -> Structure
     sums, truly = np.array(table["together"]).T
     groups = [(kind, layer) for kind in KINDS for layer in range(len(scores[kind]))]
     options = [_options(scores[kind][layer], table["saved"][kind], kind) for kind, layer in groups]
-    chosen = _cheapest([(saved, lost) for _, saved, lost in options], float(np.interp(goal, truly, sums)))
-    if goal > truly[-1] or chosen is None:
+    wanted = float(np.interp(goal, truly, sums))
+    reached = goal <= truly[-1] and wanted > 0
+    chosen = _cheapest([(saved, lost) for _, saved, lost in options], wanted) if reached else None
+    if chosen is None:
         left = 1 - truly[-1] / table["dense"]
         raise ExciseError(
             f"--time {share}: with the fewest neurons and heads documents still take {left:.2f} "
